@@ -1,18 +1,18 @@
-//! How fast ClientCertificates are issued, what that costs, and how fast it could go at most:
-//! `cargo bench --bench issuance [-- COUNT]`.
+//! Rate at which the operator issues ClientCertificates, its cost, and the highest possible rate: `cargo
+//! bench --bench issuance [-- COUNT]`.
 //!
-//! The bare limit is measured in the same run on the same API server, before and after, while no operator
-//! runs: a plain loop that creates the same Secret and patches the same status, with the best of several
-//! numbers of requests at once, and nothing else going on. But the operator's rate runs from the first create
-//! of a certificate to the last status, and those creates, a third write for each, take their part of the
-//! same machine, which no operator can give back. So the ceiling is measured too: all three writes by plain
-//! loops, without an operator and without a watch. On two cores that API server and etcd share with
-//! everything else it lies at about 0.8 of the bare limit: there 0.8 of the bare limit is out of any
-//! operator's reach, and what says how well this one does is how near it comes to the ceiling. Figures of one
-//! run can be compared with each other, not those of different machines, nor those of a machine that does
-//! something else meanwhile. Last line:
-//! `issuance certs_per_s=... bare_per_s=... ratio=... rss_mib=... writes_per_cert=... ceiling=...`: `ratio`
-//! is the operator's rate and `ceiling` that of the three plain writes, both as parts of the bare limit.
+//! The same run measures the bare limit on the same API server, before and after, while no operator runs: a
+//! plain loop that creates the same Secret and patches the same status, with the best of several numbers of
+//! concurrent requests, and nothing else going on. But the operator's rate runs from the first create of a
+//! certificate to the last status. Those creates, a third write for each certificate, take their part of the
+//! same machine, which no operator can win back. So the bench measures the ceiling too: all three writes by
+//! plain loops, without an operator and without a watch. On two cores that API server and etcd share with
+//! everything else, the ceiling is at about 0.8 of the bare limit: there no operator reaches 0.8 of the bare
+//! limit, and the distance from the ceiling shows how good this operator is. Compare figures of one run with
+//! each other only, not those of different machines, nor those of a machine that is busy with other work.
+//! Last line: `issuance certs_per_s=... bare_per_s=... ratio=... rss_mib=... writes_per_cert=...
+//! ceiling=...`: `ratio` is the operator's rate and `ceiling` that of the three plain writes, both as parts
+//! of the bare limit.
 mod common;
 
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ use kube::{
 };
 use mtls_operator::api::ClientCertificate;
 
-/// Requests at once that the plain loop is tried with.
+/// Numbers of concurrent requests that the plain loop tries.
 const AT_ONCE: [usize; 4] = [8, 16, 32, 64];
 
 fn main() -> Result<()> {
@@ -108,7 +108,7 @@ async fn bench() -> Result<()> {
     Ok(())
 }
 
-/// The CPU time that the API server has used since it was started, as it counts itself. etcd's is not in it.
+/// Returns the CPU time that the API server has used since its start, by its own count, without etcd's.
 async fn api_server_cpu(client: &Client) -> Result<Duration> {
     let text = client
         .request_text(http::Request::get("/metrics").body(vec![])?)
@@ -121,7 +121,7 @@ async fn api_server_cpu(client: &Client) -> Result<Duration> {
     ))
 }
 
-/// What the operator makes of one certificate.
+/// Secret and status that the operator writes for one certificate.
 struct Model {
     secret: Secret,
     status: serde_json::Value,
@@ -146,7 +146,7 @@ impl Model {
         })
     }
 
-    /// The Secret as it would be created for `certificate`.
+    /// Returns the Secret as the operator would create it for `certificate`.
     fn secret(&self, certificate: &ClientCertificate) -> Secret {
         let mut secret = self.secret.clone();
         let meta = &mut secret.metadata;
@@ -167,21 +167,21 @@ impl Model {
     }
 }
 
-/// Plain loops, for each number of requests at once.
+/// Rates of the plain loops, for each number of concurrent requests.
 #[derive(Default)]
 struct Plain {
-    /// All three writes: from the first create of a certificate to the last pair.
+    /// Rates of all three writes: from the first create of a certificate to the last pair.
     all: Rates,
-    /// Once all certificates are there: nothing but the pairs.
+    /// Rates of the pairs alone, once all certificates exist.
     pairs: Rates,
 }
 
-/// How many, in how long, and the CPU time of the API server.
+/// Number of certificates, duration, and CPU time of the API server, for each number of concurrent requests.
 #[derive(Default)]
 struct Rates([(usize, Duration, Duration); AT_ONCE.len()]);
 
 impl Plain {
-    /// While the operator does not run.
+    /// Measures while the operator does not run.
     async fn measure(&mut self, bench: &Bench, model: &Model, when: &str, count: usize) -> Result<()> {
         let share = count.div_ceil(AT_ONCE.len());
         for (i, at_once) in AT_ONCE.into_iter().enumerate() {
@@ -214,7 +214,7 @@ impl Plain {
     }
 }
 
-/// Creates the Secret and patches the status of each certificate, so many at once.
+/// Creates the Secret and patches the status of each certificate, `at_once` at a time.
 async fn pairs(
     bench: &Bench,
     model: &Model,
@@ -245,7 +245,7 @@ impl Rates {
         *cpu += server;
     }
 
-    /// The CPU time of the API server for each.
+    /// Returns the CPU time of the API server for each certificate.
     fn server_each(&self) -> Duration {
         let count: usize = self.0.iter().map(|(count, ..)| count).sum();
         self.0
@@ -255,7 +255,7 @@ impl Rates {
             .div_f64(count as f64)
     }
 
-    /// The best rate per second, and with how many at once.
+    /// Returns the best rate per second, and its number of concurrent requests.
     fn best(&self) -> (f64, usize) {
         let rates = self
             .0

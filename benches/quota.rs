@@ -1,11 +1,11 @@
-//! How long many domains take, against the best that AWS's quota allows, and what they cost when nothing
-//! happens: `cargo bench --bench quota [-- COUNT [SPEED]]`.
+//! Time that many domains take, compared with the best that AWS's quota allows, and their cost while nothing
+//! changes: `cargo bench --bench quota [-- COUNT [SPEED]]`.
 //!
-//! AWS's quotas are on, its own delays are off. Its time runs SPEED times as fast, and the operator keeps to
-//! its usual rates and intervals in that time; only what the machine does takes as long as ever. COUNT
-//! domains are created at once, then an authority changes that all of them trust, then nothing happens for
-//! half an hour. Last lines, in AWS's seconds: `steady domains=... calls_per_s=...` and
-//! `quota domains=... seconds=... best_seconds=... ratio=...`.
+//! AWS's quotas are on, its own delays are off. AWS's time runs SPEED times as fast, and the operator keeps
+//! to its usual rates and intervals in that time; only the machine's own work takes its real time. The bench
+//! creates COUNT domains at once, then changes an authority that all of them trust, then changes nothing for
+//! half an hour. Last lines, in AWS's seconds: `steady domains=... calls_per_s=...` and `quota domains=...
+//! seconds=... best_seconds=... ratio=...`.
 mod common;
 
 use std::time::{Duration, Instant};
@@ -17,9 +17,9 @@ use kube::api::{Patch, PatchParams};
 use sandbox::control::{Calls, Domain};
 use serde_json::json;
 
-/// Of each domain name operation.
+/// Interval of AWS's quota for each domain name operation, in seconds.
 const INTERVAL: f64 = 30.0;
-/// The operator's default for `--drift-interval` and `--bypass-scan-interval`.
+/// Operator's default for `--drift-interval` and `--bypass-scan-interval`, in seconds.
 const EVERYTHING: f64 = 15.0 * 60.0;
 
 fn main() -> Result<()> {
@@ -49,7 +49,7 @@ async fn bench() -> Result<()> {
     ];
     control.set_knobs(account, &quotas).await?;
     control.speed_up(account, speed).await?;
-    // A full bucket to begin with, whatever the operator's start takes of it.
+    // The token bucket is full at the start, for any calls that the operator's start takes.
     tokio::time::sleep(Duration::from_secs_f64(2.0 * INTERVAL / speed)).await;
 
     let [old, new] = [authority("old")?, authority("new")?];
@@ -98,8 +98,7 @@ async fn bench() -> Result<()> {
         stats.throttled
     );
 
-    // One time round, so that all that was read because of the changes is due again; then one time round that
-    // counts.
+    // The first round refreshes all reads that the changes caused; the second round counts.
     let round = Duration::from_secs_f64(EVERYTHING / speed);
     tokio::time::sleep(round).await;
     let since = control
@@ -131,7 +130,7 @@ async fn bench() -> Result<()> {
         "steady domains={count} calls_per_s={:.2}",
         steady.calls as f64 / EVERYTHING
     );
-    // The first of each may be made at once, the others an interval after the one before.
+    // AWS allows the first call of each operation at once, the others one interval apart.
     let (seconds, best) = ((made + changed) * speed, 2.0 * (count - 1) as f64 * INTERVAL);
     println!(
         "quota domains={count} seconds={seconds:.0} best_seconds={best:.0} ratio={:.2}",
@@ -140,8 +139,8 @@ async fn bench() -> Result<()> {
     Ok(())
 }
 
-/// Waits until `done` says `count`; the seconds from `started` on. Fails when nothing happens for a long
-/// time.
+/// Waits until `done` returns `count`, and returns the seconds since `started`. Fails when the count does not
+/// grow for a long time.
 async fn progress(
     started: Instant,
     every: Duration,
@@ -156,16 +155,21 @@ async fn progress(
         }
         ensure!(
             since.elapsed() < every.max(common::DEADLINE),
-            "{last} of {count}, and no more"
+            "the count stays at {last} of {count}"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(started.elapsed().as_secs_f64())
 }
 
-/// What every domain trusts.
+/// Writes the ConfigMap that every domain trusts.
 async fn share(bench: &Bench, pem: &str) -> Result<()> {
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shared"}, "data": {"ca.crt": pem}});
+    let map = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "shared"},
+        "data": {"ca.crt": pem},
+    });
     bench
         .config_maps()
         .patch(

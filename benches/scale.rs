@@ -1,8 +1,8 @@
-//! What many ClientCertificates cost when nothing happens, and what a restart does:
-//! `cargo bench --bench scale [-- COUNT]`.
+//! Cost of many ClientCertificates while nothing changes, and the cost of a restart: `cargo bench --bench
+//! scale [-- COUNT]`.
 //!
-//! The operator itself issues them first, so that everything is as it would be. Last line:
-//! `scale certs=... restart_s=... rss_mib=... idle_rss_mib=... writes_60s=...`.
+//! The operator itself issues the certificates first, so that all objects are real. Last line: `scale
+//! certs=... restart_s=... rss_mib=... idle_rss_mib=... writes_60s=...`.
 mod common;
 
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use common::{
     count,
 };
 
-/// How long nothing may be written.
+/// Time during which the operator may write nothing.
 const STEADY: Duration = Duration::from_secs(60);
 
 fn main() -> Result<()> {

@@ -1,10 +1,10 @@
-//! How the work of compiling a truststore grows with the certificates of its sources:
-//! `cargo bench --bench truststore`.
+//! Growth of the work to compile a truststore with the certificates of its sources: `cargo bench --bench
+//! truststore`.
 //!
-//! For each shape and number it prints `truststore shape=... certificates=... parse_ms=... compile_ms=...`:
-//! the median of five runs. Shapes: `roots`, each with a name and key of its own; `one_name`, all of one name
-//! and key and signed by a key that is not there; `cross_signed`, issued in turn by four roots of one name,
-//! each with its own key in a source of its own.
+//! Prints `truststore shape=... certificates=... parse_ms=... compile_ms=...` for each shape and number: the
+//! median of five runs. Shapes: `roots`, each with a name and key of its own; `one_name`, all of one name and
+//! key, signed by a missing key; `cross_signed`, issued in turn by four roots of one name, each with its own
+//! key in a source of its own.
 
 use std::time::Instant;
 

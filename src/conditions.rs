@@ -1,25 +1,25 @@
-//! How conditions are written: the one situation table of both kinds (Ready, Reconciling, Stalled), and
-//! transitions. Pure.
+//! Rules by which conditions are written: the situation table of both kinds (Ready, Reconciling, Stalled),
+//! and transitions. Pure.
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::api::conditions::{ConditionType, Reason};
 
-/// How long a served object may be worked on before Reconciling says so.
+/// Time for which the operator works on a served object before it sets Reconciling.
 pub const REPAIR_GRACE: SignedDuration = SignedDuration::from_mins(2);
-/// How long nothing may be seen before Ready is no longer vouched for.
+/// Time without an observation after which Ready no longer keeps the last state seen.
 pub const BLIND: SignedDuration = SignedDuration::from_mins(10);
-/// How long after its creation an object may wait for another one that is applied with it before that counts
-/// as missing.
+/// Time after an object's creation during which a missing object, applied together with it, does not count as
+/// missing.
 pub const FRESH: SignedDuration = SignedDuration::from_secs(30);
-/// Message of Ready while all is well.
+/// Message of Ready when all steps are done or waived.
 const READY: &str = "All resources are in the desired state";
 /// Beginning of Ready's message while the state of a step cannot be observed.
 const LAST_SEEN: &str = "AWS or the API server is out of reach, and this is the last state seen: ";
 /// Beginning of Ready's message while the object is suspended.
 const SUSPENDED: &str = "suspended; the last state seen: ";
 
-/// When an object is no longer fresh; `None`: it is not any more.
+/// End of the time during which an object is fresh; `None` after that end.
 pub fn fresh_until(created: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     created.map(|created| created + FRESH).filter(|end| now < *end)
 }
@@ -42,22 +42,22 @@ impl ConditionStatus {
     }
 }
 
-/// How one step stands.
+/// State of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepStatus {
-    /// True.
+    /// Condition True: the step is done.
     Done,
-    /// Unknown: we, AWS or an earlier step are at it.
+    /// Condition Unknown: the operator, AWS or an earlier step is still working.
     Working,
-    /// Unknown: it could not be looked at or written.
+    /// Condition Unknown: the operator cannot observe the step's resource, or cannot write to it.
     Unreachable,
-    /// False: somebody has to put something right.
+    /// Condition False: a user or another writer has to correct something.
     Blocked,
-    /// False, and the spec wants it so: Ready does not mind.
+    /// Condition False as the spec asks for it: Ready ignores this step.
     Waived,
 }
 
-/// One step's condition.
+/// Condition of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepCondition {
     pub type_: ConditionType,
@@ -66,35 +66,37 @@ pub struct StepCondition {
     pub message: String,
 }
 
-/// Whether the spec is served at all.
+/// Decision on whether the operator serves a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acceptance {
     Accepted,
-    /// By the ClientGrant of that name.
+    /// Name of the ClientGrant that allows the spec.
     Granted(String),
     Suspended,
-    /// `stalled`: only a changed spec can help.
+    /// Refusal of the spec. `stalled`: only a changed spec can help.
     Refused {
         reason: Reason,
         message: String,
         stalled: bool,
     },
-    /// Whether it is allowed could not be found out: how that stands. Nothing else is touched.
+    /// Step that keeps the operator from deciding whether the spec is allowed. The operator leaves all other
+    /// steps alone.
     Unclear(StepCondition),
 }
 
-/// Maximum bytes of a text in a status, other than a condition's message: whoever makes a certificate decides
+/// Maximum bytes of a text in a status, other than a condition's message: the maker of a certificate decides
 /// how long its names are.
 pub const MAX_TEXT: usize = 1024;
-/// Maximum length of a condition's message. Source: metav1.Condition.
+/// Maximum length of a condition's message, in bytes. Source: metav1.Condition.
 const MAX_MESSAGE: usize = 32_768;
 
-/// A text as a status may show it.
+/// Cuts a text to [`MAX_TEXT`] bytes, for a status.
 pub fn shown(text: &str) -> String {
     cut(text, MAX_TEXT)
 }
 
-/// The text; of one that is longer than `most` bytes as much as there is room for before an ellipsis.
+/// Returns the text as it is, or, when it is longer than `most` bytes, its beginning and an ellipsis:
+/// together `most` bytes at the most.
 pub fn cut(text: &str, most: usize) -> String {
     const ELLIPSIS: &str = "…";
     if text.len() <= most {
@@ -104,8 +106,8 @@ pub fn cut(text: &str, most: usize) -> String {
     format!("{}{ELLIPSIS}", &text[..end])
 }
 
-/// Parts of a message, the first `most` of them: a condition holds 32768 characters at the most, and nobody
-/// reads more at a time.
+/// Joins the first `most` parts of a message and counts the rest: a condition holds 32768 characters at the
+/// most, and a reader wants fewer.
 pub fn listed<'a>(parts: impl ExactSizeIterator<Item = &'a str>, most: usize) -> String {
     let more = parts.len().saturating_sub(most);
     let told = parts.take(most).collect::<Vec<_>>().join("; ");
@@ -116,8 +118,8 @@ pub fn listed<'a>(parts: impl ExactSizeIterator<Item = &'a str>, most: usize) ->
     }
 }
 
-/// The conditions after a reconcile. `step_conditions` are the steps in their order; none of them is touched
-/// unless the spec is served.
+/// Returns the conditions after a reconcile. `step_conditions` are the steps in their order; their conditions
+/// stay untouched unless the spec is served.
 pub fn write(
     old: &[Condition],
     generation: i64,
@@ -137,7 +139,7 @@ pub fn write(
             now,
         );
     };
-    // The two that are there only while they are True.
+    // Reconciling and Stalled are there only while they are True.
     let mut abnormal = None;
     match acceptance {
         Acceptance::Suspended => {
@@ -155,8 +157,8 @@ pub fn write(
                     Reason::Suspended,
                     "suspended before the first reconcile",
                 ),
-                // Only the reason is new: the status and the generation that it is about stay. An object that
-                // an earlier release suspended is left as it is.
+                // Only the reason changes: the status and the observed generation stay. The operator leaves
+                // an object that an earlier release suspended as it is.
                 Some(_)
                     if old
                         .iter()
@@ -246,7 +248,7 @@ pub fn write(
     new
 }
 
-/// Sets Ready, and says whether Reconciling is to be there.
+/// Sets Ready, and returns Reconciling when it has to be set.
 fn summarize<'a>(
     new: &mut Vec<Condition>,
     old: &[Condition],
@@ -324,7 +326,7 @@ fn summarize<'a>(
     ))
 }
 
-/// The message of Ready without what was put before it.
+/// Returns Ready's message without the prefixes [`SUSPENDED`] and [`LAST_SEEN`].
 fn as_seen(message: &str) -> &str {
     let message = message.strip_prefix(SUSPENDED).unwrap_or(message);
     message.strip_prefix(LAST_SEEN).unwrap_or(message)
@@ -334,8 +336,9 @@ fn is_suspended(c: &Condition) -> bool {
     c.reason == Reason::Suspended.as_str()
 }
 
-/// Ready of an object that is being deleted, and of each of `gone` that is there, whose subject is being
-/// deleted with it: False. `why`: what the deletion does or waits for.
+/// Sets Ready of an object that is being deleted to False, and each present condition of `gone`, whose
+/// resource the operator deletes with the object. `why`: the deletion's current action, or the event it waits
+/// for.
 pub fn deleting(
     conditions: &mut Vec<Condition>,
     generation: i64,
@@ -367,13 +370,14 @@ pub fn deleting(
     );
 }
 
-/// A time in whole seconds, as the API server keeps it: anything finer would differ from what is read back.
+/// Rounds a time down to whole seconds, as the API server stores it: a finer time would differ from the one
+/// read back.
 pub fn in_seconds(t: Timestamp) -> Time {
     Time(Timestamp::from_second(t.as_second()).expect("a Timestamp's own seconds are in its range"))
 }
 
-/// Sets one condition in its place. `last_transition_time` moves only when the status does, in whole seconds,
-/// as the API server keeps it.
+/// Sets one condition in its place. `last_transition_time` changes only with the status, in whole seconds, as
+/// the API server stores it.
 pub fn set(
     conditions: &mut Vec<Condition>,
     generation: i64,
@@ -402,7 +406,7 @@ pub fn set(
     }
 }
 
-/// A condition that is new, or whose status or reason is.
+/// Condition that is new, or whose status or reason is new.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
     pub type_: String,
@@ -411,7 +415,7 @@ pub struct Transition {
     pub message: String,
 }
 
-/// What an Event is worth.
+/// Returns the transitions between two sets of conditions; each is worth an Event.
 pub fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Transition> {
     new.iter()
         .filter(|n| {
@@ -621,11 +625,7 @@ mod tests {
             ("True", "Suspended")
         );
         assert_eq!(told.message, format!("{SUSPENDED}{READY}"));
-        assert_eq!(
-            told.observed_generation,
-            Some(1),
-            "what was seen is what it is about"
-        );
+        assert_eq!(told.observed_generation, Some(1), "the observed generation stays");
         assert_eq!(told.last_transition_time, ready(&served).last_transition_time);
         assert_eq!(
             write(&suspended, 2, &Acceptance::Suspended, &[], at(20)),
@@ -636,7 +636,7 @@ mod tests {
             (ready(&again).reason.as_str(), ready(&again).message.as_str()),
             ("Ready", READY)
         );
-        // As an earlier release left it.
+        // The object as an earlier release left it.
         let mut before = suspended.clone();
         before
             .iter_mut()
@@ -650,7 +650,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_is_false_for_all_that_goes() {
+    fn a_deletion_sets_ready_and_the_deleted_conditions_to_false() {
         let step_conditions = [
             step_condition(ConditionType::CertificateIssued, StepStatus::Done),
             step_condition(ConditionType::BypassClosed, StepStatus::Done),
@@ -705,7 +705,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_again_changes_nothing() {
+    fn an_equal_write_changes_nothing() {
         let step_conditions = [
             step_condition(ConditionType::ResolvedRefs, StepStatus::Done),
             step_condition(ConditionType::Trusted, StepStatus::Working),

@@ -1,4 +1,4 @@
-//! mtls-operator: API Gateway custom domains behind mutual TLS, kept as the custom resources say.
+//! mtls-operator: manages API Gateway custom domains behind mutual TLS from custom resources.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -16,13 +16,13 @@ pub mod probe;
 pub mod proxy;
 pub mod telemetry;
 
-/// Number of cases of a property test: `usual`, unless the variable `PROPTEST_CASES` asks for a longer run.
+/// Number of cases of a property test: `usual`, unless the variable `PROPTEST_CASES` sets a longer run.
 #[cfg(test)]
 pub(crate) fn cases(usual: u32) -> proptest::prelude::ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES")
         .ok()
         .and_then(|cases| cases.parse().ok());
-    // Cases that a test does not want are no failure of a long run.
+    // Cases that a test rejects do not fail a long run.
     let max_global_rejects = u32::MAX;
     proptest::prelude::ProptestConfig {
         cases: asked.unwrap_or(usual),

@@ -1,6 +1,6 @@
-//! The operator's policy: which namespace may do what with its AWS rights. Decides whether all that a spec
-//! reaches for fits one rule. Pure and total: no I/O, no clock; what the file says, what a spec reaches for
-//! and the namespace's labels come in.
+//! The operator's policy: the AWS rights that each namespace may use. Decides whether all resources that a
+//! spec names fit one rule. Pure and total: no I/O, no clock; the caller passes the file's
+//! content, the access requests of a spec and the namespace's labels.
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -14,70 +14,71 @@ mod file;
 
 pub use file::{Error, parse};
 
-/// Parts that a message lists.
+/// Maximum number of parts that a message lists.
 const MOST_TOLD: usize = 10;
 
-/// The content of the file. A spec is served when it fits one rule as a whole, and a policy without rules
-/// allows nothing.
+/// Content of the policy file. The operator serves a spec when all of its resources fit one rule. A policy
+/// without rules allows nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Policy {
     pub rules: Vec<Rule>,
 }
 
-/// What MtlsDomains of some namespaces may reach in AWS. What every spec needs (names, zones, Regions,
-/// accounts, buckets, APIs) is bounded where the rule lists it: without the list by nothing, by an empty one
-/// entirely. What a spec can do without (roles, KMS keys, existing certificates, functions, taking over) is
-/// allowed only where the rule lists it. `{namespace}` in a domain suffix, a prefix or a tag's value stands
-/// for the name of the MtlsDomain's namespace.
+/// Resources that MtlsDomains of some namespaces may use in AWS. Every spec needs names, zones, Regions,
+/// accounts, buckets and APIs: a rule without a list for these allows all, an empty list allows none. A spec
+/// can do without roles, KMS keys, existing certificates, functions and adoption: a rule without a list for
+/// these allows none. `{namespace}` in a domain suffix, a prefix or a tag's value stands for the name of the
+/// MtlsDomain's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rule {
-    /// For people and for messages about the file.
+    /// Name of the rule, for people and for messages about the file.
     pub name: String,
-    /// Whose MtlsDomains it is for.
+    /// Namespaces whose MtlsDomains the rule is for.
     pub namespaces: Namespaces,
-    /// Host names, each for itself and everything below it: of the domain, and of every other name of a
+    /// Host names, each for itself and everything below it. Bounds the domain name and every other name of a
     /// certificate to request.
     #[serde(default, deserialize_with = "listed")]
     pub domain_suffixes: Option<Vec<String>>,
-    /// The hosted zones that records are written into, named by the spec or found.
+    /// Hosted zones into which the operator writes records, named by the spec or found by the operator.
     #[serde(default, deserialize_with = "listed")]
     pub hosted_zone_ids: Option<Vec<String>>,
     #[serde(default, deserialize_with = "listed")]
     pub regions: Option<Vec<String>>,
-    /// The accounts that domains are made in, as AWS itself says where the credentials lead.
+    /// Accounts in which the operator creates domains, as AWS itself reports for the credentials.
     #[serde(default, deserialize_with = "listed")]
     pub accounts: Option<Vec<String>>,
-    /// The roles that a spec may have the operator assume, for the domain or for Route 53. Without: none.
+    /// Roles that a spec may have the operator assume, for the domain or for Route 53. Default: none.
     #[serde(default)]
     pub roles: Vec<Role>,
-    /// Where truststores are stored.
+    /// Buckets that may store truststores.
     #[serde(default, deserialize_with = "listed")]
     pub buckets: Option<Vec<Bucket>>,
-    /// The KMS keys that a spec may name, by ARN; one that ends in `*` is a beginning. Without: none.
+    /// ARNs of the KMS keys that a spec may name; an ARN that ends in `*` is a prefix. Default: none.
     #[serde(default)]
     pub kms_keys: Vec<String>,
-    /// The ACM certificates that a spec may name, as `kmsKeys`.
+    /// ARNs of the ACM certificates that a spec may name, written as in `kmsKeys`.
     #[serde(default)]
     pub certificates: Vec<String>,
-    /// The APIs that a spec may map. They are changed too: their default endpoints are closed.
+    /// APIs that a spec may map. The operator changes these APIs too: it disables their default endpoints.
     #[serde(default, deserialize_with = "given")]
     pub apis: Option<Apis>,
-    /// The Lambda functions that a spec may name, as `kmsKeys`.
+    /// ARNs of the Lambda functions that a spec may name, written as in `kmsKeys`.
     #[serde(default)]
     pub functions: Vec<String>,
-    /// Whether a spec may take over what exists in AWS and carries no ownership tag.
+    /// Permission for a spec to take over AWS resources without an ownership tag.
     #[serde(default)]
     pub adoption: AdoptionPolicy,
 }
 
-/// A role, and what its trust policy asks for.
+/// A role, and the external id that its trust policy requires.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Role {
     pub arn: String,
-    /// One for each role, whichever rule it stands in. Never the user's to choose: it would protect nobody.
+    /// External id: the same for one role in all rules. Never set by a tenant: an external id that the caller
+    /// chooses protects no role.
     #[serde(default)]
     pub external_id: Option<String>,
 }
@@ -86,7 +87,7 @@ pub struct Role {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Bucket {
     pub name: String,
-    /// A folder, with the `/` at its end. Without: every key.
+    /// Folder, with the `/` at its end. Default: every key.
     #[serde(default)]
     pub prefix: Option<String>,
 }
@@ -94,7 +95,7 @@ pub struct Bucket {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Apis {
-    /// The tag that they carry.
+    /// Tag that the APIs carry.
     pub tag: Tag,
 }
 
@@ -105,60 +106,60 @@ pub struct Tag {
     pub value: String,
 }
 
-/// The namespace whose spec is judged. `labels`: `None` while they are not known.
+/// Namespace of the spec. `labels`: `None` while they are not known.
 #[derive(Clone, Copy, Debug)]
 pub struct Namespace<'a> {
     pub name: &'a str,
     pub labels: Option<&'a BTreeMap<String, String>>,
 }
 
-/// One thing that a spec reaches for.
+/// Resource that a spec names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessRequest {
-    /// For people: the field and what it says, and nothing that its writer does not know.
+    /// Field of the spec with its value, for people. Holds nothing that the writer of the spec does not know.
     pub part: String,
     pub resource: Resource,
 }
 
-/// What a rule can bound. `None`: AWS did not say.
+/// Resource that a rule can bound. `None`: AWS did not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
-    /// A host name.
+    /// Host name.
     Name(String),
-    /// The id of a hosted zone.
+    /// Id of a hosted zone.
     Zone(Option<String>),
     Region(String),
     Account(String),
     /// ARN of a role to assume.
     Role(String),
-    /// Where the truststore is stored.
+    /// Place of the truststore.
     Object {
         bucket: String,
         key: String,
     },
-    /// By ARN, as the two that follow.
+    /// ARN of a KMS key.
     KmsKey(String),
     Certificate(String),
     Function(String),
-    /// The tags of an API; of one that is not there none, so that nobody learns which are there.
+    /// Tags of an API; empty for a missing API, so that no tenant learns which APIs exist.
     Api(Option<BTreeMap<String, String>>),
-    /// To take over what carries no ownership tag.
+    /// Takeover of AWS resources without an ownership tag.
     Adoption,
 }
 
-/// Whether a spec is allowed.
+/// Decision on a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// All of it by one rule.
+    /// All resources of the spec fit one rule.
     Allowed,
-    /// What fits no rule, for a condition.
+    /// Parts that fit no rule, for a condition.
     Denied(String),
-    /// It hangs on something that could not be read.
+    /// The decision depends on a fact that the operator could not read.
     Unknown,
 }
 
 impl Policy {
-    /// Whether all that is reached for fits one of the namespace's rules.
+    /// Decides whether all requested resources fit one of the namespace's rules.
     pub fn decide(&self, namespace: Namespace, requests: &[AccessRequest]) -> Decision {
         let of_namespace = |selected| {
             self.rules
@@ -188,14 +189,14 @@ impl Policy {
         }
     }
 
-    /// Whether it takes the labels of namespaces to go by it.
+    /// True when a rule selects namespaces by their labels.
     pub fn needs_labels(&self) -> bool {
         self.rules
             .iter()
             .any(|rule| rule.namespaces.match_labels.is_some())
     }
 
-    /// What the trust policy of this role asks for.
+    /// Returns the external id that the trust policy of this role requires.
     pub fn external_id(&self, role: &str) -> Option<&str> {
         let mut roles = self
             .rules
@@ -206,10 +207,10 @@ impl Policy {
     }
 }
 
-/// The parts that no rule allows; when each is allowed by some rule, those that the nearest rule does not.
-/// Nothing of what the rules say.
+/// Lists the parts that no rule allows. When some rule allows each part, lists the parts that the nearest
+/// rule does not allow. Tells nothing of the rules' content.
 fn denials(rules: &[&Rule], namespace: Namespace, requests: &[AccessRequest]) -> String {
-    const WAY_OUT: &str = "Change it, or ask whoever runs the operator for a rule that it fits";
+    const WAY_OUT: &str = "Change it, or ask the operator's administrator for a rule that it fits";
     let refused = |rule: &&Rule, r: &&AccessRequest| rule.allows(&r.resource, namespace.name) != Some(true);
     let by_all: Vec<_> = requests
         .iter()
@@ -233,7 +234,7 @@ fn denials(rules: &[&Rule], namespace: Namespace, requests: &[AccessRequest]) ->
 }
 
 impl Namespaces {
-    /// Whether it is one of these. `None`: that hangs on labels that are not known.
+    /// True when this selects the namespace. `None`: the answer depends on labels that are not known.
     pub fn selects(&self, namespace: Namespace) -> Option<bool> {
         if self
             .names
@@ -252,7 +253,7 @@ impl Namespaces {
 }
 
 impl Rule {
-    /// Whether it allows this; `None`: that hangs on what AWS did not say.
+    /// True when the rule allows this resource. `None`: the answer depends on a fact that AWS did not say.
     fn allows(&self, resource: &Resource, namespace: &str) -> Option<bool> {
         let filled = |text: &str| text.replace("{namespace}", namespace);
         let within =
@@ -291,7 +292,8 @@ impl Rule {
     }
 }
 
-/// On label boundaries; a wildcard name is all that is below its parent.
+/// True when the name is the suffix or below it, on label boundaries. A wildcard name counts as a name below
+/// its parent.
 fn is_below(name: &str, suffix: &str) -> bool {
     name == suffix
         || name
@@ -299,7 +301,8 @@ fn is_below(name: &str, suffix: &str) -> bool {
             .is_some_and(|before| before.ends_with('.'))
 }
 
-/// S3 takes a key as it is, but who reads `..` as a way up must not be led out of the folder.
+/// True when the key is inside the folder. S3 takes a key as it is, but a reader that resolves `..` must not
+/// leave the folder either.
 fn is_inside(key: &str, folder: &str) -> bool {
     key.starts_with(folder) && !key.split('/').any(|part| part == "." || part == "..")
 }

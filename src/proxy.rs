@@ -1,5 +1,5 @@
 //! HTTP proxies that the environment names (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`), and the calls that
-//! never use one. Probes (`outside`) know none of this: they see a domain as its callers do.
+//! never use one. Probes (`probe`) use no proxy: they see a domain as its callers do.
 
 use std::fmt;
 
@@ -21,7 +21,8 @@ use hyper_util::client::proxy::matcher::Matcher;
 use kube::config::{Config, InferConfigError};
 
 /// Destinations that are always called directly: the instance metadata, the credentials of ECS and of EKS Pod
-/// Identity, and this machine. A proxy has other credentials than this Pod, or none.
+/// Identity, and this machine. Behind a proxy these addresses belong to another machine, with other
+/// credentials or none.
 const NEVER: [&str; 7] = [
     "169.254.169.254",
     "169.254.170.2",
@@ -34,7 +35,7 @@ const NEVER: [&str; 7] = [
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    // Without the value, which may hold a password.
+    // The message leaves out the value, which may hold a password.
     #[error("{0} is not the address of a proxy: write http://HOST:PORT or https://HOST:PORT")]
     Address(&'static str),
     #[error("no Kubernetes configuration")]
@@ -46,15 +47,15 @@ pub enum Error {
 pub struct Proxies {
     https: Option<Uri>,
     http: Option<Uri>,
-    /// `NO_PROXY` and [`NEVER`].
+    /// Destinations without a proxy: `NO_PROXY` and [`NEVER`].
     direct: String,
 }
 
 impl Proxies {
-    /// Proxies of this process's environment: each variable in capitals, else in small letters.
+    /// Reads the proxies from this process's environment: each variable in upper case, else in lower case.
     ///
     /// # Errors
-    /// [`Error::Address`].
+    /// Returns [`Error::Address`] for a variable that is not the address of a proxy.
     pub fn from_env() -> Result<Proxies, Error> {
         Proxies::read(|name| std::env::var(name).ok())
     }
@@ -71,7 +72,7 @@ impl Proxies {
         };
         let theirs = value("NO_PROXY").unwrap_or_default();
         let theirs = theirs.split([',', ' ']).filter(|entry| !entry.is_empty());
-        // "*.example.com", as many write what is ".example.com".
+        // Many users write "*.example.com" for ".example.com".
         let theirs = theirs.map(|entry| {
             entry
                 .strip_prefix('*')
@@ -91,7 +92,7 @@ impl Proxies {
         self.https.as_ref().map(host_and_port)
     }
 
-    /// HTTP client of AWS's SDK: one TLS stack, and these proxies.
+    /// HTTP client for the AWS SDK: one TLS stack, and these proxies.
     pub fn http_client(&self, tls: TlsContext) -> SharedHttpClient {
         let with = |proxy: Result<ProxyConfig, ProxyError>| {
             let proxy = proxy
@@ -104,7 +105,7 @@ impl Proxies {
             (Some(https), None) => with(ProxyConfig::https(https)),
             (None, Some(http)) => with(ProxyConfig::http(http)),
             (Some(https), Some(http)) if https == http => with(ProxyConfig::all(https)),
-            // A configuration of the SDK knows one proxy.
+            // The SDK's configuration takes one proxy.
             (Some(https), Some(http)) => SharedHttpClient::new(ByScheme {
                 https: with(ProxyConfig::https(https)),
                 http: with(ProxyConfig::http(http)),
@@ -112,11 +113,11 @@ impl Proxies {
         }
     }
 
-    /// Configuration of the Kubernetes client: the kubeconfig's, with its proxy as kubectl chooses it, else
-    /// the Pod's, without one.
+    /// Returns the configuration of the Kubernetes client: from the kubeconfig, with the proxy that kubectl
+    /// would choose, else from the Pod, without a proxy.
     ///
     /// # Errors
-    /// [`Error::Kubernetes`].
+    /// Returns [`Error::Kubernetes`] when there is no configuration.
     pub async fn kubernetes_config(&self) -> Result<Config, Error> {
         let mut config = Config::infer().await?;
         config.proxy_url = config
@@ -126,9 +127,9 @@ impl Proxies {
         Ok(config)
     }
 
-    /// The proxy between a kubeconfig's `server` and this process. `found`: what kube chose, the kubeconfig's
-    /// `proxy-url` or the environment's. kube holds `NO_PROXY` against the address of the proxy, not of the
-    /// server.
+    /// Returns the proxy between a kubeconfig's `server` and this process. `found`: kube's choice, from the
+    /// kubeconfig's `proxy-url` or the environment. kube matches `NO_PROXY` against the address of the proxy,
+    /// not of the server.
     fn to_api_server(&self, server: &Uri, found: Uri) -> Option<Uri> {
         match &self.https {
             Some(environment) if environment.authority() == found.authority() => {
@@ -154,7 +155,7 @@ impl fmt::Debug for Proxies {
     }
 }
 
-/// The address of a proxy; without a scheme it is http, as curl has it.
+/// Parses the address of a proxy. The default scheme is http, as in curl.
 fn address(text: &str) -> Option<Uri> {
     let text = text.trim();
     let text = if text.contains("://") {
@@ -188,7 +189,7 @@ fn client(proxy: ProxyConfig, tls: TlsContext) -> SharedHttpClient {
     })
 }
 
-/// Two clients, or what they connect with: each for the calls of one scheme.
+/// Two clients, or two connectors: each for the calls of one scheme.
 #[derive(Debug)]
 struct ByScheme<T> {
     https: T,
@@ -290,7 +291,7 @@ mod tests {
         address
     }
 
-    /// STS over HTTPS, and what trusts it.
+    /// STS over HTTPS, and a TLS context that trusts it.
     async fn tls_sts() -> (SocketAddr, TlsContext) {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let key = rcgen::KeyPair::generate().unwrap();
@@ -323,7 +324,7 @@ mod tests {
         )
     }
 
-    /// A proxy that leads everybody to `backend`, and notes the first line of each request and its
+    /// A proxy that forwards every request to `backend`, and records the first line of each request and its
     /// credentials.
     struct Proxy {
         address: SocketAddr,
@@ -368,7 +369,7 @@ mod tests {
         }
     }
 
-    /// Asks STS who this is, at `endpoint` or where it is.
+    /// Calls GetCallerIdentity of STS, at `endpoint` or at the SDK's default endpoint.
     async fn ask(proxies: &Proxies, tls: TlsContext, endpoint: Option<&str>) -> Result<String, String> {
         let timeouts = TimeoutConfig::builder().connect_timeout(Duration::from_millis(500));
         let mut config = aws_config::defaults(BehaviorVersion::latest())
@@ -398,7 +399,7 @@ mod tests {
         let (secure, plain) = (Proxy::before(sts).await, Proxy::before(plain_sts().await).await);
         let to = |proxy: &Proxy| format!("http://user:p%40ss@{}", proxy.address);
         let (at_secure, at_plain) = (to(&secure), to(&plain));
-        // user:p@ss
+        // Basic credentials: user:p@ss.
         let connect = format!("CONNECT {STS}:443 HTTP/1.1 (Basic dXNlcjpwQHNz)");
         let absolute = "POST http://192.0.2.1:4566/ HTTP/1.1 (Basic dXNlcjpwQHNz)".to_owned();
         let account = Ok("123456789012".to_owned());
@@ -406,7 +407,7 @@ mod tests {
         let both = read(&[("HTTPS_PROXY", &at_secure), ("HTTP_PROXY", &at_plain)]).unwrap();
         assert_eq!(ask(&both, tls.clone(), None).await, account);
         assert_eq!((secure.seen(), plain.seen()), (vec![connect.clone()], vec![]));
-        // An address that is nowhere: only a proxy gets an answer from there.
+        // Only a proxy answers for this address, which no machine has.
         assert_eq!(
             ask(&both, tls.clone(), Some("http://192.0.2.1:4566")).await,
             account
@@ -435,7 +436,7 @@ mod tests {
             ("NO_PROXY", "192.0.2.0/24"),
         ])
         .unwrap();
-        // Answered, but not through the proxy.
+        // These addresses answer, but not through the proxy.
         for own in [
             format!("http://{sts}"),
             format!("http://localhost:{}", sts.port()),
@@ -443,7 +444,7 @@ mod tests {
             let answered = ask(&proxies, TlsContext::default(), Some(&own)).await;
             assert_eq!(answered.as_deref(), Ok("123456789012"), "{own}");
         }
-        // Whether something answers there is not for this test to say; the proxy would.
+        // This test does not depend on an answer from these addresses; the proxy would record the request.
         let hosts = [
             "169.254.169.254",
             "169.254.170.2",
@@ -506,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_proxy_is_named_without_its_password() {
+    fn an_invalid_proxy_address_is_refused_without_its_password() {
         for value in [
             "socks5://user:secret@proxy:1080",
             "http://",

@@ -93,16 +93,27 @@ struct Line {
 fn rust(source: &str) -> Vec<Line> {
     let chars: Vec<char> = source.chars().collect();
     let mut kinds = vec![Kind::Code; chars.len()];
-    let starts = |at: usize, what: &str| what.chars().enumerate().all(|(n, c)| chars.get(at + n) == Some(&c));
+    let starts = |at: usize, what: &str| {
+        what.chars()
+            .enumerate()
+            .all(|(n, c)| chars.get(at + n) == Some(&c))
+    };
     let mut at = 0;
     while at < chars.len() {
         let before = at.checked_sub(1).map_or(' ', |before| chars[before]);
         let hashes = chars[at..].iter().skip(1).take_while(|c| **c == '#').count();
         let (end, kind) = if starts(at, "//") {
-            (at + chars[at..].iter().take_while(|c| **c != '\n').count(), Kind::Comment)
+            (
+                at + chars[at..].iter().take_while(|c| **c != '\n').count(),
+                Kind::Comment,
+            )
         } else if chars[at] == 'r' && !before.is_alphanumeric() && chars.get(at + 1 + hashes) == Some(&'"') {
-            let close: String = std::iter::once('"').chain(std::iter::repeat_n('#', hashes)).collect();
-            let end = (at + 2 + hashes..chars.len()).find(|end| starts(*end, &close)).expect("a raw string ends");
+            let close: String = std::iter::once('"')
+                .chain(std::iter::repeat_n('#', hashes))
+                .collect();
+            let end = (at + 2 + hashes..chars.len())
+                .find(|end| starts(*end, &close))
+                .expect("a raw string ends");
             (end + close.len(), Kind::Raw)
         } else if chars[at] == '"' {
             let mut end = at + 1;
@@ -110,8 +121,10 @@ fn rust(source: &str) -> Vec<Line> {
                 end += if chars[end] == '\\' { 2 } else { 1 };
             }
             (end + 1, Kind::Text)
-        } else if chars[at] == '\'' && (chars.get(at + 1) == Some(&'\\') || chars.get(at + 2) == Some(&'\'')) {
-            let end = (at + 2..chars.len()).find(|end| chars[*end] == '\'' && (*end > at + 2 || chars[at + 1] != '\\'));
+        } else if chars[at] == '\'' && (chars.get(at + 1) == Some(&'\\') || chars.get(at + 2) == Some(&'\''))
+        {
+            let end = (at + 2..chars.len())
+                .find(|end| chars[*end] == '\'' && (*end > at + 2 || chars[at + 1] != '\\'));
             (end.expect("a character ends") + 1, Kind::Code)
         } else {
             (at + 1, Kind::Code)
@@ -119,9 +132,16 @@ fn rust(source: &str) -> Vec<Line> {
         kinds[at..end].fill(kind);
         at = end;
     }
-    let (mut lines, mut depth) = (vec![Line { text: vec![], in_attribute: false }], 0);
+    let (mut lines, mut depth) = (
+        vec![Line {
+            text: vec![],
+            in_attribute: false,
+        }],
+        0,
+    );
     for (at, (c, kind)) in chars.iter().zip(&kinds).enumerate() {
-        let opens = *c == '[' && (at > 0 && chars[at - 1] == '#' || at > 1 && chars[at - 2..at] == ['#', '!']);
+        let opens =
+            *c == '[' && (at > 0 && chars[at - 1] == '#' || at > 1 && chars[at - 2..at] == ['#', '!']);
         if *kind == Kind::Code && (depth > 0 || opens) {
             lines.last_mut().expect("one line at least").in_attribute = true;
             depth += match c {
@@ -131,9 +151,16 @@ fn rust(source: &str) -> Vec<Line> {
             };
         }
         if *c == '\n' {
-            lines.push(Line { text: vec![], in_attribute: depth > 0 });
+            lines.push(Line {
+                text: vec![],
+                in_attribute: depth > 0,
+            });
         } else {
-            lines.last_mut().expect("one line at least").text.push((*c, *kind));
+            lines
+                .last_mut()
+                .expect("one line at least")
+                .text
+                .push((*c, *kind));
         }
     }
     lines
@@ -142,9 +169,15 @@ fn rust(source: &str) -> Vec<Line> {
 /// The files of the repository with one of these endings, each with its text.
 fn files(endings: &[&str]) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(root).output().expect("git runs");
+    let listed = Command::new("git")
+        .args(["ls-files", "-z"])
+        .current_dir(root)
+        .output()
+        .expect("git runs");
     let listed = String::from_utf8(listed.stdout).expect("paths in UTF-8");
-    let ours = listed.split('\0').filter(|path| endings.iter().any(|end| path.ends_with(end)));
+    let ours = listed
+        .split('\0')
+        .filter(|path| endings.iter().any(|end| path.ends_with(end)));
     let ours = ours.filter(|path| !EXEMPT.iter().any(|exempt| path.starts_with(exempt)));
     let read = |path: &str| Some((path.to_owned(), std::fs::read_to_string(root.join(path)).ok()?));
     ours.filter_map(read).collect()
@@ -169,11 +202,15 @@ fn long_lines() -> Vec<String> {
         }
         let exempt: Vec<bool> = if path.ends_with(".rs") {
             let is_raw = |line: &Line| line.text.get(WIDTH).is_some_and(|(_, kind)| *kind == Kind::Raw);
-            rust(&text).iter().map(|line| line.in_attribute || is_raw(line)).collect()
+            rust(&text)
+                .iter()
+                .map(|line| line.in_attribute || is_raw(line))
+                .collect()
         } else {
             let mut generated = false;
             let of_markdown = |line: &str| {
-                generated = (generated || line.starts_with("<!-- Generated")) && !line.starts_with("<!-- End");
+                generated =
+                    (generated || line.starts_with("<!-- Generated")) && !line.starts_with("<!-- End");
                 generated || line.trim_start().starts_with('|')
             };
             text.lines().map(of_markdown).collect()
@@ -203,7 +240,10 @@ fn is_part(c: char) -> bool {
 fn found(text: &str, phrases: &[&'static str]) -> Vec<(usize, &'static str)> {
     let standard = parts(STANDARD);
     let at_word = |at: usize, word: &str| {
-        let (before, after) = (text[..at].chars().next_back(), text[at + word.len()..].chars().next());
+        let (before, after) = (
+            text[..at].chars().next_back(),
+            text[at + word.len()..].chars().next(),
+        );
         !before.is_some_and(|c| is_part(c) || "-/.'`".contains(c))
             && !after.is_some_and(|c| is_part(c) || c == '-' || c == '`')
     };
@@ -233,15 +273,24 @@ fn own_words() -> Vec<(String, usize, &'static str)> {
         let lines: Vec<(String, String)> = if path.ends_with(".rs") {
             let of = |line: &Line, code: bool| -> String {
                 let is_it = |kind: Kind| (kind == Kind::Code) == code;
-                line.text.iter().map(|(c, kind)| if is_it(*kind) { *c } else { ' ' }).collect()
+                line.text
+                    .iter()
+                    .map(|(c, kind)| if is_it(*kind) { *c } else { ' ' })
+                    .collect()
             };
-            rust(&text).iter().map(|line| (of(line, true), of(line, false))).collect()
+            rust(&text)
+                .iter()
+                .map(|line| (of(line, true), of(line, false)))
+                .collect()
         } else {
-            text.lines().map(|line| (String::new(), line.to_owned())).collect()
+            text.lines()
+                .map(|line| (String::new(), line.to_owned()))
+                .collect()
         };
         for (at, (code, _)) in lines.iter().enumerate() {
-            let names =
-                code.split(|c: char| !is_part(c)).filter_map(|name| identifiers.iter().find(|own| **own == name));
+            let names = code
+                .split(|c: char| !is_part(c))
+                .filter_map(|name| identifiers.iter().find(|own| **own == name));
             let names = names.filter(|name| is_meant(name, &path));
             hits.extend(names.map(|name| (path.clone(), at + 1, *name)));
         }
@@ -249,7 +298,11 @@ fn own_words() -> Vec<(String, usize, &'static str)> {
         let (mut prose, mut starts) = (String::new(), vec![]);
         for (_, line) in &lines {
             starts.push(prose.len());
-            let line = line.trim().trim_start_matches(['/', '!', '#', '*', '>']).trim_end_matches('\\').to_lowercase();
+            let line = line
+                .trim()
+                .trim_start_matches(['/', '!', '#', '*', '>'])
+                .trim_end_matches('\\')
+                .to_lowercase();
             prose.extend(line.split_whitespace().flat_map(|word| [word, " "]));
         }
         let line_of = |at: usize| starts.partition_point(|start| *start <= at);
@@ -266,7 +319,10 @@ fn words_are_the_fields() {
     assert!(EXCEPTIONS.len() <= 20, "at most 20 exceptions");
     let (mut used, mut list, mut count) = (BTreeSet::new(), String::new(), 0);
     for (path, line, word) in own_words() {
-        match EXCEPTIONS.iter().find(|(begins, own, _)| path.starts_with(begins) && *own == word) {
+        match EXCEPTIONS
+            .iter()
+            .find(|(begins, own, _)| path.starts_with(begins) && *own == word)
+        {
             Some(exception) => drop(used.insert(exception)),
             None => {
                 count += 1;
@@ -275,19 +331,33 @@ fn words_are_the_fields() {
         }
     }
     assert!(count == 0, "{list}{count} words");
-    let unused: Vec<_> = EXCEPTIONS.iter().filter(|exception| !used.contains(exception)).collect();
+    let unused: Vec<_> = EXCEPTIONS
+        .iter()
+        .filter(|exception| !used.contains(exception))
+        .collect();
     assert!(unused.is_empty(), "take off the list: {unused:?}");
 }
 
 #[test]
 fn the_check_tells_words_apart() {
-    let prose = |text: &str| found(text, &parts(PHRASES)).into_iter().map(|(_, word)| word).collect::<Vec<_>>();
+    let prose = |text: &str| {
+        found(text, &parts(PHRASES))
+            .into_iter()
+            .map(|(_, word)| word)
+            .collect::<Vec<_>>()
+    };
     assert_eq!(prose("it looks up the name and looks like one"), [""; 0]);
     assert_eq!(prose("the next look at it"), ["look"]);
     assert_eq!(prose("mtls-operator.io/home, `look` and x-quiet-y"), [""; 0]);
     let lines = rust("let a = \"x // y\"; // é \"z\"\n#[doc = \"b\"]\nfn c<'a>() { r#\"d\"e\"# ; '\"' }\n");
     let shown = |line: &Line, kind| -> String {
-        line.text.iter().filter(|(_, k)| *k == kind).map(|(c, _)| *c).collect::<String>().trim().to_owned()
+        line.text
+            .iter()
+            .filter(|(_, k)| *k == kind)
+            .map(|(c, _)| *c)
+            .collect::<String>()
+            .trim()
+            .to_owned()
     };
     assert_eq!(
         (shown(&lines[0], Kind::Text), shown(&lines[0], Kind::Comment)),
@@ -301,5 +371,7 @@ fn the_check_tells_words_apart() {
         (shown(&lines[2], Kind::Raw), shown(&lines[2], Kind::Code)),
         ("r#\"d\"e\"#".into(), "fn c<'a>() {  ; '\"' }".into())
     );
-    assert!(is_unbreakable(&format!("see https://{}", "x".repeat(WIDTH))) && !is_unbreakable(&"word ".repeat(30)));
+    assert!(
+        is_unbreakable(&format!("see https://{}", "x".repeat(WIDTH))) && !is_unbreakable(&"word ".repeat(30))
+    );
 }

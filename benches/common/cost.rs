@@ -1,11 +1,11 @@
-//! What something costs: requests, as the API server counts them, and CPU time and memory of a process, as
-//! Linux does.
+//! Cost of a bench: requests, as the API server counts them, and CPU time and memory of a process, as Linux
+//! counts them.
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use anyhow::{Context as _, Result};
 use kube::Client;
 
-/// What the operator reads and writes, but for its Lease, which costs the same whatever it does.
+/// Resources that the operator reads and writes. Its Lease is left out, which costs the same in every bench.
 const RESOURCES: [&str; 5] = [
     "clientcertificates",
     "mtlsdomains",
@@ -13,18 +13,18 @@ const RESOURCES: [&str; 5] = [
     "configmaps",
     "events",
 ];
-/// As the API server names them in its metrics.
+/// Verbs of writes, as the API server's metrics name them.
 const WRITES: [&str; 6] = ["POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"];
 
-/// Requests that the API server has answered, by verb and resource. From everybody: it does not count by
-/// user. So a bench looks while nobody else is there, and what it asks itself is either left out here (only
-/// users create these two kinds, RBAC does not let the operator) or asked at another time. Reads by the
-/// garbage collector are counted as the operator's.
+/// Requests that the API server has answered, by verb and resource. The API server does not count by user, so
+/// these are the requests of all clients. A bench therefore counts while no other client is active. It leaves
+/// out its own creates of the two kinds that only users create (RBAC does not let the operator), and sends
+/// its other requests at another time. Reads by the garbage collector count as the operator's.
 #[derive(Clone, Default)]
 pub struct Requests(BTreeMap<(String, String), u64>);
 
 impl Requests {
-    /// Since the API server was started.
+    /// Returns the requests since the start of the API server.
     pub async fn so_far(client: &Client) -> Result<Requests> {
         let text = client
             .request_text(http::Request::get("/metrics").body(vec![])?)
@@ -97,19 +97,20 @@ impl fmt::Display for Requests {
     }
 }
 
-/// What a process has used.
+/// CPU time and memory that a process has used.
 #[derive(Clone, Copy)]
 pub struct Usage {
-    /// Since its start, user and system.
+    /// CPU time since the start of the process, user and system.
     pub cpu: Duration,
-    /// In memory now, MiB.
+    /// Resident memory now, in MiB.
     pub rss: f64,
-    /// The most so far, MiB.
+    /// Maximum resident memory so far, in MiB.
     pub peak: f64,
 }
 
 impl Usage {
-    /// Of the process with that id (proc(5): `stat`, fields 14 and 15 in ticks of 10 ms, and `status`).
+    /// Returns the usage of the process with that id (proc(5): `stat`, fields 14 and 15 in ticks of 10 ms,
+    /// and `status`).
     pub fn of(id: u32) -> Result<Usage> {
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
         let (_, after_the_name) = stat.rsplit_once(')').context("a process has a name")?;

@@ -1,6 +1,6 @@
-//! What all benches start from: a local world of their own, domains in service, certificates by the thousand,
-//! and what they cost.
-// Not each of them needs all of it.
+//! Common parts of all benches: a local world of their own, domains in service, certificates by the thousand,
+//! and their cost.
+// Each bench uses a part of this module.
 #![allow(dead_code)]
 pub mod cost;
 pub mod rates;
@@ -33,24 +33,24 @@ use sandbox::{
 
 const DOMAIN: &str = "partners";
 const NAMESPACE: &str = "bench";
-/// How long anything but the issuing itself may take.
+/// Maximum time of any step but the issuing itself.
 pub const DEADLINE: Duration = Duration::from_secs(120);
-/// So long without a reconcile, and the operator is idle.
+/// Time without a reconcile after which the operator counts as idle.
 const SETTLED: Duration = Duration::from_secs(2);
-/// The metric that counts looks at certificates.
+/// Metric that counts reconciles of certificates.
 const RECONCILES: &str = "controller_runtime_reconcile_total{controller=\"clientcertificate\"";
-/// Certificates that are created at the same time.
+/// Number of certificates that are created at the same time.
 const CREATORS: usize = 32;
 
-/// How many certificates: the first argument that is a number (`cargo bench --bench issuance -- 500`), or
-/// `default`.
+/// Returns the number of certificates: the first argument that is a number (`cargo bench --bench issuance --
+/// 500`), or `default`.
 pub fn count(default: usize) -> usize {
     std::env::args()
         .find_map(|argument| argument.parse().ok())
         .unwrap_or(default)
 }
 
-/// Runs the bench and ends the process by how it went.
+/// Runs the bench and ends the process with its result.
 pub fn run(bench: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Runtime::new()?.block_on(bench)
 }
@@ -59,7 +59,7 @@ pub fn run(bench: impl Future<Output = Result<()>>) -> Result<()> {
 pub struct Bench {
     pub client: Client,
     pub operator: Operator,
-    /// Where the operator serves its metrics.
+    /// URL of the operator's metrics.
     metrics: String,
     http: reqwest::Client,
     pub account: Account,
@@ -68,12 +68,12 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// The operator runs, leads, and has nothing to do.
+    /// Starts a world and an operator, and returns once the operator leads and is idle.
     pub async fn start(dir: &Path) -> Result<Bench> {
         Bench::start_with(dir, &[]).await
     }
 
-    /// The same with other settings, `("AWS_RATE", ...)`.
+    /// Starts the same with further settings, such as `("AWS_RATE", ...)`.
     pub async fn start_with(dir: &Path, others: &[(&str, &str)]) -> Result<Bench> {
         let world = World::start(dir, &Options::default()).await?;
         world
@@ -90,7 +90,7 @@ impl Bench {
             ("CLUSTER_ID", "bench"),
             ("DRIFT_INTERVAL", "5m"),
             ("LOG", "warn"),
-            // Asked for 20 times a second here, which nobody else does.
+            // This bench reads the metrics 20 times a second, unlike a usual scraper.
             ("METRICS_PER_CERTIFICATE", "false"),
         ];
         let settings = settings.iter().chain(others);
@@ -147,7 +147,7 @@ impl Bench {
         Ok(self.operator.process().context("the operator runs")?.id())
     }
 
-    /// A domain with an authority of its own, in service and trusted.
+    /// Creates a domain with an authority of its own, and waits until it is Ready.
     pub async fn serve_domain(&self) -> Result<()> {
         self.create_domain(DOMAIN, serde_json::json!({"name": "partners", "generate": {}}))
             .await?;
@@ -158,7 +158,7 @@ impl Bench {
         .await
     }
 
-    /// A domain with that name before the zone's, with one authority.
+    /// Creates a domain with one authority. Its domain name is `name` in the zone.
     pub async fn create_domain(&self, name: &str, authority: serde_json::Value) -> Result<()> {
         let domain = serde_json::from_value(serde_json::json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": name},
@@ -172,7 +172,7 @@ impl Bench {
         Ok(())
     }
 
-    /// How many domains are Ready.
+    /// Returns the number of domains that are Ready.
     pub async fn ready_domains(&self) -> Result<usize> {
         let all = self.domains().list(&ListParams::default()).await?;
         let is_ready = |d: &&MtlsDomain| {
@@ -183,7 +183,7 @@ impl Bench {
         Ok(all.iter().filter(is_ready).count())
     }
 
-    /// The sum of the operator's metrics whose name and labels begin like that.
+    /// Returns the sum of the operator's metrics whose name and labels begin with `name`.
     async fn metric(&self, name: &str) -> Result<f64> {
         let text = match self.http.get(&self.metrics).send().await {
             Ok(answer) => answer.text().await?,
@@ -196,8 +196,8 @@ impl Bench {
         Ok(values.sum())
     }
 
-    /// Waits until the operator has looked at certificates at least so many times since it was started, and
-    /// no longer does; since when.
+    /// Waits until the operator has reconciled certificates at least `reconciles` times since its start and
+    /// is idle. Returns the time of the last reconcile.
     pub async fn settled(&self, reconciles: usize) -> Result<Instant> {
         let (mut last, mut since) = (0.0, Instant::now());
         while last < reconciles as f64 || since.elapsed() < SETTLED {
@@ -207,14 +207,14 @@ impl Bench {
             }
             ensure!(
                 since.elapsed() < DEADLINE,
-                "after {last} looks at certificates the operator does no more, of {reconciles}"
+                "the operator stopped after {last} of {reconciles} reconciles of certificates"
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(since)
     }
 
-    /// Creates `count` certificates as fast as it goes, and waits until `ready` has named as many.
+    /// Creates `count` certificates as fast as possible, and waits until `ready` has named as many.
     pub async fn issue(&self, count: usize, ready: impl Stream<Item = Result<String>>) -> Result<Issued> {
         let mut ready = std::pin::pin!(ready);
         let started = Instant::now();
@@ -233,7 +233,7 @@ impl Bench {
         Ok(Issued { creating, all })
     }
 
-    /// Each of the `count` certificates has its Secret.
+    /// Checks that each of the `count` certificates has its Secret.
     pub async fn check(&self, count: usize) -> Result<()> {
         let secrets = self
             .secrets()
@@ -252,9 +252,10 @@ impl Bench {
         Ok(())
     }
 
-    /// The names of certificates that are Ready, as they become so. It listens when this returns.
+    /// Returns the names of certificates as they become Ready. The watch is established when this function
+    /// returns.
     pub async fn ready(&self) -> Result<impl Stream<Item = Result<String>> + use<>> {
-        // With connections of its own: a watch holds one for itself.
+        // The watch has a client of its own, because it occupies a connection.
         let api = Api::<ClientCertificate>::namespaced(self.world.kubernetes.admin(), NAMESPACE);
         let mut events = Box::pin(watcher(api, watcher::Config::default()).default_backoff());
         while !matches!(
@@ -273,15 +274,15 @@ impl Bench {
     }
 }
 
-/// How long it took from the first create.
+/// Durations since the first create.
 pub struct Issued {
-    /// Until the last was created.
+    /// Time until the last certificate was created.
     pub creating: Duration,
-    /// Until the last was Ready.
+    /// Time until the last certificate was Ready.
     pub all: Duration,
 }
 
-/// Creates certificates `c0`, `c1`, ..., as a user with a script would, and tells of each.
+/// Creates certificates `c0`, `c1`, ..., as a user's script would, and passes each to `created`.
 pub async fn create(
     api: &Api<ClientCertificate>,
     count: usize,
@@ -289,8 +290,13 @@ pub async fn create(
 ) -> Result<()> {
     let one = async |i: usize| {
         let certificate = serde_json::from_value(serde_json::json!({
-            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate", "metadata": {"name": format!("c{i}")},
-            "spec": {"domainRef": {"name": DOMAIN}, "subject": {"commonName": format!("client {i}"), "organizations": ["Acme"]}},
+            "apiVersion": "mtls-operator.io/v1alpha1",
+            "kind": "ClientCertificate",
+            "metadata": {"name": format!("c{i}")},
+            "spec": {
+                "domainRef": {"name": DOMAIN},
+                "subject": {"commonName": format!("client {i}"), "organizations": ["Acme"]},
+            },
         }))?;
         created(api.create(&PostParams::default(), &certificate).await?);
         anyhow::Ok(())
@@ -308,13 +314,13 @@ fn is_ready(conditions: &[Condition]) -> bool {
         .any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
-/// Waits for it.
+/// Waits until the condition holds, for [`DEADLINE`] at the most.
 pub async fn until(what: &str, holds: impl AsyncFn() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + DEADLINE;
     while !holds().await? {
         ensure!(
             Instant::now() < deadline,
-            "after {DEADLINE:?} it is not so that {what}"
+            "after {DEADLINE:?} it does not hold that {what}"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -1,8 +1,8 @@
 //! AWS's quotas in a world whose time runs faster.
 use mtls_operator::aws::rates::{Operation, Rate, Rates};
 
-/// The value of `--aws-rate` with which the operator keeps to what it does by default, where AWS's time runs
-/// `speed` times as fast.
+/// Returns the value of `--aws-rate` that equals the operator's default where AWS's time runs `speed` times
+/// as fast.
 pub fn faster(speed: f64) -> String {
     let rates = Rates::default();
     let one = |operation: Operation| match rates.of(operation) {

@@ -1,4 +1,4 @@
-// Certificates made once for the test; their keys are gone, and when they end does not matter.
+// Certificates created once for the test. Their keys no longer exist, and their expiry does not matter.
 export const PLAIN = `-----BEGIN CERTIFICATE-----
 MIIByzCCAXGgAwIBAgIUdVbz9Rw17dFNcsUqi1Lvtm9dr9wwCgYIKoZIzj0EAwIw
 JDEQMA4GA1UECgwHRXhhbXBsZTEQMA4GA1UEAwwHY2xpZW50MTAeFw0yNjExMjUy

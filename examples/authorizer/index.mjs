@@ -1,12 +1,12 @@
-// A Lambda authorizer for API Gateway behind mutual TLS: tells the back end who called, from the client's certificate.
-// API Gateway has checked the certificate against the truststore before it asks; this function only reads it.
+// A Lambda authorizer for API Gateway behind mutual TLS: passes the caller's identity from the client certificate to
+// the back end. API Gateway has checked the certificate against the truststore before; this function only reads it.
 import { X509Certificate } from "node:crypto";
 
-// Stands for a field the certificate does not have (or has more than once): an empty value might leave what the caller
-// sent in the header's place. A field that really is "-" comes out as "%2D".
+// Value of a field that the certificate does not have (or has more than once): with an empty value the caller's own
+// header might stay in place. A field that is literally "-" becomes "%2D".
 const ABSENT = "-";
 
-/** A value that is safe in a header: printable ASCII as it is, everything else and "%" percent-encoded as UTF-8. */
+/** Returns a value that is safe in a header: printable ASCII unchanged, other bytes of UTF-8 and "%" percent-encoded. */
 export function headerSafe(value) {
   if (typeof value !== "string" || value === "") return ABSENT;
   if (value === ABSENT) return "%2D";
@@ -18,13 +18,13 @@ export function headerSafe(value) {
   }).join("");
 }
 
-/** What the back end is told of a certificate in PEM. Throws if it is none. */
+/** Returns the fields of a PEM certificate for the back end. Throws if the text is no certificate. */
 export function identity(pem) {
   const certificate = new X509Certificate(pem);
   return {
     // Node escapes separators inside a value (RFC 2253), so that no value can pass for a further attribute.
     subject: headerSafe((certificate.subject ?? "").split("\n").join(",")),
-    // Several common names are an array here: which one is meant is nobody's to guess.
+    // Several common names are an array here: the function does not guess which one is meant.
     commonName: headerSafe(certificate.toLegacyObject().subject?.CN),
     // Node quotes a name that holds a separator.
     sans: headerSafe(certificate.subjectAltName),

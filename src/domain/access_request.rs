@@ -1,5 +1,5 @@
-//! What a spec reaches for in AWS, for the operator's policy to judge: everything that is named in it,
-//! everything that its defaults come to, and what is found by looking. Pure.
+//! AWS resources that a spec accesses, for the operator's policy to decide on: all resources that the spec
+//! names, all that its defaults lead to, and all that the operator discovers. Pure.
 use std::collections::BTreeMap;
 
 use super::{
@@ -12,8 +12,9 @@ use crate::{
     policy::{AccessRequest, Resource},
 };
 
-/// What the spec names and where its resources go. Before AWS has said where that is, `placement` has an
-/// empty account, Region or bucket. Of a domain that is being `deleted` only what deleting touches.
+/// Returns the requests for the resources that the spec names, and for their placement. Before AWS reports
+/// the placement, `placement` has an empty account, Region or bucket. A `deleted` domain requests only the
+/// access that its deletion needs.
 pub fn of(domain: &MtlsDomain, placement: &Placement, deleted: bool) -> Vec<AccessRequest> {
     let spec = &domain.spec;
     let aws = spec.aws.clone().unwrap_or_default();
@@ -73,7 +74,7 @@ pub fn of(domain: &MtlsDomain, placement: &Placement, deleted: bool) -> Vec<Acce
     all
 }
 
-/// What only making and changing a domain takes.
+/// Returns the requests that only creating and changing a domain needs.
 fn to_build(domain: &MtlsDomain) -> Vec<AccessRequest> {
     let spec = &domain.spec;
     let certificate = spec.server_certificate.clone().unwrap_or_default();
@@ -122,7 +123,8 @@ fn to_build(domain: &MtlsDomain) -> Vec<AccessRequest> {
     all
 }
 
-/// The zones and APIs of a spec, as they were found. An API that is not there carries no tag.
+/// Returns the requests for the zones and APIs of a spec, as they were found. An API that does not exist has
+/// no tags.
 pub fn found(domain: &MtlsDomain, preflight: &Preflight) -> Vec<AccessRequest> {
     let mut all = zones(&preflight.zones);
     for mapping in &domain.spec.mappings {
@@ -132,7 +134,7 @@ pub fn found(domain: &MtlsDomain, preflight: &Preflight) -> Vec<AccessRequest> {
             Some(Err(_)) | None => None,
         };
         let part = format!(
-            "the API {id}, which is not there or not for this namespace (spec.mappings, path {:?})",
+            "the API {id}, which does not exist or is not for this namespace (spec.mappings, path {:?})",
             mapping.path
         );
         all.push(access_request(part, Resource::Api(tags)));
@@ -140,7 +142,7 @@ pub fn found(domain: &MtlsDomain, preflight: &Preflight) -> Vec<AccessRequest> {
     all
 }
 
-/// The zones that names are in. Which ids they have is not the spec's to know.
+/// Returns the requests for the zones of the names. The messages do not disclose the zones' ids.
 pub fn zones(zones: &Seen<BTreeMap<String, ZoneChoice>>) -> Vec<AccessRequest> {
     let Ok(zones) = zones else {
         return vec![access_request(
@@ -181,25 +183,37 @@ mod tests {
 
     fn domain(spec: Value) -> MtlsDomain {
         let metadata = json!({"name": "d", "namespace": "shop"});
-        let object = json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": metadata, "spec": spec});
+        let mut object = json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain"});
+        (object["metadata"], object["spec"]) = (metadata, spec);
         serde_json::from_value(object).unwrap()
     }
 
-    /// Every field by which a spec can name something in AWS.
+    /// A spec with every field that can name a resource in AWS.
     fn whole() -> Value {
         let arn = |service: &str, what: &str| format!("arn:aws:{service}:eu-west-1:123456789012:{what}");
         json!({
             "domainName": "a.example.com",
-            "aws": {"region": "eu-west-1", "accountId": "123456789012", "assumeRole": {"roleArn": "arn:aws:iam::123456789012:role/a"}},
+            "aws": {
+                "region": "eu-west-1", "accountId": "123456789012",
+                "assumeRole": {"roleArn": "arn:aws:iam::123456789012:role/a"},
+            },
             "serverCertificate": {
                 "request": {"subjectAlternativeNames": ["b.example.com"]},
-                "existing": {"arn": arn("acm", "certificate/a"), "ownershipVerificationArn": arn("acm", "certificate/b")},
+                "existing": {
+                    "arn": arn("acm", "certificate/a"),
+                    "ownershipVerificationArn": arn("acm", "certificate/b"),
+                },
             },
             "truststore": {"bucket": "bkt", "key": "k/k.pem", "kmsKeyArn": arn("kms", "key/a")},
             "mappings": [{"path": "", "api": {"id": "a1b2c3", "stage": "$default"}}],
-            "dns": {"route53": {"hostedZoneId": "Z1", "assumeRole": {"roleArn": "arn:aws:iam::123456789012:role/b"}}},
-            // Existing authorizers count only in APIs that are mapped, and so are judged.
-            "identity": {"headers": [], "authorizer": {"functionArn": arn("lambda", "function:f"), "existing": [{"apiId": "a1b2c3", "authorizerId": "a1b2c3"}]}},
+            "dns": {"route53": {
+                "hostedZoneId": "Z1", "assumeRole": {"roleArn": "arn:aws:iam::123456789012:role/b"},
+            }},
+            // Existing authorizers count only in mapped APIs, which the policy decides on.
+            "identity": {"headers": [], "authorizer": {
+                "functionArn": arn("lambda", "function:f"),
+                "existing": [{"apiId": "a1b2c3", "authorizerId": "a1b2c3"}],
+            }},
             "adoptionPolicy": "Unowned",
         })
     }
@@ -220,7 +234,7 @@ mod tests {
         }
     }
 
-    /// The paths of all fields of a schema, and what `value` has there.
+    /// Collects the paths of all fields of a schema, each with its value in `value`.
     fn fields<'a>(
         schema: &Value,
         value: Option<&'a Value>,
@@ -238,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_a_spec_names_in_aws_gets_past_the_policy() {
+    fn every_aws_resource_that_a_spec_names_is_checked_by_the_policy() {
         let crd = api::definitions()
             .into_iter()
             .find(|crd| crd.spec.names.kind == "MtlsDomain")
@@ -274,18 +288,15 @@ mod tests {
         let named: Vec<_> = all.iter().filter(|(path, _)| of_aws(path)).collect();
         assert!(named.len() >= 12, "{named:?}");
         for (path, value) in named {
-            let value =
-                value.unwrap_or_else(|| panic!("{path} is new: put it into whole(), and have it judged"));
+            let value = value
+                .unwrap_or_else(|| panic!("{path} is new: add it to whole(), and request access for it"));
             let value = value.as_str().or(value[0].as_str()).unwrap();
-            assert!(
-                requests.contains(value),
-                "{path} is judged by nothing: {requests}"
-            );
+            assert!(requests.contains(value), "no request covers {path}: {requests}");
         }
     }
 
     #[test]
-    fn what_defaults_come_to_is_judged_once_it_is_known() {
+    fn default_resources_are_checked_once_they_are_known() {
         let domain = domain(json!({"domainName": "a.example.com"}));
         let resources = |placement: &Placement| {
             of(&domain, placement, false)
@@ -318,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_found_only_the_spec_is_told() {
+    fn requests_for_discovered_resources_disclose_only_the_spec() {
         let unseen = Unseen {
             reason: crate::api::conditions::Reason::Unreachable,
             message: "m".into(),
@@ -345,13 +356,13 @@ mod tests {
                 all.iter().all(|r| !r.part.to_lowercase().contains("secret")),
                 "{all:?}"
             );
-            assert_eq!(all.len(), 2, "a zone that is not there is reached by nothing");
+            assert_eq!(all.len(), 2, "a missing zone needs no request");
         }
         assert_eq!(zones(&Err(unseen))[0].resource, Resource::Zone(None));
     }
 
     #[test]
-    fn deleting_touches_no_api_and_takes_nothing_over() {
+    fn deletion_requests_neither_apis_nor_adoption() {
         let domain = domain(whole());
         let all = of(&domain, &before_aws(&domain, "e2e"), true);
         let kinds: Vec<_> = all.iter().map(|r| format!("{:?}", r.resource)).collect();

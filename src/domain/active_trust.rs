@@ -1,6 +1,6 @@
-//! What each domain lets in right now, as the last reconcile at AWS found it: what ClientCertificates wait
-//! for. Kept in memory only, so that nobody decides by a status; after a restart nothing is known until each
-//! domain has been looked at once.
+//! Active trust: the certificates that each domain accepts now, as its last reconcile found them in AWS.
+//! ClientCertificates wait for it. It is kept in memory only, so that no decision depends on a status. After
+//! a restart it is unknown until the first reconcile of each domain.
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
@@ -18,24 +18,25 @@ use crate::pki::{
 /// Namespace and name of an MtlsDomain.
 pub type DomainKey = (String, String);
 
-/// What a domain lets in.
+/// Certificates that a domain accepts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trust {
     trusted: Arc<Vec<Trusted>>,
-    /// Entries of self-signed certificates of which one does not fit into the truststore.
+    /// Entries of self-signed certificates with a certificate that does not fit into the truststore.
     without_room: Arc<BTreeSet<String>>,
 }
 
-/// One certificate of the truststore that the domain uses.
+/// A certificate of the truststore that the domain uses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trusted {
     pub entry: Entry,
-    /// When it was first seen in use; after a restart, since then.
+    /// Time when the operator first saw it in use; after a restart, the time of the first reconcile.
     pub since: Timestamp,
 }
 
 impl Trust {
-    /// What stands in `bundle`, which is in use `now`; what was in `before` already keeps its time.
+    /// Returns the trust of `bundle`, which is in use `now`. Certificates that were in `before` keep their
+    /// time.
     pub fn of(bundle: &Bundle, before: Option<&Trust>, now: Timestamp) -> Self {
         let since = |c: &Certificate| before.and_then(|b| b.since(c)).unwrap_or(now);
         let entries = bundle.entries.iter();
@@ -54,7 +55,7 @@ impl Trust {
         }
     }
 
-    /// The same, with the entries of which a certificate does not fit.
+    /// Sets the entries with a certificate that does not fit.
     pub fn without_room(self, entries: &BTreeSet<String>) -> Self {
         Trust {
             without_room: Arc::new(entries.clone()),
@@ -62,12 +63,12 @@ impl Trust {
         }
     }
 
-    /// Whether the truststore is full and a self-signed certificate of this entry does not fit.
+    /// True when the truststore is full and a self-signed certificate of this entry does not fit.
     pub fn has_no_room(&self, entry: &str) -> bool {
         self.without_room.contains(entry)
     }
 
-    /// Whether the domain lets this leaf in, as far as its issuer goes. A ClientCertificate's own certificate
+    /// True when the domain accepts this leaf, judged by its issuer. A ClientCertificate's own certificate
     /// vouches for itself only.
     pub fn accepts(&self, leaf: &Certificate) -> bool {
         self.trusted.iter().any(
@@ -78,8 +79,8 @@ impl Trust {
         )
     }
 
-    /// Whether this leaf was issued under an authority of the truststore that the operator issues under, or
-    /// issued under once.
+    /// True when this leaf was issued under an authority of the truststore that the operator issues or issued
+    /// under.
     pub fn has_issued(&self, leaf: &Certificate) -> bool {
         let ours = |entry: &Entry| entry.max_leaf.is_some() && !clients::is_self_signed(&entry.authority);
         self.trusted
@@ -87,10 +88,10 @@ impl Trust {
             .any(|trusted| ours(&trusted.entry) && leaf.is_issued_by(&trusted.entry.certificate))
     }
 
-    /// Whether a new leaf of that life may be handed out under `authority`: trusted, and remembered for long
-    /// enough.
-    pub fn allows(&self, authority: &Certificate, life: SignedDuration) -> bool {
-        // By name and key, as leaves do: the truststore has the longest-lived certificate of those.
+    /// True when a new leaf of this lifetime may be issued under `authority`: the authority is trusted, and
+    /// its entry allows leaves of this lifetime.
+    pub fn allows(&self, authority: &Certificate, lifetime: SignedDuration) -> bool {
+        // Compared by name and key, as leaves do: the truststore has the longest-lived certificate with both.
         let is_it = |trusted: &Certificate| {
             (&trusted.subject_key, &trusted.spki_sha256) == (&authority.subject_key, &authority.spki_sha256)
         };
@@ -98,11 +99,11 @@ impl Trust {
             .trusted
             .iter()
             .find(|trusted| is_it(&trusted.entry.certificate));
-        known.is_some_and(|trusted| trusted.entry.max_leaf.is_some_and(|max| life <= max))
+        known.is_some_and(|trusted| trusted.entry.max_leaf.is_some_and(|max| lifetime <= max))
     }
 
-    /// Whether leaves of that life may be handed out under every authority that issues.
-    pub fn allows_everywhere(&self, life: SignedDuration) -> bool {
+    /// True when leaves of this lifetime may be issued under every issuing authority.
+    pub fn allows_everywhere(&self, lifetime: SignedDuration) -> bool {
         let issuing = self
             .trusted
             .iter()
@@ -111,14 +112,14 @@ impl Trust {
         issuing
             .filter_map(|e| e.max_leaf)
             .min()
-            .is_some_and(|least| life <= least)
+            .is_some_and(|least| lifetime <= least)
     }
 
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.trusted.iter().map(|trusted| &trusted.entry)
     }
 
-    /// Since when it has been in use; `None`: it is not.
+    /// Returns since when the certificate has been in use; `None`: it is not in use.
     pub fn since(&self, certificate: &Certificate) -> Option<Timestamp> {
         self.trusted
             .iter()
@@ -126,7 +127,7 @@ impl Trust {
             .map(|trusted| trusted.since)
     }
 
-    /// The entry that has this subject (in its normal form), which API Gateway takes only once.
+    /// Returns the entry with this subject (in its normal form), which API Gateway accepts only once.
     pub fn holder(&self, subject_key: &str) -> Option<&Entry> {
         self.entries()
             .find(|entry| entry.certificate.subject_key == subject_key)
@@ -134,13 +135,13 @@ impl Trust {
 }
 
 pub struct ActiveTrust {
-    /// Of every domain that was looked at: what it lets in, or that it is not there.
+    /// Trust of every domain that was reconciled; `None` when AWS has no such domain.
     trust: Mutex<HashMap<DomainKey, Option<Trust>>>,
     changed: UnboundedSender<DomainKey>,
 }
 
 impl ActiveTrust {
-    /// With the stream of domains whose trust has changed.
+    /// Returns the store, and the stream of domains whose trust changes.
     pub fn new() -> (Self, UnboundedReceiver<DomainKey>) {
         let (changed, changes) = unbounded();
         (
@@ -152,26 +153,27 @@ impl ActiveTrust {
         )
     }
 
-    /// `None`: not looked at yet, or there is no such domain in AWS.
+    /// Returns the trust of a domain; `None`: it was not reconciled yet, or AWS has no such domain.
     pub fn trust(&self, domain: &DomainKey) -> Option<Trust> {
         self.trust
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no holder of the lock panics")
             .get(domain)
             .cloned()
             .flatten()
     }
 
-    /// Whether it was looked at since the start.
+    /// True when the domain was reconciled since the start.
     pub fn is_known(&self, domain: &DomainKey) -> bool {
         self.trust
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no holder of the lock panics")
             .contains_key(domain)
     }
 
-    /// What the domain is seen to use `now`; `None`: there is no such domain any more. `without_room`: the
-    /// entries of which a certificate does not fit; `None`: not known, and as it was.
+    /// Publishes the trust of a domain, as seen in use `now`. `bundle`: `None` when there is no such domain
+    /// any more. `without_room`: the entries with a certificate that does not fit; `None` when not known,
+    /// which keeps the previous ones.
     pub fn set(
         &self,
         domain: &DomainKey,
@@ -179,7 +181,7 @@ impl ActiveTrust {
         without_room: Option<&BTreeSet<String>>,
         now: Timestamp,
     ) {
-        let mut all = self.trust.lock().expect("nobody panics while holding it");
+        let mut all = self.trust.lock().expect("no holder of the lock panics");
         let before = all.get(domain).cloned();
         let trust = bundle.map(|bundle| Trust::of(bundle, before.iter().flatten().next(), now));
         let trust = trust.map(|trust| match without_room {
@@ -188,7 +190,8 @@ impl ActiveTrust {
         });
         all.insert(domain.clone(), trust.clone());
         if before != Some(trust) {
-            let _ = self.changed.unbounded_send(domain.clone()); // nobody listens once the operator stops
+            // The receiver is gone once the operator stops.
+            let _ = self.changed.unbounded_send(domain.clone());
         }
     }
 }
@@ -203,7 +206,7 @@ mod tests {
     };
 
     #[test]
-    fn a_certificate_that_signs_itself_vouches_for_itself_only() {
+    fn a_self_signed_certificate_vouches_for_itself_only() {
         let now = at("2026-11-24T12:00:00Z");
         let (ours, theirs) = (issuer("Partners", now), issuer("Acme", now));
         let key = generate(KeyKind::EcdsaP256).unwrap();
@@ -245,14 +248,19 @@ mod tests {
         let child = Certificate::from_der(child.der()).unwrap();
         assert!(
             child.is_issued_by(&own.certificate),
-            "by name and signature it hangs on it"
+            "its name and signature chain to the certificate"
         );
         for (what, leaf, accepts, has_issued) in [
-            ("under an authority of ours", &under(&ours), true, true),
+            ("under an authority of the operator", &under(&ours), true, true),
             ("under a partner's", &under(&theirs), true, false),
             ("itself", &own.certificate, true, false),
             ("signed with its key", &child, false, false),
-            ("a stranger's", &under(&issuer("Stranger", now)), false, false),
+            (
+                "under an authority that is not trusted",
+                &under(&issuer("Stranger", now)),
+                false,
+                false,
+            ),
         ] {
             assert_eq!(
                 (trust.accepts(leaf), trust.has_issued(leaf)),

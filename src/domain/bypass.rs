@@ -1,8 +1,8 @@
-//! Finds the other ways to mapped APIs: custom domains without mutual TLS. AWS keeps no list of what leads to
-//! an API, so every domain of an account and Region is read, in the background, once for all MtlsDomains
-//! there, and slowly: nothing waits for it, and everything else shares its quota. Reads only. What it found
-//! is kept in memory and decides nothing but the condition BypassDetected. Routing rules, which a domain may
-//! have instead of mappings, are not looked at.
+//! Scan for mTLS bypasses: custom domains without mutual TLS that lead to mapped APIs. AWS has no list of the
+//! domains of an API, so the scan reads every domain of an account and Region. It runs in the background,
+//! once for all MtlsDomains there, and slowly: no reconcile waits for it, and all other calls share its
+//! quota. Reads only. The result is kept in memory and decides nothing but the condition BypassDetected. The
+//! scan does not read routing rules, which a domain may have instead of mappings.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
@@ -19,49 +19,49 @@ use crate::{
     telemetry::logging,
 };
 
-/// Between two domains: a tenth of API Gateway's calls at the most.
+/// Pause between two domains: the scan uses at most a tenth of API Gateway's calls.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// One way round a client certificate.
+/// An mTLS bypass.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bypass {
-    /// A custom domain without mutual TLS...
+    /// Custom domain without mutual TLS.
     pub domain: String,
-    /// ... and the API of ours that it leads to.
+    /// Mapped API that the custom domain leads to.
     pub api_id: String,
 }
 
-/// The names of the domains without mutual TLS that lead to an API, by its id.
+/// Names of the domains without mutual TLS that lead to an API, by its id.
 type Found = BTreeMap<String, BTreeSet<String>>;
 
 #[derive(Default)]
 pub struct Bypasses {
     known: Mutex<Known>,
-    /// There is a place that was not there before.
+    /// Notified when a new account and Region is to be scanned.
     begun: Notify,
-    /// Somebody is to reconcile again.
+    /// Notified when an MtlsDomain is to be reconciled.
     changed: Notify,
 }
 
 #[derive(Default)]
 struct Known {
-    /// By account and Region; where nothing is served, there is none.
+    /// Accounts and Regions in which a domain is served.
     places: BTreeMap<(String, String), Place>,
     changed: BTreeSet<DomainKey>,
 }
 
 struct Place {
     session: Session,
-    /// The domain name of each MtlsDomain that is served here, and the APIs that it maps.
+    /// Domain name of each MtlsDomain that is served here, and the APIs that it maps.
     served: BTreeMap<DomainKey, (String, BTreeSet<String>)>,
-    /// As of the last scan that succeeded.
+    /// Result of the last scan that succeeded.
     found: Option<Found>,
     due: Instant,
 }
 
 impl Bypasses {
-    /// The MtlsDomain is served, under this name and with these APIs: what leads round it, as far as that is
-    /// known yet.
+    /// Records that the MtlsDomain is served, under this name and with these APIs. Returns its bypasses;
+    /// `None` when no scan has finished yet.
     pub fn of(
         &self,
         key: &DomainKey,
@@ -92,7 +92,7 @@ impl Bypasses {
         place.found.as_ref().map(|found| concerning(found, &name, &apis))
     }
 
-    /// It is not served any more.
+    /// Records that the MtlsDomain is not served any more.
     pub fn forget(&self, key: &DomainKey) {
         self.known().places.retain(|_, place| {
             place.served.remove(key);
@@ -100,7 +100,7 @@ impl Bypasses {
         });
     }
 
-    /// The MtlsDomains for which something has changed, as it is found. For one listener.
+    /// Stream of the MtlsDomains whose bypasses have changed. For a single listener.
     pub fn changes(self: Arc<Self>) -> impl Stream<Item = DomainKey> + Send {
         futures::stream::unfold(self, |bypasses| async move {
             loop {
@@ -113,7 +113,8 @@ impl Bypasses {
         })
     }
 
-    /// Scans each place as soon as something is served there, and then again and again, until `stop`.
+    /// Scans each account and Region as soon as a domain is served there, and then at each interval, until
+    /// `stop`.
     pub async fn run(&self, interval: Duration, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -143,7 +144,7 @@ impl Bypasses {
         }
     }
 
-    /// A scan that failed says nothing: what was found before stays.
+    /// Stores the result of a scan. A failed scan keeps the previous result.
     fn keep(&self, session: &Session, found: Result<Found, errors::Error>, due: Instant) {
         let mut known = self.known();
         let Known { places, changed } = &mut *known;
@@ -154,7 +155,7 @@ impl Bypasses {
         match found {
             Ok(found) => {
                 let before = place.found.replace(found).unwrap_or_default();
-                let now = place.found.as_ref().expect("set in the line before");
+                let now = place.found.as_ref().expect("the statement before sets it");
                 let differs = |(name, apis): &(String, BTreeSet<String>)| {
                     concerning(&before, name, apis) != concerning(now, name, apis)
                 };
@@ -169,17 +170,17 @@ impl Bypasses {
             }
             Err(error) => tracing::warn!(
                 account = session.account, region = session.region, error = %logging::chain(&error),
-                "looking for domains without mutual TLS failed"
+                "scan for domains without mutual TLS failed"
             ),
         }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().expect("nobody panics while holding it")
+        self.known.lock().expect("no holder of the lock panics")
     }
 }
 
-/// Which domains without mutual TLS lead to these APIs, but for the domain of this name itself.
+/// Returns the domains without mutual TLS that lead to these APIs, except for the domain of this name itself.
 fn concerning(found: &Found, name: &str, apis: &BTreeSet<String>) -> Vec<Bypass> {
     let ways = apis.iter().filter_map(|api| Some((api, found.get(api)?)));
     let ways = ways.flat_map(|(api, domains)| domains.iter().map(move |domain| (api, domain)));
@@ -216,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_concerns_a_domain_is_every_way_to_its_apis_but_itself() {
+    fn the_bypasses_of_a_domain_are_all_other_domains_of_its_apis() {
         let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         let found = Found::from([
             ("a1".to_owned(), names(&["mtls.example.com", "plain.example.com"])),

@@ -1,7 +1,7 @@
-//! What was read of AWS a while ago, kept for reconciles that expect no news. As long as that shows an object
-//! as it should be, AWS is asked only for what is due: a list that all domains of an account and Region
-//! share, and from time to time something of the object's own. When it shows anything else, or anything was
-//! written since, everything is read again: nothing is ever done because of a cached read. Reads only.
+//! Cache of AWS reads, used by resyncs that expect no change. While the cache shows an object in sync, the
+//! operator reads from AWS only what is due: a list that all domains of an account and Region share, and at
+//! times something of the object's own. When the cache shows anything else, or the operator has written
+//! since, it reads everything again. It never changes anything because of a cached read. Reads only.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
@@ -24,24 +24,25 @@ use crate::{
     probe::https::ProbeResult,
 };
 
-/// How old a reading may be. What is read once for all of an account is read most often, what changes least
-/// and concerns callers least most seldom.
+/// Maximum age of cached reads. Account-wide lists have the shortest interval. Whatever changes least and
+/// concerns callers least has the longest.
 #[derive(Clone, Copy, Debug)]
 pub struct RefreshIntervals {
-    /// Custom domains, APIs and certificates, as the lists of the account and Region have them; and between
-    /// two reconciles of an object.
+    /// Interval for custom domains, APIs and certificates, from the lists of the account and Region. Also the
+    /// time between two reconciles of an object in sync.
     pub short: Duration,
-    /// Mappings, records, hosted zones; what the default endpoint answers.
+    /// Interval for mappings, records and hosted zones, and for the answer of the default endpoint.
     pub medium: Duration,
-    /// Truststore and bucket, stages, integrations and authorizers, tags and validation of certificates.
+    /// Interval for truststore and bucket, stages, integrations and authorizers, and for tags and validation
+    /// of certificates.
     pub long: Duration,
 }
 
-/// Nothing is looked at more often than that.
+/// Minimum of every interval.
 const LEAST: Duration = Duration::from_secs(1);
 
 impl RefreshIntervals {
-    /// When everything is to be looked at within `interval`.
+    /// Returns the intervals for a full resync within `interval`.
     pub fn within(interval: Duration) -> Self {
         RefreshIntervals {
             short: (interval / 15).max(LEAST),
@@ -50,7 +51,7 @@ impl RefreshIntervals {
         }
     }
 
-    /// The same for one of many objects: up to a fifth shorter, so that not all of them come at once.
+    /// Returns the intervals of one object: up to a fifth shorter, so that not all objects are due at once.
     pub fn of(self, object: &str) -> Self {
         let mut hasher = DefaultHasher::new();
         object.hash(&mut hasher);
@@ -61,7 +62,7 @@ impl RefreshIntervals {
     }
 }
 
-/// All that is kept, by what it was read with: other rights may see other things.
+/// All cached reads, by the access that they were read with: other permissions may show other resources.
 #[derive(Default)]
 pub struct ReadCache(Mutex<HashMap<Access, Arc<SessionCache>>>);
 
@@ -69,20 +70,20 @@ impl ReadCache {
     pub fn of(&self, access: &Access) -> Arc<SessionCache> {
         self.0
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no holder of the lock panics")
             .entry(access.clone())
             .or_default()
             .clone()
     }
 }
 
-/// What one session has read.
+/// Cached reads of one session.
 #[derive(Default)]
 pub struct SessionCache {
     domains: SingleFlight<(), Arc<BTreeMap<String, Domain>>>,
     apis: SingleFlight<(), Arc<BTreeMap<String, gateway::Api>>>,
     listed: SingleFlight<(), Arc<Vec<acm::Listed>>>,
-    /// By what the list says: when that changes, so has the certificate.
+    /// Keyed by the certificate's list item: when the item changes, the certificate has changed.
     details: SingleFlight<acm::Listed, Option<acm::Certificate>>,
     certificates: SingleFlight<String, Option<acm::Certificate>>,
     zones: SingleFlight<(), Vec<Zone>>,
@@ -103,8 +104,8 @@ pub struct SessionCache {
     objects: SingleFlight<(String, String), Option<s3::Object>>,
 }
 
-/// Readings and when each was begun. Whoever finds one that is too old reads it, and all others wait for
-/// that.
+/// Cached reads, each with its start. The first caller that finds a read too old reads again, and all others
+/// wait for that read.
 struct SingleFlight<K, V>(Mutex<HashMap<K, Entry<V>>>);
 type Entry<V> = Arc<tokio::sync::Mutex<Option<(Instant, Seen<V>)>>>;
 
@@ -114,12 +115,12 @@ impl<K, V> Default for SingleFlight<K, V> {
     }
 }
 
-/// What is not read again for so long is nobody's any more.
+/// Age at which an unused entry is evicted.
 const EVICTED_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 impl<K: Eq + Hash, V: Clone> SingleFlight<K, V> {
-    /// The reading if it was begun at `oldest` or later; else what `read` yields. A failure is kept for those
-    /// only who are waiting for it.
+    /// Returns the cached value if its read began at `oldest` or later, otherwise the result of `read`. A
+    /// failure is shared only with the callers that wait for it.
     async fn get(&self, key: K, oldest: Instant, read: impl Future<Output = Result<V, Error>>) -> Seen<V> {
         let asked = Instant::now();
         let entry = self.entry(key);
@@ -130,14 +131,14 @@ impl<K: Eq + Hash, V: Clone> SingleFlight<K, V> {
             _ => {}
         }
         let begun = Instant::now();
-        // On the heap: a dozen of the SDK's futures side by side are more than a thread's stack holds.
+        // Boxed: a dozen of the SDK's futures side by side are larger than a thread's stack.
         let value = Box::pin(read).await.map_err(|error| unseen(&error));
         *cache = Some((begun, value.clone()));
         value
     }
 
     fn entry(&self, key: K) -> Entry<V> {
-        let mut all = self.0.lock().expect("nobody panics while holding it");
+        let mut all = self.0.lock().expect("no holder of the lock panics");
         if !all.contains_key(&key) {
             let is_young = |entry: &Entry<V>| match entry.try_lock() {
                 Ok(cache) => cache
@@ -151,25 +152,26 @@ impl<K: Eq + Hash, V: Clone> SingleFlight<K, V> {
     }
 }
 
-/// The oldest reading of a tier that counts: none from before `settled`, since when nothing was written.
+/// Returns the earliest start of a read that counts: at most `interval` ago, and not before `settled`,
+/// because the operator has written nothing since then.
 fn oldest(now: Instant, interval: Duration, settled: Instant) -> Instant {
     now.checked_sub(interval).unwrap_or(settled).max(settled)
 }
 
-/// A session as one reconcile uses it: what it asks for is read now, or was read recently enough.
+/// A session as one reconcile uses it: each read is live, or cached and recent enough.
 pub struct AwsReader<'a> {
     pub session: &'a Session,
     cache: &'a SessionCache,
-    /// Whether lists may stand for the single thing in them.
+    /// True when a list may stand for a single item in it.
     cached: bool,
-    /// The oldest reading of each tier that is good enough.
+    /// Earliest start of a read that is recent enough, by interval.
     short: Instant,
     medium: Instant,
     long: Instant,
 }
 
 impl<'a> AwsReader<'a> {
-    /// Everything is read now.
+    /// Returns a reader that reads everything now.
     pub fn live(session: &'a Session, cache: &'a SessionCache) -> Self {
         let now = Instant::now();
         AwsReader {
@@ -182,7 +184,7 @@ impl<'a> AwsReader<'a> {
         }
     }
 
-    /// Everything was read so recently, and not before `settled`.
+    /// Returns a reader that uses cached reads of at most these ages, and none from before `settled`.
     pub fn cached(
         session: &'a Session,
         cache: &'a SessionCache,
@@ -216,7 +218,7 @@ impl<'a> AwsReader<'a> {
                     gateway.all_domains().await.map(Arc::new)
                 })
                 .await?;
-            // What is not there is asked for by its name: not all kinds of domains are in the list.
+            // A domain that is not in the list is read by its name: the list lacks some kinds of domains.
             if let Some(found) = all.get(name) {
                 return Ok(Some(found.clone()));
             }
@@ -241,7 +243,7 @@ impl<'a> AwsReader<'a> {
         Box::pin(gateway.api(id)).await.map_err(|error| unseen(&error))
     }
 
-    /// All certificates for exactly this domain name.
+    /// Returns all certificates for exactly this domain name.
     pub async fn certificates(&self, domain_name: &str) -> Seen<Vec<acm::Certificate>> {
         let acm = &self.session.acm;
         let listed = self
@@ -300,7 +302,7 @@ impl<'a> AwsReader<'a> {
             .await
     }
 
-    /// All stages of an API; `None`: there is no such API.
+    /// Returns all stages of an API; `None`: there is no such API.
     pub async fn stages(&self, protocol: Protocol, api_id: &str) -> Seen<Option<Vec<gateway::Stage>>> {
         let read = async {
             match self.session.gateway.stages(protocol, api_id).await {
@@ -322,7 +324,7 @@ impl<'a> AwsReader<'a> {
             .await
     }
 
-    /// The routes of an API, the methods of a REST API.
+    /// Returns the routes of an API, or the methods of a REST API.
     pub async fn routes(&self, protocol: Protocol, api_id: &str) -> Seen<Vec<gateway::Route>> {
         if protocol == Protocol::Rest {
             return Ok(self.methods(api_id).await?.routes.clone());
@@ -333,7 +335,7 @@ impl<'a> AwsReader<'a> {
             .await
     }
 
-    /// Of a REST API, where one reading says what its methods are and where they lead.
+    /// Returns the methods and integrations of a REST API, which a single read yields.
     async fn methods(&self, api_id: &str) -> Seen<Arc<gateway::Methods>> {
         let read = async { self.session.gateway.methods(api_id).await.map(Arc::new) };
         self.cache.methods.get(api_id.to_owned(), self.long, read).await
@@ -347,7 +349,7 @@ impl<'a> AwsReader<'a> {
             .await
     }
 
-    /// The ids of the statements in the policy of a Lambda function.
+    /// Returns the ids of the statements in the policy of a Lambda function.
     pub async fn statements(&self, function: &str) -> Seen<BTreeSet<String>> {
         let read = async { self.session.lambda(function).statements(function).await };
         self.cache
@@ -356,7 +358,7 @@ impl<'a> AwsReader<'a> {
             .await
     }
 
-    /// What a default endpoint answered, at all of the stages that are asked at.
+    /// Returns the answer of a default endpoint, at all stages that are probed.
     pub async fn probe(
         &self,
         at: String,
@@ -400,7 +402,7 @@ impl<'a> AwsReader<'a> {
             .await
     }
 
-    /// The newest version of an object.
+    /// Returns the newest version of an object.
     pub async fn head(&self, bucket: &str, key: &str) -> Seen<Option<s3::Object>> {
         let object = (bucket.to_owned(), key.to_owned());
         self.cache
@@ -420,7 +422,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refresh_intervals_are_parts_of_the_whole_but_never_too_short() {
+    fn refresh_intervals_are_fractions_of_the_full_resync_with_a_minimum() {
         let seconds = |refresh: RefreshIntervals| {
             [refresh.short, refresh.medium, refresh.long].map(|interval| interval.as_secs())
         };
@@ -441,7 +443,7 @@ mod tests {
         }
     }
 
-    /// Something to read that takes a second, and is another each time.
+    /// A value whose read takes a second, and that is another each time.
     #[derive(Default)]
     struct World {
         reads: AtomicUsize,
@@ -468,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_from_before_our_own_write_does_not_count() {
+    fn a_read_from_before_the_operators_own_write_does_not_count() {
         let (start, minute) = (Instant::now(), Duration::from_secs(60));
         let at = |minutes| start + minute * minutes;
         for (now, settled, expected) in [(10, 0, 9), (10, 9, 9), (10, 10, 10), (1, 0, 0)] {
@@ -482,12 +484,12 @@ mod tests {
         assert_eq!(
             oldest(at(10), century, at(3)),
             at(3),
-            "before the machine was started"
+            "a time before the machine was started"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_calm_pass_reads_anew_what_was_read_before_it_settled() {
+    async fn a_cached_pass_reads_again_what_was_read_before_it_settled() {
         use crate::aws::{fake, gate::Gate, quota::Quota, rates::Rates};
         let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || {
             true
@@ -533,7 +535,7 @@ mod tests {
                 .unwrap()
                 .is_some()
         );
-        assert_eq!(calls(), [""; 0], "the list is young enough");
+        assert_eq!(calls(), [""; 0], "the list is recent enough");
         assert_eq!(cached(start).domain("other.example.com").await, Ok(None));
         assert_eq!(
             calls(),
@@ -549,7 +551,7 @@ mod tests {
         );
         advance(refresh.short + Duration::from_secs(1)).await;
         cached(start).domain("listed.example.com").await.unwrap();
-        assert_eq!(calls(), ["domainnames"], "it is too old");
+        assert_eq!(calls(), ["domainnames"], "the list is too old");
         assert_eq!(
             AwsReader::live(&session, &cache)
                 .domain("listed.example.com")
@@ -559,18 +561,18 @@ mod tests {
         assert_eq!(
             calls(),
             ["listed.example.com"],
-            "a live pass asks for the domain itself"
+            "a live pass reads the domain itself"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_cached_read_is_used_as_long_as_it_is_young_enough() {
+    async fn a_cached_read_is_used_as_long_as_it_is_recent_enough() {
         let (single_flight, world) = (SingleFlight::default(), World::default());
         let start = Instant::now();
         assert_eq!(single_flight.get("a", start, world.read()).await, Ok(1));
         assert_eq!(single_flight.get("a", start, world.read()).await, Ok(1));
         assert_eq!(single_flight.get("b", start, world.read()).await, Ok(2));
-        // It is as old as its beginning: what happened while it was read may not be in it.
+        // The age of a read counts from its start: it may miss a change during the read.
         assert_eq!(
             single_flight
                 .get("a", start + Duration::from_millis(500), world.read())
@@ -582,12 +584,12 @@ mod tests {
         assert_eq!(
             single_flight.0.lock().unwrap().keys().collect::<Vec<_>>(),
             [&"c"],
-            "nobody asks for the others any more"
+            "the other entries are evicted"
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_who_want_it_now_share_what_was_begun_after_they_asked() {
+    async fn concurrent_callers_share_a_read_that_began_after_their_request() {
         let (single_flight, world) = (SingleFlight::default(), World::default());
         let one = async |millis| {
             sleep(Duration::from_millis(millis)).await;
@@ -600,7 +602,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failure_is_shared_only_with_those_who_wait_for_it() {
+    async fn a_failure_is_shared_only_with_waiting_callers() {
         let (single_flight, world) = (
             SingleFlight::default(),
             World {
@@ -613,7 +615,7 @@ mod tests {
         assert!(all.iter().all(Result::is_err));
         assert!(
             world.reads.load(Ordering::Relaxed) <= 2,
-            "not one time-out after the other"
+            "callers do not time out one after the other"
         );
         let world = World::default();
         assert_eq!(single_flight.get((), start, world.read()).await, Ok(1));

@@ -1,6 +1,6 @@
-//! The self-signed certificates of a domain's ClientCertificates, which stand in the truststore themselves:
-//! which there should be, and what is in their Secrets. Kubernetes reads only; `plan::self_signed` decides
-//! what of it is trusted.
+//! Self-signed certificates of a domain's ClientCertificates, which are truststore entries themselves: the
+//! entries that should exist, and the certificates in their Secrets. Kubernetes reads only;
+//! `plan::self_signed` decides which of them are trusted.
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -16,38 +16,38 @@ use crate::{
     },
 };
 
-/// Label on a Secret that holds a leaf: the ClientCertificate it belongs to.
+/// Label on a Secret that holds a leaf: the ClientCertificate that the leaf belongs to.
 pub const CERTIFICATE_LABEL: &str = "mtls-operator.io/client-certificate";
-/// Label on a Secret whose certificate stands in a truststore itself: the MtlsDomain that trusts it.
+/// Label on a Secret whose certificate is a truststore entry itself: the MtlsDomain that trusts it.
 pub const TRUSTED_BY: &str = "mtls-operator.io/trusted-by";
 
-/// A ClientCertificate whose certificates are trusted as long as it is there.
+/// A ClientCertificate whose certificates are trusted as long as the object exists.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelfSigned {
     pub namespace: String,
     pub name: String,
-    /// Whose they are in the truststore.
+    /// Truststore entry name of its certificates.
     pub entry: String,
-    /// The Secret of what is handed out, and that of what is next; `None`: the object cannot be read, or it
-    /// is not known whether it is granted, and what is trusted of it stays as it is.
+    /// Names of the Secrets of the current and the next certificate. `None`: the object cannot be read, or
+    /// its grant decision is unknown; its trusted certificates then stay as they are.
     pub secrets: Option<[String; 2]>,
-    /// The content of its certificate, and the longest life that the spec, the domain and the grant allow:
-    /// whoever may write Secrets in that namespace could put any certificate into that one.
+    /// Content of its certificate, with the longest lifetime that the spec, the domain and the grant allow. A
+    /// user who may write Secrets in that namespace could put any certificate into these Secrets.
     pub request: LeafRequest,
-    /// The grants of which one has to admit the names in any certificate of it that is trusted. `None`: any
-    /// names.
+    /// Grants, one of which has to admit the names in each of its trusted certificates. `None`: any names.
     pub grants: Option<Vec<ClientGrantSpec>>,
 }
 
-/// First part of the names of all such entries.
+/// Prefix of the entry names of all ClientCertificates.
 const ENTRY: &str = "clientcertificates/";
 
-/// Name under which forged anchors, and those that no grant admits any more, leave. No ClientCertificate has
-/// it: no namespace is empty.
+/// Entry name for the retirement of forged anchors, and of anchors that no grant admits any more. No
+/// ClientCertificate has it, because no namespace name is empty.
 pub const REFUSED: &str = "clientcertificates//";
 
-/// Whose a self-signed certificate is in the truststore. With the UID: what comes under the same name later
-/// does not inherit. With the namespace: whoever does not watch that one knows nothing of it.
+/// Returns the truststore entry name of a self-signed certificate. It contains the UID, so that a later
+/// object of the same name does not inherit trust. It contains the namespace, so that an operator recognizes
+/// the entries of namespaces that it does not watch.
 pub fn entry_name(object: &impl ResourceExt) -> String {
     let namespace = object.namespace().unwrap_or_default();
     format!(
@@ -57,27 +57,28 @@ pub fn entry_name(object: &impl ResourceExt) -> String {
     )
 }
 
-/// The namespace of the ClientCertificate that such an entry is of; entries of the first versions name none.
+/// Returns the namespace of the entry's ClientCertificate; entries of the first versions contain none.
 pub fn namespace(entry: &str) -> Option<&str> {
     let (namespace, rest) = entry.strip_prefix(ENTRY)?.split_once('/')?;
     rest.contains('/').then_some(namespace)
 }
 
-/// Whether an entry of a truststore is a ClientCertificate's. By the number of slashes: an authority's is its
-/// name, or its name and that of a ConfigMap, none of which can have a slash; even the first versions wrote a
-/// ClientCertificate's with two.
+/// True when a truststore entry is a ClientCertificate's. The number of slashes tells: an authority's entry
+/// is its name, or its name and the name of a ConfigMap, neither of which can contain a slash. The entries of
+/// ClientCertificates had two slashes even in the first versions.
 pub fn is_self_signed(entry: &str) -> bool {
     entry.strip_prefix(ENTRY).is_some_and(|rest| rest.contains('/'))
 }
 
-/// Where the next self-signed certificate and its key wait until they are trusted.
+/// Returns the name of the Secret that holds the next self-signed certificate and its key until they are
+/// trusted.
 pub fn next_secret(secret: &str) -> String {
     format!("{secret}-next")
 }
 
 impl SelfSigned {
-    /// `None`: it is signed by an authority, or on its way out. Without a `request` nothing can be certified,
-    /// and nothing new is trusted.
+    /// Returns `None` when the certificate is signed by an authority, or is being deleted. Without a
+    /// `request` no certificate matches, and nothing new is trusted.
     pub fn of(
         cert: &ClientCertificate,
         request: Option<LeafRequest>,
@@ -99,7 +100,7 @@ impl SelfSigned {
         })
     }
 
-    /// One of which nothing is known but that it is there.
+    /// Returns an entry of which only its existence is known.
     pub fn unclear(object: &impl ResourceExt) -> SelfSigned {
         let namespace = object.namespace().unwrap_or_default();
         let request = LeafRequest::default();
@@ -114,8 +115,8 @@ impl SelfSigned {
         }
     }
 
-    /// The first certificate in each of its Secrets, as far as they carry its label. Whatever it is: labels
-    /// are anybody's to write.
+    /// Returns the first certificate in each of its Secrets that carry its label. That may be any
+    /// certificate, because users may write labels too.
     fn held(&self, secrets: &[Secret]) -> Vec<Certificate> {
         let names = self.secrets.as_ref().into_iter().flatten();
         let found = names.filter_map(|name| {
@@ -130,12 +131,12 @@ impl SelfSigned {
                 .next()
         });
         let mut found: Vec<_> = found.collect();
-        found.dedup(); // between the two steps of a swap
+        found.dedup(); // both Secrets are equal between the two steps of a swap
         found
     }
 }
 
-/// The certificates in the Secrets of each, by the name of its entry.
+/// Reads the certificates in the Secrets of each ClientCertificate, by entry name.
 pub async fn read(
     client: &Client,
     domain: &str,
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_of_authorities_and_of_clientcertificates_are_told_apart() {
+    fn entry_names_distinguish_authorities_from_clientcertificates() {
         for (entry, expected, in_namespace) in [
             ("clientcertificates/ns/client1/uid", true, Some("ns")),
             ("clientcertificates/client1/uid", true, None),
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_counts_for_the_object_that_its_name_namespace_and_label_agree_on() {
+    fn a_secret_counts_only_when_name_namespace_and_label_match_the_object() {
         let [ours, next, other] = ["client1", "client1", "client2"].map(certificate);
         let (one, both) = (ours.to_pem(), format!("{}{}", ours.to_pem(), other.to_pem()));
         let wanted = SelfSigned {
@@ -261,7 +262,7 @@ mod tests {
             ("another name", secret("acme", "client2", "client1", &one)),
             ("another namespace", secret("zeta", "client1", "client1", &one)),
             (
-                "the Secret of the next one's next one",
+                "the next Secret of the next Secret",
                 secret("acme", "client1-next-next", "client1", &one),
             ),
             ("no certificate", secret("acme", "client1", "client1", "")),

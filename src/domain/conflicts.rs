@@ -1,10 +1,11 @@
-//! Two objects that want one domain name: the older has it, the other makes no AWS call. Pure.
+//! Conflicts between objects with the same domain name: the older object has the name, the other one makes no
+//! AWS call. Pure.
 use kube::ResourceExt;
 
 use crate::api::MtlsDomain;
 
-/// The object that has the claim on `me`'s domain name, when that is another one. `own_region` is the
-/// operator's own, where an object without a Region goes.
+/// Returns the object that has the claim on `me`'s domain name, when that is another object. `own_region` is
+/// the operator's own Region, which applies to an object that specifies none.
 pub fn winner<'a>(
     me: &MtlsDomain,
     all: impl IntoIterator<Item = &'a MtlsDomain>,
@@ -31,14 +32,17 @@ mod tests {
     fn domain(namespace: &str, created: &str, name: &str) -> MtlsDomain {
         serde_json::from_value(serde_json::json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
-            "metadata": {"name": "d", "namespace": namespace, "uid": format!("{namespace}-{created}"), "creationTimestamp": created},
+            "metadata": {
+                "name": "d", "namespace": namespace, "uid": format!("{namespace}-{created}"),
+                "creationTimestamp": created,
+            },
             "spec": {"domainName": name},
         }))
         .unwrap()
     }
 
     #[test]
-    fn the_older_wins_then_the_first_namespace() {
+    fn the_older_object_wins_then_the_first_namespace() {
         let (old, young) = (
             domain("b", "2026-01-01T00:00:00Z", "a.example.com"),
             domain("a", "2026-01-02T00:00:00Z", "a.example.com"),
@@ -52,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn another_region_is_another_name() {
+    fn objects_in_different_regions_do_not_conflict() {
         let old = domain("b", "2026-01-01T00:00:00Z", "a.example.com");
         let mut young = domain("a", "2026-01-02T00:00:00Z", "a.example.com");
         young.spec.aws = serde_json::from_value(serde_json::json!({"region": "us-east-1"})).unwrap();

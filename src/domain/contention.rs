@@ -1,6 +1,6 @@
-//! Counts how often somebody else has taken headers or an authorizer of ours out of an API, so that nobody
-//! fights forever. Kept by this process, and from one spec to the next change of it: a new spec or a restart
-//! begins again.
+//! Count of how often another writer has removed the operator's headers or authorizer from an API, so that
+//! the operator does not fight that writer forever. The count is in memory only: it starts again with each
+//! change of the spec and with a restart.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,8 @@ pub struct Contention {
 }
 
 impl Contention {
-    /// Takes note of what is in place at this reconcile; how often each API has lost some since they were
-    /// first seen.
+    /// Records which headers and authorizers are in place at this reconcile. Returns, for each API, how many
+    /// reconciles found some of them removed since this generation was first seen.
     pub fn count(&mut self, generation: i64, there: InPlace, o: &Observed) -> BTreeMap<String, u32> {
         if self.generation != generation {
             *self = Contention {
@@ -41,7 +41,7 @@ impl Contention {
             .filter(|h| !there.contains(h) && exists(&h.0, &h.1))
             .map(|h| h.0.clone())
             .collect();
-        lost.dedup(); // at one reconcile all that one API lost is one loss
+        lost.dedup(); // all losses of an API in one reconcile count once
         for id in lost {
             *self.counts.entry(id).or_default() += 1;
         }

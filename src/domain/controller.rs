@@ -1,5 +1,5 @@
-//! Looks at an `MtlsDomain` when something it depends on changes, and decides what for: to serve it, to
-//! delete it, or only to say why not. Writes its status and Events.
+//! Controller of `MtlsDomain`: reconciles a domain when one of its dependencies changes. Decides whether to
+//! serve the domain, to delete it, or only to report why not. Writes its status and Events.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
@@ -77,23 +77,24 @@ use crate::{
     },
 };
 
-/// Domains that are looked at at the same time. AWS's quota sets the pace; this only keeps memory in bounds.
+/// Maximum number of concurrent MtlsDomain reconciles. AWS quotas set the pace; this limit only bounds
+/// memory.
 pub const AT_ONCE: usize = 32;
-/// While AWS is working on something: requeue first after this, then twice as long each time.
+/// Initial requeue delay while AWS is working on a change. Each further requeue doubles the delay.
 const FIRST_POLL: Duration = Duration::from_millis(100);
-/// ... but never longer than this.
+/// Maximum requeue delay while AWS is working on a change.
 const LAST_POLL: Duration = Duration::from_secs(15);
-/// ... and than this while somebody else has to make something first.
+/// Maximum requeue delay while another party has to create something first.
 const LAST_SELDOM_POLL: Duration = Duration::from_secs(300);
 
 pub type Guard = DeserializeGuard<MtlsDomain>;
 
-/// What all reconciles share.
+/// State shared by all reconciles.
 pub struct Ctx {
     pub client: Client,
     pub cluster_id: String,
     pub truststore_bucket: Option<String>,
-    /// The namespaces that are watched; `None`: all.
+    /// Watched namespaces; `None`: all.
     pub watched: Option<BTreeSet<String>>,
     pub refresh: RefreshIntervals,
     pub cache: ReadCache,
@@ -111,33 +112,34 @@ pub struct Ctx {
     pub request_limiter: RequestLimiter,
     pub bypasses: Arc<Bypasses>,
     pub policy: InForce,
-    /// Empty as long as nothing needs their labels.
+    /// Empty until a policy or a grant selects namespaces by label.
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
     pub grant_index: Arc<GrantIndex>,
     pub concurrency: ConcurrencyLimit,
     pub states: Mutex<HashMap<String, ReconcileState>>,
 }
 
-/// What is kept of one object between two reconciles. All of it may be lost: it saves calls and decides
-/// nothing.
+/// In-memory state of one object between two reconciles. It saves calls and decides nothing, so the operator
+/// may lose all of it.
 #[derive(Clone, Default)]
 pub struct ReconcileState {
-    /// Looks in a row that found AWS still working.
+    /// Number of consecutive reconciles that found AWS still working.
     pub(super) polls: u32,
-    /// Our last change of the records, until it is in sync.
+    /// ID of the operator's last change of the DNS records, until that change is in sync.
     pub(super) change: Option<String>,
     pub(super) versions: Arc<Versions>,
-    /// Of which generation everything was as it should be at a reconcile, and when that began: nothing was
-    /// written since.
+    /// Generation that a live pass found in sync, and the start of that pass. The operator has written
+    /// nothing since.
     pub(super) in_sync_since: Option<(i64, Instant)>,
     pub(super) corrections: Contention,
-    /// It has not been Ready yet, as far as we have seen it from its beginning.
+    /// True for an object that the operator has observed since its creation, and that has not been Ready yet.
     is_new: bool,
-    /// The status that was written last and the one it replaced: the cache may still show that one.
+    /// The status that the operator wrote last, and the status that it replaced. The watch cache may still
+    /// show the replaced status.
     written: Option<(MtlsDomainStatus, Option<MtlsDomainStatus>)>,
 }
 
-/// The kinds that a domain depends on.
+/// Watches of the kinds that a domain depends on.
 pub struct Watches {
     pub domains: Watch<Guard>,
     pub certificates: Watch<certificate::controller::Guard>,
@@ -147,7 +149,7 @@ pub struct Watches {
     pub grants: Watch<grant_index::Guard>,
 }
 
-/// Runs until `stop`; reconciles that are under way are finished.
+/// Runs until `stop`, then finishes the reconciles in progress.
 pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let state = ctx.domains.state();
     let queued = state
@@ -170,7 +172,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         watches.domains.subscribe_when(change_predicate),
         ctx.domains.clone(),
     )
-    // One that goes, or comes, may settle a dispute about a name.
+    // A created or deleted domain may resolve a conflict about a domain name.
     .watches_shared_stream(
         watches
             .domains
@@ -222,8 +224,13 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     heartbeat.end(metrics::Controller::Domain);
 }
 
+/// Logs the error. Requeues with backoff, unless only a change of the object can fix the error.
 fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
-    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "reconcile failed");
+    tracing::warn!(
+        object = %ObjectRef::from_obj(&*object),
+        error = %logging::chain(error),
+        "reconcile failed"
+    );
     if error.is_final() {
         Next::await_change()
     } else {
@@ -231,7 +238,7 @@ fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
     }
 }
 
-/// As tickets name it.
+/// Key of a domain in the quota queue: `namespace/name`, as in its tickets.
 fn queue_key(domain: &MtlsDomain) -> String {
     format!("{}/{}", domain.namespace().unwrap_or_default(), domain.name_any())
 }
@@ -240,7 +247,7 @@ async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let Some(_permit) = ctx.concurrency.acquire().await else {
         return Ok(Next::await_change());
     };
-    // It may have changed while others were looked at. Of one that is gone there is nothing more to do.
+    // The object may have changed while it waited for the permit. A deleted object needs no reconcile.
     let Some(object) = ctx.domains.get(&ObjectRef::from_obj(&*object)) else {
         return Ok(Next::await_change());
     };
@@ -259,13 +266,13 @@ impl Ctx {
         change(
             self.states
                 .lock()
-                .expect("nobody panics while holding it")
+                .expect("no holder of the lock panics")
                 .entry(uid.to_owned())
                 .or_default(),
         )
     }
 
-    /// Nothing is known of it any more, and its place in the queue is free.
+    /// Drops everything held in memory about the domain, and withdraws the domain from the quota queue.
     pub(super) fn forget(&self, domain: &MtlsDomain) {
         let key = (
             domain.namespace().expect("MtlsDomain is namespaced"),
@@ -275,12 +282,12 @@ impl Ctx {
         self.bypasses.forget(&key);
         self.states
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no holder of the lock panics")
             .remove(&domain.uid().unwrap_or_default());
         self.gate.quota.withdraw(&queue_key(domain));
     }
 
-    /// How long until the next reconcile while AWS is working.
+    /// Returns the delay until the next reconcile while AWS is working.
     pub(super) fn poll(&self, uid: &str) -> Duration {
         self.update_state(uid, |m| {
             m.polls += 1;
@@ -288,8 +295,8 @@ impl Ctx {
         })
     }
 
-    /// How long until the next reconcile while somebody has to make something first that nothing here hears
-    /// of.
+    /// Returns the delay until the next reconcile while another party has to create something first, and no
+    /// event will announce it.
     pub(super) fn poll_seldom(&self, uid: &str) -> Duration {
         self.update_state(uid, |m| {
             m.polls += 1;
@@ -299,32 +306,35 @@ impl Ctx {
         })
     }
 
-    /// The next reconcile when there is nothing to be done before something changes.
+    /// Returns the next reconcile when there is nothing to do before something changes.
     pub(super) fn settled(&self, uid: &str) -> Next {
         self.update_state(uid, |m| m.polls = 0);
         Next::requeue(self.refresh.of(uid).medium)
     }
 
-    /// The next reconcile when all is well: soon, because it is likely to cost no call of AWS.
+    /// Returns the next reconcile of a domain in sync. It comes soon, because it is likely to need no AWS
+    /// call.
     pub(super) fn resync_soon(&self, uid: &str) -> Next {
         self.update_state(uid, |m| m.polls = 0);
         Next::requeue(self.refresh.of(uid).short)
     }
 
-    /// The labels of a namespace; `None`: not known.
+    /// Returns the labels of a namespace; `None`: not known.
     pub(super) fn labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
         self.namespaces
             .get(&ObjectRef::new(namespace))
             .map(|found| found.labels().clone())
     }
 
-    /// The status that the next one is computed from: the last one written, unless somebody else has changed
-    /// it since.
+    /// Returns the status to compute the next status from: the one that the operator wrote last, unless
+    /// another writer has changed it since.
     fn last_status(&self, domain: &MtlsDomain) -> MtlsDomainStatus {
         let written = self.update_state(&domain.uid().unwrap_or_default(), |m| m.written.clone());
         current(written, domain.status.as_ref())
     }
 
+    /// Writes the status if it has changed, and publishes an Event for each condition transition that gets
+    /// one.
     pub(super) async fn write(
         &self,
         domain: &MtlsDomain,
@@ -354,7 +364,7 @@ impl Ctx {
         Ok(())
     }
 
-    /// What the ClientCertificates of this domain ask of it.
+    /// Returns the requirements that the ClientCertificates of this domain place on its truststore.
     fn clients(
         &self,
         domain: &MtlsDomain,
@@ -371,8 +381,8 @@ impl Ctx {
         )
     }
 
-    /// Its own namespace's certificates and those of others that are granted, and again the ones of others,
-    /// with what that is about.
+    /// Returns the certificates for this domain (see [`certificates_for`]), and all cross-namespace
+    /// certificates for it, each with its grant decision.
     fn certificates_of(
         &self,
         domain: &MtlsDomain,
@@ -387,15 +397,16 @@ impl Ctx {
     }
 }
 
-/// Delay before the next reconcile after so many in a row that found AWS still working.
+/// Returns the delay before the next reconcile after `polls` consecutive reconciles that found AWS still
+/// working.
 fn poll_after(polls: u32) -> Duration {
     FIRST_POLL
         .saturating_mul(1 << polls.saturating_sub(1).min(10))
         .min(LAST_POLL)
 }
 
-/// The status that holds: the one `written` last while the cache still shows the one that it replaced, else
-/// the one `shown`.
+/// Returns the status that is current: the one `written` last while the watch cache still shows the status
+/// that it replaced, otherwise the one `shown`.
 fn current(
     written: Option<(MtlsDomainStatus, Option<MtlsDomainStatus>)>,
     shown: Option<&MtlsDomainStatus>,
@@ -406,7 +417,7 @@ fn current(
     }
 }
 
-/// The reason of the Event about a condition that has turned; `None`: it is worth none.
+/// Returns the reason of the Event about a condition transition; `None` when the transition gets no Event.
 fn event_of(turned: &Transition) -> Option<EventReason> {
     let is_told = match (turned.type_.as_str(), turned.status.as_str()) {
         ("Stalled", _) => false, // Accepted says why
@@ -418,9 +429,10 @@ fn event_of(turned: &Transition) -> Option<EventReason> {
         .and_then(EventReason::of_condition)
 }
 
-/// Requests of the ClientCertificates of `domain`. `theirs` are its own namespace's and those of others that
-/// may be granted, `cross_namespace` are those of others, and `all` are those of every domain; `admitting`
-/// gives the grants for one of another namespace.
+/// Returns the requirements that ClientCertificates place on `domain`. `theirs` are the certificates of its
+/// own namespace and the cross-namespace ones that may be granted, `cross_namespace` are all cross-namespace
+/// ones, and `all` are the certificates for every domain. `admitting` returns the grants that admit a
+/// cross-namespace certificate.
 fn clients_of(
     domain: &MtlsDomain,
     theirs: &[Arc<certificate::controller::Guard>],
@@ -455,7 +467,7 @@ fn clients_of(
             }
             _ => None,
         });
-    // One that cannot be read may be one of ours: what it has keeps its trust.
+    // An unreadable certificate may be for this domain: its entries stay trusted.
     let unreadable = all
         .iter()
         .filter(|c| c.0.is_err())
@@ -467,8 +479,8 @@ fn clients_of(
     }
 }
 
-/// The certificates for a domain: those of its own namespace, and those of others unless they are certain not
-/// to be granted.
+/// Returns the certificates for a domain: those of its own namespace, and the cross-namespace ones whose
+/// grant is not certainly denied.
 fn certificates_for(
     domain: &DomainKey,
     all: Vec<Arc<certificate::controller::Guard>>,
@@ -485,9 +497,11 @@ fn certificates_for(
     own.chain(granted).collect()
 }
 
-/// A certificate of another namespace, and whether it is granted.
+/// A cross-namespace certificate, and its grant decision.
 type CrossNamespace = (Arc<certificate::controller::Guard>, Decision);
 
+/// Reconciles a domain: decides its course, checks the operator's policy, and then deletes or serves the
+/// domain.
 async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (uid, old, now) = (
         domain.uid().unwrap_or_default(),
@@ -503,7 +517,8 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
         }
         Start::Abandon => {
             let note = format!(
-                "nothing was deleted in AWS, as {} asks for; there may be left: {}",
+                "the operator deleted nothing in AWS, as the annotation {} requests; these resources may \
+                 remain: {}",
                 finalizer::ABANDON,
                 deletion::left(domain)
             );
@@ -580,18 +595,18 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
     Ok(ctx.settled(&uid))
 }
 
-/// Course of a reconcile before it calls AWS, as the object's own metadata and spec say.
+/// Course of a reconcile before it calls AWS, decided from the object's own metadata and spec.
 #[derive(Debug, PartialEq)]
 enum Start {
-    /// The object is deleted and has nothing in AWS: only the memory of it goes.
+    /// The object is deleted and has nothing in AWS: only its in-memory state is dropped.
     Forget,
-    /// The object is deleted, and its owner has let go of what it has in AWS.
+    /// The object is deleted, and its owner has abandoned its resources in AWS.
     Abandon,
-    /// Everything stays as it is.
+    /// The operator changes nothing.
     Suspend,
-    /// The object is deleted and was only observed: nothing in AWS is touched.
+    /// The object is deleted and was only observed: the operator changes nothing in AWS.
     Leave,
-    /// AWS is called, as far as the operator's policy allows.
+    /// The operator calls AWS, as far as its policy allows.
     CallAws,
 }
 
@@ -613,7 +628,7 @@ fn start(domain: &MtlsDomain) -> Start {
 /// Course of a reconcile once the account and Region of the domain are known and allowed.
 #[derive(Debug, PartialEq)]
 enum Course {
-    /// The object's resources are in another place: none is changed in either.
+    /// The object's resources are in another account or Region: the operator changes nothing in either.
     Refuse(Acceptance),
     Delete,
     Serve,
@@ -627,7 +642,7 @@ fn course(domain: &MtlsDomain, placement: &Placement) -> Course {
     }
 }
 
-/// Returns the desired state, or the refusal: another object has the domain name (`claimed`), or the spec is
+/// Returns the desired state, or a refusal: another object has the domain name (`claimed`), or the spec is
 /// invalid.
 fn admit(
     claimed: Option<Acceptance>,
@@ -643,14 +658,14 @@ fn admit(
     }
 }
 
-/// Resources of this object stand in another account or Region.
+/// Returns a refusal when the resources of this object are in another account or Region than its placement.
 fn moved(domain: &MtlsDomain, placement: &Placement) -> Option<Acceptance> {
     let before = finalizer::placement(domain).filter(|before| *before != placement.location())?;
     Some(Acceptance::Refused {
         reason: Reason::HomeChanged,
         message: format!(
-            "the resources of this object are in {before}, but account and Region are {} now; nothing is \
-             done in either. Go back to {before}, or \
+            "the resources of this object are in {before}, but its account and Region are now {}; the \
+             operator changes nothing in either. Set account and Region back to {before}, or \
              delete this object there first",
             placement.location()
         ),
@@ -658,8 +673,8 @@ fn moved(domain: &MtlsDomain, placement: &Placement) -> Option<Acceptance> {
     })
 }
 
-/// The session of this domain, and the Region of those that name none: empty when the operator has none of
-/// its own, and they are not served.
+/// Returns the AWS session of this domain, and the Region of domains that specify none. That Region is empty
+/// when the operator has no Region of its own: the operator does not serve those domains then.
 async fn sessions(
     domain: &MtlsDomain,
     policy: Option<&Policy>,
@@ -674,7 +689,7 @@ async fn sessions(
     Ok((session, own_region(own)?))
 }
 
-/// The Region of the domains that name none; empty when the operator has none of its own.
+/// Returns the Region of domains that specify none; empty when the operator has no Region of its own.
 fn own_region(own: Result<String, errors::Error>) -> Result<String, errors::Error> {
     match own {
         Err(error) if error.kind == Kind::Invalid => Ok(String::new()),
@@ -688,8 +703,8 @@ fn claim(domain: &MtlsDomain, permission: &Permission, ctx: &Ctx, own_region: &s
     contested(domain, all, |other| permission.is_refused(other), own_region)
 }
 
-/// Refusal of `domain` because an older one of `all` has its domain name. One that the policy certainly
-/// denies has no claim on it.
+/// Returns a refusal of `domain` when an older domain of `all` has its domain name. A domain that the policy
+/// certainly denies has no claim on the name.
 fn contested<'a>(
     domain: &MtlsDomain,
     all: impl Iterator<Item = &'a MtlsDomain>,
@@ -698,7 +713,7 @@ fn contested<'a>(
 ) -> Option<Acceptance> {
     let all = all.filter(|d| d.spec.domain_name == domain.spec.domain_name && !is_refused(d));
     let winner = conflicts::winner(domain, all, own_region)?;
-    // Whose name it is in another namespace is not this namespace's to know.
+    // A namespace must not learn which other namespace has the domain name.
     let who = if winner.namespace() == domain.namespace() {
         format!("the older MtlsDomain {}", winner.name_any())
     } else {

@@ -1,5 +1,5 @@
-//! Whether the operator has AWS credentials at all, and what to do when it has none. Asks STS once, before
-//! there is a domain to serve.
+//! Check of the operator's AWS credentials at startup, and the remedy when it has none. Calls STS before
+//! there is a domain to serve, until the answer is conclusive.
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
@@ -14,11 +14,12 @@ use crate::{
     telemetry::logging,
 };
 
-/// First wait after a failure, then twice as long each time.
+/// Initial wait after a failure; each further wait is twice as long.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
+/// Maximum wait between two attempts.
 const LAST_RETRY: Duration = Duration::from_secs(300);
 
-/// The ServiceAccount of this process as the API server sees it; asked for once, and only when a message
+/// ServiceAccount of this process, as the API server reports it. Requested once, and only when a message
 /// needs it.
 pub struct ServiceAccount {
     client: Client,
@@ -45,7 +46,7 @@ impl ServiceAccount {
                 .and_then(|user| user.username);
             Ok::<_, kube::Error>(user.as_deref().and_then(account_of).map(str::to_owned))
         };
-        // What it is not told is missing in a message, and asked for again.
+        // Without an answer the message omits the name, and the next message requests it again.
         self.known
             .get_or_try_init(ask)
             .await
@@ -53,14 +54,14 @@ impl ServiceAccount {
             .and_then(|name| name.as_deref())
     }
 
-    /// What to do about a failure, when its cause is that there are no credentials.
+    /// Returns the remedy for a failure that is caused by missing credentials.
     pub async fn remedy(&self, error: &Error) -> Option<String> {
         let cause = error.without_credentials()?;
         Some(remedy(self.name().await, &cause))
     }
 }
 
-/// `namespace:name` in the user name of a ServiceAccount; none for other users.
+/// Returns `namespace:name` of a ServiceAccount's user name; `None` for other users.
 fn account_of(user: &str) -> Option<&str> {
     user.strip_prefix("system:serviceaccount:")
         .filter(|rest| rest.contains(':'))
@@ -74,11 +75,13 @@ fn remedy(account: Option<&str>, cause: &str) -> String {
     format!(
         "the operator has no usable AWS credentials: give {whose} an IAM role, by the annotation \
          eks.amazonaws.com/role-arn or by a Pod Identity \
-         association, whose trust policy lets it in, and restart the operator's Pods ({cause})"
+         association, whose trust policy allows it to assume the role, and restart \
+         the operator's Pods ({cause})"
     )
 }
 
-/// Asks STS who the operator is until it is told, and logs each answer that is another one than before.
+/// Calls STS for the operator's identity until the answer is conclusive. Logs each answer that differs from
+/// the previous one.
 pub async fn check(sessions: Sessions, account: &ServiceAccount) {
     let (mut wait, mut logged) = (FIRST_RETRY, None);
     loop {
@@ -101,9 +104,12 @@ pub async fn check(sessions: Sessions, account: &ServiceAccount) {
             (_, Some(_)) => {}
             // Each MtlsDomain may name a Region of its own.
             (Kind::Invalid, None) => return,
-            // The credentials are good, and somebody's policy keeps this one call from being made.
+            // The credentials are valid, but an IAM policy denies this call.
             (Kind::Denied, None) => {
-                tracing::info!(error = %logging::chain(&error), "AWS does not say whose credentials these are");
+                tracing::info!(
+                    error = %logging::chain(&error),
+                    "AWS does not disclose the identity of the operator's credentials"
+                );
                 return;
             }
             (_, None) => {
@@ -124,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_remedy_names_the_service_account_both_ways_and_the_cause() {
+    fn the_remedy_names_the_service_account_both_kinds_of_role_and_the_cause() {
         let account = account_of("system:serviceaccount:mtls-operator:op");
         let told = remedy(account, "no providers in chain provided credentials");
         for part in [

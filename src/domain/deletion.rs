@@ -1,5 +1,5 @@
-//! One reconcile of an `MtlsDomain` that is being deleted: tears down what it has in AWS, then lets go of it.
-//! Takes the Secrets of its generated authorities with it.
+//! One reconcile of an `MtlsDomain` that is being deleted: tears down its resources in AWS, deletes the
+//! Secrets of its generated authorities, then removes the finalizer.
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,6 +26,7 @@ use crate::{
     k8s::{apply, finalizer, reconcile::Error},
 };
 
+/// Tears down the domain's resources in AWS, one pass at a time, and releases the domain when none is left.
 pub(super) async fn delete(
     domain: &MtlsDomain,
     placement: &Placement,
@@ -59,13 +60,14 @@ pub(super) async fn delete(
         &leftovers,
     );
     if step_plan.state.is_done() {
-        // Whoever is let in by what stays may need a new certificate some day.
+        // Clients that a retained custom domain accepts may need a new certificate later: the authorities'
+        // Secrets stay.
         if leftovers
             .domain
             .is_ok_and(|g| teardown::stays(placement, policy, g.as_ref()))
         {
             let note = format!(
-                "in AWS everything stays as it is, without the ownership tag: {}",
+                "the operator retains these AWS resources and has removed its ownership tag: {}",
                 left(domain)
             );
             ctx.events
@@ -113,13 +115,13 @@ pub(super) async fn delete(
             state: StepState::Blocked(..),
             ..
         } => ctx.settled(&uid),
-        // It is woken.
+        // The quota queue triggers its reconcile.
         _ if done.outcomes.values().any(Outcome::is_queued) => ctx.settled(&uid),
         _ => Next::requeue(ctx.poll(&uid)),
     })
 }
 
-/// An Event, whenever it waits for something else than before.
+/// Publishes an Event when the deletion waits for something else than before.
 pub(super) async fn tell_of_waiting(
     domain: &MtlsDomain,
     old: &MtlsDomainStatus,
@@ -133,10 +135,11 @@ pub(super) async fn tell_of_waiting(
     }
 }
 
-/// One that was only observed.
+/// Releases a domain that was only observed: nothing in AWS changes.
 pub(super) async fn leave(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let note = format!(
-        "managementPolicy is Observe: nothing is deleted in AWS; there may be left: {}",
+        "managementPolicy is Observe: the operator deletes nothing in AWS; these resources may \
+         remain: {}",
         left(domain)
     );
     ctx.events
@@ -145,14 +148,15 @@ pub(super) async fn leave(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
     release(domain, ctx).await
 }
 
-/// As a rule nothing wakes it again: the API server deletes it with its last finalizer.
+/// Removes the finalizer and drops the in-memory state. Usually no event follows: the API server deletes the
+/// object with its last finalizer.
 pub(super) async fn release(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     finalizer::release(&ctx.client, domain).await?;
     ctx.forget(domain);
     Ok(Next::await_change())
 }
 
-/// For an Event: what the status last said of things in AWS.
+/// Returns the AWS resources that the last status names, for an Event.
 pub(super) fn left(domain: &MtlsDomain) -> String {
     let status = domain.status.clone().unwrap_or_default();
     let all = [
@@ -166,7 +170,8 @@ pub(super) fn left(domain: &MtlsDomain) -> String {
     all.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// The Secrets of generated authorities have no owner reference, so that nothing but this takes them.
+/// Deletes the Secrets of generated authorities. They have no owner reference, so that only this function
+/// deletes them.
 async fn delete_authorities(domain: &MtlsDomain, ctx: &Ctx) -> Result<(), Error> {
     let selector = format!("{DOMAIN_LABEL}={},{AUTHORITY_LABEL}", domain.name_any());
     let namespace = domain.namespace().expect("MtlsDomain is namespaced");

@@ -1,5 +1,5 @@
-//! What is wanted: a custom resource in, checked values out. Every "your spec cannot be served" of an
-//! `MtlsDomain` is born here.
+//! Desired state: turns a custom resource into validated values. Produces every refusal of an `MtlsDomain`
+//! whose spec cannot be served.
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration as StdDuration,
@@ -25,33 +25,33 @@ use crate::{
     policy::Policy,
 };
 
-/// How the context variables begin that an authorizer sets.
+/// Prefix of the context variables that an authorizer sets.
 pub const AUTHORIZER_SOURCE: &str = "authorizer.";
-/// Life of a leaf whose ClientCertificate says nothing, and the least that an authority's memory allows for.
+/// Lifetime of a leaf whose ClientCertificate specifies none, and the minimum that an authority's entry
+/// allows for.
 pub const DEFAULT_LEAF: SignedDuration = SignedDuration::from_hours(2160);
-/// Life of a generated authority whose spec says nothing.
+/// Lifetime of a generated authority whose spec specifies none.
 const DEFAULT_AUTHORITY: SignedDuration = SignedDuration::from_hours(87_600);
 
-/// Why a spec cannot be served, ready for the condition Accepted. The message names the field and the way
-/// out.
+/// Refusal of a spec, ready for the condition Accepted. The message names the field and the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     pub reason: Reason,
     pub message: String,
 }
 
-/// What the operator brings along: where its AWS calls go and how its things are called.
+/// Configuration of the operator that determines the placement of resources and their names.
 #[derive(Clone, Debug)]
 pub struct OperatorConfig<'a> {
     pub cluster_id: &'a str,
     pub account: &'a str,
     pub region: &'a str,
-    /// `--truststore-bucket`, with `{account}` and `{region}` to fill in.
+    /// Value of `--truststore-bucket`, with the placeholders `{account}` and `{region}`.
     pub truststore_bucket: Option<&'a str>,
 }
 
-/// Where the resources of one MtlsDomain live and whose mark they carry: all that deleting needs, whatever
-/// else the spec says.
+/// Placement and owner of the resources of one MtlsDomain: all values that its deletion needs, regardless of
+/// the rest of the spec.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Placement {
     pub namespace: String,
@@ -64,19 +64,19 @@ pub struct Placement {
     pub dns: DesiredDns,
     pub bucket: String,
     pub key: String,
-    /// Unset: by whether the domain was made or taken over.
+    /// Unset: depends on how the operator got the domain: created or taken over.
     pub unlisted_mappings: Option<UnlistedMappings>,
 }
 
-/// Who makes the name point at the domain.
+/// Manager of the DNS records of the domain name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DesiredDns {
-    /// We, in this hosted zone or in the one that fits best, as this role.
+    /// The operator, in this hosted zone or else the best match, with this role.
     Route53 {
         zone_id: Option<String>,
         role_arn: Option<String>,
     },
-    /// Somebody else.
+    /// Another party.
     External { verify: DnsVerification },
 }
 
@@ -105,7 +105,7 @@ impl DesiredDns {
 }
 
 impl Placement {
-    /// Without a bucket there is no truststore, and the name is empty.
+    /// Returns the placement of a domain. Without a bucket there is no truststore, and the name is empty.
     pub fn of(domain: &MtlsDomain, s: &OperatorConfig) -> Self {
         let (namespace, name) = (
             domain.namespace().expect("MtlsDomain is namespaced"),
@@ -131,7 +131,7 @@ impl Placement {
         }
     }
 
-    /// Whether a mark is that of an MtlsDomain of this cluster.
+    /// True when an ownership tag is that of an MtlsDomain of this cluster.
     pub fn is_of_this_cluster(&self, owner: &str) -> bool {
         let cluster = self
             .owner
@@ -143,7 +143,7 @@ impl Placement {
         format!("s3://{}/{}", self.bucket, self.key)
     }
 
-    /// The account that the hosted zones are in.
+    /// Returns the account that the hosted zones are in.
     pub fn route53_account(&self) -> &str {
         match &self.dns {
             DesiredDns::Route53 {
@@ -153,14 +153,14 @@ impl Placement {
         }
     }
 
-    /// Value of the annotation `mtls-operator.io/home`.
+    /// Returns the value of the annotation `mtls-operator.io/home`.
     pub fn location(&self) -> String {
         format!("{}/{}", self.account, self.region)
     }
 }
 
-/// Where the calls for a domain go, and as whom they are made. The roles' external ids are the policy's to
-/// say.
+/// Returns the Region and the roles of the AWS calls for a domain. The policy defines the roles' external
+/// ids.
 pub fn access(domain: &MtlsDomain, policy: Option<&Policy>) -> Access {
     let aws = domain.spec.aws.clone().unwrap_or_default();
     let route53 = domain
@@ -182,7 +182,7 @@ pub fn access(domain: &MtlsDomain, policy: Option<&Policy>) -> Access {
     }
 }
 
-/// Name of the Secret that the generated authority `authority` of the MtlsDomain `domain` lives in.
+/// Returns the name of the Secret of the generated authority `authority` of the MtlsDomain `domain`.
 pub fn authority_secret(domain: &str, authority: &str) -> String {
     format!("{domain}.{authority}-ca")
 }
@@ -192,22 +192,22 @@ pub struct Desired {
     pub placement: Placement,
     pub adoption: AdoptionPolicy,
     pub certificate: DesiredCertificate,
-    /// The truststore's bucket is made when it is not there.
+    /// True when the operator creates the truststore's bucket if it does not exist.
     pub create_bucket: bool,
-    /// ARN of the KMS key that the truststore is encrypted with; `None`: as the bucket does by default.
+    /// ARN of the KMS key that encrypts the truststore; `None`: the bucket's default encryption.
     pub kms_key: Option<String>,
     pub authorities: Vec<DesiredAuthority>,
-    /// ClientCertificates that are trusted themselves.
+    /// ClientCertificates whose self-signed certificates are trusted.
     pub self_signed: Vec<SelfSigned>,
-    /// The namespaces that they are seen in; `None`: all.
+    /// Namespaces in which the operator watches ClientCertificates; `None`: all.
     pub watched: Option<BTreeSet<String>>,
-    /// The longest life of a leaf that may be given out under an authority whose key is here.
+    /// Longest lifetime of a leaf that may be issued under an authority whose key the operator has.
     pub longest_leaf: SignedDuration,
     pub overlap: Option<SignedDuration>,
     pub mappings: BTreeMap<String, MappedApi>,
     /// Headers that the mapped APIs pass on, and the context variable that each comes from.
     pub identity: BTreeMap<String, String>,
-    /// Who is asked about every caller of the mapped APIs.
+    /// Authorizer that API Gateway calls for every request to the mapped APIs.
     pub authorizer: Option<DesiredAuthorizer>,
     pub default_endpoint: DefaultEndpoint,
     pub rest_deployment: RestDeployment,
@@ -217,19 +217,20 @@ pub struct Desired {
 /// A Lambda authorizer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DesiredAuthorizer {
-    /// One that we make for this function, by its ARN.
+    /// An authorizer that the operator creates for this function, by its ARN.
     Function(String),
-    /// One that is there, by the id of its API.
+    /// Existing authorizers, by the id of their API.
     Existing(BTreeMap<String, String>),
 }
 
-/// The server certificate.
+/// Server certificate.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DesiredCertificate {
-    /// One that we request. `keep`: a domain that is taken over keeps the certificate that it has, because
-    /// the spec names none.
+    /// A certificate that the operator requests. `keep`: a domain that is taken over keeps its certificate,
+    /// because the spec names none.
     Request { request: DesiredRequest, keep: bool },
-    /// One that is in ACM already, with the public one that proves the name where API Gateway asks for that.
+    /// A certificate that exists in ACM, with the public certificate that proves the ownership of the name
+    /// where API Gateway requires that.
     Existing {
         arn: String,
         ownership_arn: Option<String>,
@@ -238,10 +239,10 @@ pub enum DesiredCertificate {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct DesiredRequest {
-    /// Every name, the domain's among them, sorted.
+    /// All names, including the domain name, sorted.
     pub names: Vec<String>,
     pub key_algorithm: acm::KeyAlgorithm,
-    /// Asking twice within an hour with the same token yields one certificate.
+    /// Idempotency token: two requests within an hour with the same token yield the same certificate.
     pub token: String,
 }
 
@@ -253,7 +254,7 @@ pub struct DesiredAuthority {
 }
 
 impl DesiredAuthority {
-    /// Whether leaves may be issued under it, once its key is there.
+    /// True when leaves may be issued under the authority once its key is available.
     pub fn issues(&self) -> bool {
         self.state == AuthorityState::Active
             && matches!(
@@ -285,7 +286,7 @@ pub enum DesiredSource {
 }
 
 impl DesiredSource {
-    /// The Secret that it is read from.
+    /// Returns the name of the Secret that the source is read from.
     pub fn secret(&self) -> Option<&String> {
         match self {
             DesiredSource::Generated { secret: name, .. } | DesiredSource::Secret { name } => Some(name),
@@ -293,7 +294,7 @@ impl DesiredSource {
         }
     }
 
-    /// Whether it is read from the ConfigMap that is called so and has these labels.
+    /// True when the source is read from the ConfigMap with this name and these labels.
     pub fn reads_config_map(&self, called: &str, labels: &BTreeMap<String, String>) -> bool {
         match self {
             DesiredSource::ConfigMap { name, .. } => name == called,
@@ -305,17 +306,17 @@ impl DesiredSource {
     }
 }
 
-/// What the ClientCertificates of one domain ask of it.
+/// Requirements that the ClientCertificates of one domain place on it.
 #[derive(Clone, Debug)]
 pub struct Clients {
-    /// The longest life of a leaf under an authority.
+    /// Longest lifetime of a leaf under an authority.
     pub longest: SignedDuration,
     pub self_signed: Vec<SelfSigned>,
-    /// The namespaces that ClientCertificates are seen in; `None`: all.
+    /// Namespaces in which the operator watches ClientCertificates; `None`: all.
     pub watched: Option<BTreeSet<String>>,
 }
 
-/// What the spec asks for.
+/// Returns the desired state that the spec describes.
 pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Result<Desired, Refused> {
     let spec = &domain.spec;
     let placement = Placement::of(domain, s);
@@ -329,7 +330,7 @@ pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Res
             reason: Reason::WrongAccount,
             message: format!(
                 "spec.aws.accountId is {wanted}, but the operator's credentials belong to account {}: \
-                 nothing is written there",
+                 the operator writes nothing there",
                 s.account
             ),
         });
@@ -376,7 +377,7 @@ pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Res
     })
 }
 
-/// The mapped APIs, by path.
+/// Returns the mapped APIs, by path.
 pub fn mappings(domain: &MtlsDomain) -> BTreeMap<String, MappedApi> {
     domain
         .spec
@@ -386,8 +387,8 @@ pub fn mappings(domain: &MtlsDomain) -> BTreeMap<String, MappedApi> {
         .collect()
 }
 
-/// A header and where its value comes from. Source of the names: API Gateway Developer Guide, "Variables for
-/// access logging".
+/// Returns a header and the context variable of its value. Source of the names: API Gateway Developer Guide,
+/// "Variables for access logging".
 fn header(header: &IdentityHeader) -> Option<(String, String)> {
     if let Some(key) = &header.from.authorizer_key {
         return Some((header.name.clone(), format!("{AUTHORIZER_SOURCE}{key}")));
@@ -429,8 +430,8 @@ fn authorizer(domain: &MtlsDomain) -> Result<Option<DesiredAuthorizer>, Refused>
              maps: add {{apiId: {id}, authorizerId: ...}}"
         ))),
         (None, Some(id)) => Err(invalid(&format!(
-            "spec.identity.authorizer.existing: the API {id} is in none of spec.mappings: map it, or take it \
-             out here"
+            "spec.identity.authorizer.existing: the API {id} is in none of spec.mappings: map it, or remove \
+             it here"
         ))),
         (None, None) => Ok(Some(DesiredAuthorizer::Existing(existing))),
     }
@@ -475,16 +476,15 @@ fn certificate(domain: &MtlsDomain, placement: &Placement) -> Result<DesiredCert
     })
 }
 
-/// API Gateway takes certificates of the domain's own Region and account only.
+/// Checks that a certificate is in the domain's own Region and account: API Gateway accepts no others.
 fn in_placement(field: &str, arn: &str, placement: &Placement) -> Result<(), Refused> {
     let parts: Vec<_> = arn.split(':').collect();
     match parts[..] {
         [_, _, _, region, account, ..] if region != placement.region || account != placement.account => {
             Err(invalid(&format!(
                 "spec.serverCertificate.existing.{field}: the certificate is in {region} of account \
-             {account}, but the domain is in {} of account {}. \
-             API Gateway takes certificates of its own Region and account only: request or import one there, \
-             and name that",
+                 {account}, but the domain is in {} of account {}. API Gateway accepts certificates of its \
+                 own Region and account only: request or import one there, and name that",
                 placement.region, placement.account
             )))
         }
@@ -492,7 +492,7 @@ fn in_placement(field: &str, arn: &str, placement: &Placement) -> Result<(), Ref
     }
 }
 
-/// The authorities of a spec, in its order.
+/// Returns the authorities of a spec, in its order.
 pub fn authorities(domain: &MtlsDomain) -> Result<Vec<DesiredAuthority>, Refused> {
     let name = domain.name_any();
     domain
@@ -562,7 +562,7 @@ fn authority(a: &Authority, domain: &str) -> Result<DesiredAuthority, Refused> {
     })
 }
 
-/// Whether the API server takes it in a selector, and as this one label.
+/// True when the API server accepts the label in a selector, as a single label.
 fn is_label(key: &str, value: &str) -> bool {
     let is_word = |word: &str| {
         let ends = [word.bytes().next(), word.bytes().last()];
@@ -586,7 +586,7 @@ fn authority_key(key: Option<&AuthorityKey>) -> Option<KeyKind> {
     )
 }
 
-/// The kind of key that an algorithm and size of a spec mean; `None` when they do not go together.
+/// Returns the kind of key that an algorithm and size of a spec mean; `None` when they do not fit together.
 pub fn key_kind(algorithm: ApiKeyAlgorithm, size: Option<i32>) -> Option<KeyKind> {
     match (algorithm, size) {
         (ApiKeyAlgorithm::ECDSA, None | Some(256)) => Some(KeyKind::EcdsaP256),
@@ -598,18 +598,18 @@ pub fn key_kind(algorithm: ApiKeyAlgorithm, size: Option<i32>) -> Option<KeyKind
     }
 }
 
-/// A spec's duration as the rest of the operator counts it.
+/// Converts a spec's duration to the operator's internal type.
 pub fn length(duration: &Duration) -> SignedDuration {
     let duration = StdDuration::from(*duration);
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
-/// 32 hexadecimal digits, as ACM's idempotency token and the TXT marker want them.
+/// Returns 32 hexadecimal digits, the length of ACM's idempotency token and of the TXT ownership record.
 pub fn short_hash(text: &str) -> String {
     sha256(text.as_bytes())[..32].to_owned()
 }
 
-/// In hexadecimal.
+/// Returns the SHA-256 of `bytes`, in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -713,7 +713,8 @@ mod tests {
             (
                 "a proof of another account",
                 json!({"serverCertificate": {"existing": {
-                    "arn": arn("eu-west-1:123456789012"), "ownershipVerificationArn": arn("eu-west-1:999999999999"),
+                    "arn": arn("eu-west-1:123456789012"),
+                    "ownershipVerificationArn": arn("eu-west-1:999999999999"),
                 }}}),
                 invalid("spec.serverCertificate.existing.ownershipVerificationArn"),
             ),
@@ -723,23 +724,31 @@ mod tests {
                 invalid("authority a: set exactly one"),
             ),
             (
-                "a key that there is not",
-                json!({"trust": authority(json!({"generate": {"privateKey": {"algorithm": "RSA", "size": 256}}}))}),
+                "a kind of key that does not exist",
+                json!({"trust": authority(json!({
+                    "generate": {"privateKey": {"algorithm": "RSA", "size": 256}},
+                }))}),
                 invalid("authority a: privateKey"),
             ),
             (
                 "labels",
-                json!({"trust": authority(json!({"configMapSelector": {"matchLabels": {"x.y/a": "b"}, "key": "k"}}))}),
+                json!({"trust": authority(json!({
+                    "configMapSelector": {"matchLabels": {"x.y/a": "b"}, "key": "k"},
+                }))}),
                 None,
             ),
             (
-                "no label",
-                json!({"trust": authority(json!({"configMapSelector": {"matchLabels": {"a,b": "c"}, "key": "k"}}))}),
+                "an invalid label",
+                json!({"trust": authority(json!({
+                    "configMapSelector": {"matchLabels": {"a,b": "c"}, "key": "k"},
+                }))}),
                 invalid("configMapSelector.matchLabels"),
             ),
             (
-                "no value of a label",
-                json!({"trust": authority(json!({"configMapSelector": {"matchLabels": {"a": "b,c=d"}, "key": "k"}}))}),
+                "an invalid value of a label",
+                json!({"trust": authority(json!({
+                    "configMapSelector": {"matchLabels": {"a": "b,c=d"}, "key": "k"},
+                }))}),
                 invalid("configMapSelector.matchLabels"),
             ),
             (
@@ -776,7 +785,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unset_is_what_the_operator_says() {
+    fn unset_fields_default_to_the_operators_configuration() {
         let bare = domain(|o| o["spec"]["truststore"] = Value::Null);
         let placement = wanted(&bare, Some("t-{account}-{region}"), 1).unwrap().placement;
         assert_eq!(
@@ -793,7 +802,7 @@ mod tests {
                 .placement
                 .bucket,
             "b",
-            "the spec goes first"
+            "the spec takes precedence"
         );
         assert_eq!(placement.route53_account(), ACCOUNT);
         let role = domain(|o| {
@@ -815,7 +824,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_remembers_the_longest_leaf_that_is_allowed() {
+    fn the_longest_leaf_is_bounded_by_the_default_and_by_max_duration() {
         for (longest, max, expected) in [
             (1, None, 2160),
             (5000, None, 5000),
@@ -830,7 +839,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_kept_on_a_take_over_only_when_the_spec_names_none() {
+    fn a_domain_that_is_taken_over_keeps_its_certificate_only_when_the_spec_names_none() {
         let of = |spec: Value| match wanted(&domain(|o| o["spec"]["serverCertificate"] = spec), None, 1)
             .unwrap()
             .certificate
@@ -845,7 +854,7 @@ mod tests {
     }
 
     #[test]
-    fn external_ids_are_the_policys_to_say() {
+    fn the_policy_defines_external_ids() {
         let role = |name: &str| format!("arn:aws:iam::123456789012:role/{name}");
         let domain = domain(|o| {
             o["spec"]["aws"] = json!({"region": "us-east-1", "assumeRole": {"roleArn": role("a")}});
@@ -865,7 +874,7 @@ mod tests {
     }
 
     #[test]
-    fn what_issues_and_what_is_read_from_where() {
+    fn only_active_authorities_with_a_key_issue_and_sources_match_their_objects() {
         let source = |kind: &str| match kind {
             "secret" => DesiredSource::Secret { name: "s".into() },
             "map" => DesiredSource::ConfigMap {
@@ -908,7 +917,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_of_keys() {
+    fn key_kinds_follow_algorithm_and_size() {
         use ApiKeyAlgorithm::{ECDSA, RSA};
         for (algorithm, size, expected) in [
             (ECDSA, None, Some(KeyKind::EcdsaP256)),

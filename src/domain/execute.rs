@@ -1,6 +1,6 @@
-//! Does what the plan says, in its order. One call each; the failure of one step neither stops nor hides
-//! another. Writes to AWS pass the quota here: what has 30 seconds a call waits in a queue for its ticket,
-//! and is planned again when its turn comes.
+//! Executes the actions of a plan, in their order, one call each. The failure of one step neither stops nor
+//! hides another. Writes to AWS pass the quota here: an action whose quota is one call in 30 seconds waits in
+//! a queue for its ticket, and is planned again when its ticket is granted.
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -29,7 +29,7 @@ use crate::{
     telemetry::logging,
 };
 
-/// What acting needs.
+/// Context for the execution of actions.
 pub struct ApplyContext<'a> {
     pub client: &'a Client,
     pub session: &'a Session,
@@ -38,25 +38,25 @@ pub struct ApplyContext<'a> {
     pub placement: &'a Placement,
     pub domain: &'a MtlsDomain,
     pub authorities: &'a [DesiredAuthority],
-    /// What the status says: a failure that stands there has been logged.
+    /// Conditions of the old status: a failure that they already report has been logged.
     pub said: &'a [Condition],
-    /// For the queue.
+    /// Class for the position in the queue.
     pub class: Class,
     pub since: Timestamp,
     pub now: Timestamp,
 }
 
-/// What was done.
+/// Result of an execution.
 #[derive(Debug, Default)]
 pub struct Done {
     pub outcomes: Outcomes,
-    /// How many actions took effect.
+    /// Number of actions that took effect.
     pub effects: usize,
-    /// The last change of the domain's records.
+    /// ID of the last change of the domain's records.
     pub change: Option<String>,
 }
 
-/// Performs the actions in order, each step up to its first failure.
+/// Executes the actions in order, each step up to its first failure.
 pub async fn execute(
     actions: impl Iterator<Item = (Step, &Action)>,
     apply_context: &ApplyContext<'_>,
@@ -66,7 +66,7 @@ pub async fn execute(
         if done.outcomes.contains_key(&step) {
             continue;
         }
-        // Around the line that each write to AWS has in the log.
+        // Span of the log line that each write to AWS has.
         let span =
             tracing::info_span!("act", domain = %apply_context.placement.domain_name, action = %action);
         match Box::pin(perform(action, apply_context, &mut done.change))
@@ -266,8 +266,8 @@ async fn perform(
     result.map_err(Outcome::Failed)
 }
 
-/// ACM lists a certificate some seconds after it was requested. Until then it is asked for again, with the
-/// token that yields the same one.
+/// Requests a certificate. ACM lists it some seconds after the request. Until then the operator requests it
+/// again, with the idempotency token that yields the same certificate.
 async fn request_certificate(
     request: &CertificateRequest,
     apply_context: &ApplyContext<'_>,
@@ -296,7 +296,7 @@ async fn request_certificate(
     }
 }
 
-/// What is to be deleted and is not there is deleted.
+/// Treats a resource that is to be deleted and does not exist as deleted.
 fn gone(result: Result<(), crate::aws::errors::Error>) -> Result<(), crate::aws::errors::Error> {
     match result {
         Err(error) if error.kind == Kind::NotFound => Ok(()),
@@ -304,7 +304,7 @@ fn gone(result: Result<(), crate::aws::errors::Error>) -> Result<(), crate::aws:
     }
 }
 
-/// The scarce call that an action makes; `None`: all of its calls are plentiful.
+/// Returns the scarce call that an action makes; `None`: all of its calls are plentiful.
 fn scarce(action: &Action) -> Option<Operation> {
     match action {
         Action::CreateDomain(_) => Some(Operation::CreateDomainName),
@@ -344,9 +344,9 @@ async fn wait_for_quota(action: &Action, apply_context: &ApplyContext<'_>) -> Re
     }
 }
 
-/// Makes the authority's key and certificate. Created, never replaced: a key that is there is somebody's
-/// trust. The key is on record before it is in a Secret, so that no Secret of ours is ever taken for somebody
-/// else's; `recorded` is one that got no further.
+/// Generates the authority's key and certificate. The operator creates the Secret and never replaces it:
+/// clients may trust the key in it. The operator records the key before it writes the Secret, so that its own
+/// Secret never counts as not owned. `recorded` is the key of an attempt that got no further.
 async fn generate(
     name: &str,
     recorded: Option<&str>,
@@ -363,8 +363,8 @@ async fn generate(
     let (request, now) = (request.clone(), apply_context.now);
     let made = tokio::task::spawn_blocking(move || authority::generate(&request, now))
         .await
-        .map_err(|_| Outcome::Kubernetes("making the authority's key did not end".into()))?
-        .map_err(|error| Outcome::Kubernetes(format!("cannot make the authority {name}: {error}")))?;
+        .map_err(|_| Outcome::Kubernetes("the generation of the authority's key did not finish".into()))?
+        .map_err(|error| Outcome::Kubernetes(format!("cannot generate the authority {name}: {error}")))?;
     let key = made.certificate.spki_sha256.as_str();
     let annotation = generated::annotation(name);
     match finalizer::annotate(
@@ -409,7 +409,7 @@ async fn generate(
             tracing::info!(authority = name, "generated");
             Ok(())
         }
-        Err(error) if error.is_conflict() => Ok(()), // it is there: the next reconcile reads it
+        Err(error) if error.is_conflict() => Ok(()), // it exists: the next reconcile reads it
         Err(error) => Err(Outcome::Kubernetes(error.to_string())),
     }
 }
@@ -432,7 +432,8 @@ mod tests {
         k8s,
     };
 
-    /// The outcome of the actions and the AWS calls that they made. AWS answers each with `status`.
+    /// Returns the outcome of the actions and the AWS calls that they made. AWS answers each call with
+    /// `status`.
     async fn executed(rates: &str, status: u16, actions: &[(Step, Action)]) -> (Done, Vec<String>) {
         let gate = Gate::new(Quota::new(Rates::with(&[rates.parse().unwrap()])), || true);
         let calls = Arc::new(Mutex::new(vec![]));
@@ -520,7 +521,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_scarce_is_asked_for_in_the_queue_and_not_made_before_its_turn() {
+    async fn a_scarce_call_is_queued_and_not_made_before_its_ticket_is_granted() {
         for (action, operation) in scarce_actions() {
             assert_eq!(scarce(&action), Some(operation), "{action}");
             // A bucket begins empty.
@@ -550,7 +551,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_to_be_deleted_and_is_not_there_is_deleted() {
+    async fn a_deletion_of_a_missing_resource_succeeds() {
         let arn = || "arn:aws:apigateway:eu-west-1::/apis/a1".to_owned();
         let (api_id, protocol) = ("a1".to_owned(), Protocol::Http);
         let function = "arn:aws:lambda:eu-west-1:123456789012:function:f".to_owned();
@@ -615,7 +616,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_step_ends_at_its_first_failure_and_the_others_go_on() {
+    async fn a_step_stops_at_its_first_failure_and_the_others_continue() {
         let tag = |arn: &str| Action::TagDomain { arn: arn.into() };
         let (mapped, programmed) = (Step::MappingsProgrammed, Step::DomainProgrammed);
         let actions = [(programmed, tag("a")), (programmed, tag("b")), (mapped, tag("c"))];
@@ -634,7 +635,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_certificate_is_not_requested_without_end() {
+    async fn certificate_requests_are_limited() {
         let wanted = CertificateRequest {
             domain_name: "api.example.com".into(),
             names: vec![],
@@ -651,7 +652,7 @@ mod tests {
         assert!(done.effects == 1 && calls.len() == 2, "{done:?}");
         assert!(
             matches!(done.outcomes[&again], Outcome::NotShown(_)),
-            "the same one again: {done:?}"
+            "the same certificate again: {done:?}"
         );
 
         let request_limiter = RequestLimiter::default();
@@ -714,7 +715,7 @@ mod tests {
             let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || {
                 true
             });
-            let session = fake::session(&gate, |call, _| panic!("{call} is none of this"));
+            let session = fake::session(&gate, |call, _| panic!("unexpected call: {call}"));
             let d = desired();
             let domain: MtlsDomain = serde_json::from_value(json!({
                 "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",

@@ -1,9 +1,7 @@
-//! Whether the Secret of a generated authority is the operator's own, and the record of its key on the
-//! MtlsDomain. Pure.
+//! Ownership of the Secret of a generated authority, and the record of its key on the MtlsDomain. Pure.
 //!
-//! A Secret has the name of a generated authority because whoever may create Secrets gave it that name,
-//! perhaps before the authority was added. So neither name nor labels are enough: its key has to be on
-//! record.
+//! Any user who may create Secrets can give one the name of a generated authority, even before the authority
+//! is added. So neither name nor labels suffice: the key has to be on record.
 use std::collections::BTreeMap;
 
 use kube::{Resource, ResourceExt};
@@ -19,21 +17,22 @@ use crate::pki::{
     truststore::{Entry, identity},
 };
 
-/// Label on the Secret of a generated authority: the MtlsDomain it belongs to.
+/// Label on the Secret of a generated authority: the MtlsDomain that the Secret belongs to.
 pub const DOMAIN_LABEL: &str = "mtls-operator.io/domain";
-/// Label on the Secret of a generated authority: its name.
+/// Label on the Secret of a generated authority: the authority's name.
 pub const AUTHORITY_LABEL: &str = "mtls-operator.io/authority";
 
-/// First part of the names of the annotations that record generated keys.
+/// Prefix of the annotations that record generated keys.
 const RECORD: &str = "mtls-operator.io/generated.";
-/// Characters of an annotation's name that are left for the authority's (of 63).
+/// Characters of an annotation's name that are left for the authority's name (of 63).
 const ROOM: usize = 53;
-/// Characters of a hash that tells long names apart.
+/// Characters of a hash that distinguishes long names.
 const HASH: usize = 10;
 
 /// Annotation on an MtlsDomain whose value is the SHA-256 (lower-case hexadecimal) of the public key (DER
-/// SubjectPublicKeyInfo) that the operator made for an authority. A name of more than 53 characters is cut to
-/// 42, and ends in a dot, which no name of an authority has, and the first 10 digits of its SHA-256.
+/// SubjectPublicKeyInfo) that the operator generated for an authority. A name of more than 53 characters is
+/// cut to 42 characters, followed by a dot, which no authority name contains, and the first 10 digits of the
+/// name's SHA-256.
 pub fn annotation(authority: &str) -> String {
     if authority.len() <= ROOM {
         return format!("{RECORD}{authority}");
@@ -45,7 +44,7 @@ pub fn annotation(authority: &str) -> String {
     )
 }
 
-/// The recorded keys of those authorities that are to be generated, by the authority's name.
+/// Returns the recorded keys of the generated authorities, by the authority's name.
 pub fn recorded(domain: &impl Resource, authorities: &[DesiredAuthority]) -> BTreeMap<String, String> {
     let generated = authorities
         .iter()
@@ -56,14 +55,14 @@ pub fn recorded(domain: &impl Resource, authorities: &[DesiredAuthority]) -> BTr
         .collect()
 }
 
-/// The labels of the Secret of an authority.
+/// Returns the labels of the Secret of an authority.
 pub fn labels(domain: &str, authority: &str) -> BTreeMap<String, String> {
     [(DOMAIN_LABEL, domain), (AUTHORITY_LABEL, authority)]
         .map(|(label, value)| (label.into(), value.into()))
         .into()
 }
 
-/// Whether a Secret carries the labels of that authority's; `Err` says what it lacks.
+/// Succeeds when a Secret has the labels of that authority; `Err` says which labels it lacks.
 pub fn is_labelled(found: &BTreeMap<String, String>, domain: &str, authority: &str) -> Result<(), String> {
     let wanted = labels(domain, authority);
     let missing: Vec<_> = wanted
@@ -78,18 +77,19 @@ pub fn is_labelled(found: &BTreeMap<String, String>, domain: &str, authority: &s
     }
 }
 
-/// Whose the Secret of a generated authority is.
+/// Ownership of the Secret of a generated authority.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ownership<'o> {
-    /// The operator's; or there is none, or nothing in it that could be believed.
+    /// The operator owns the Secret, or there is no Secret, or none with usable content.
     Ours,
-    /// Somebody else's, and why that is known.
+    /// Another party owns the Secret; the text gives the evidence.
     NotOurs(String),
-    /// The truststore, which may say so, could not be read.
+    /// The truststore, which may prove the ownership, could not be read.
     Unknown(&'o Unseen),
 }
 
-/// Whose the Secret of this authority is, as far as it is a generated one.
+/// Returns the ownership of the Secret of this authority. Other kinds of authorities count as
+/// [`Ownership::Ours`].
 pub fn ownership<'o>(d: &Desired, o: &'o Observed, wanted: &DesiredAuthority) -> Ownership<'o> {
     let DesiredSource::Generated { request, .. } = &wanted.source else {
         return Ownership::Ours;
@@ -103,7 +103,8 @@ pub fn ownership<'o>(d: &Desired, o: &'o Observed, wanted: &DesiredAuthority) ->
         }) => (own, completing),
         _ => return Ownership::Ours,
     };
-    // A certificate of our key that another authority signed would bring that one along.
+    // A certificate of the operator's key that another authority signed would add that authority's
+    // certificate.
     let certificates = [&certificates[..], beside.as_deref().unwrap_or_default()].concat();
     match is_ours(
         &certificates,
@@ -120,7 +121,8 @@ pub fn ownership<'o>(d: &Desired, o: &'o Observed, wanted: &DesiredAuthority) ->
     }
 }
 
-/// What stands in a truststore that we published, or that our domain uses, as far as those can be read.
+/// Returns the entries of the truststores that the operator published or that its domain uses, as far as they
+/// can be read.
 pub fn trusted<'o>(d: &Desired, o: &'o Observed) -> Vec<&'o Entry> {
     let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.placement.owner);
     let published = o
@@ -142,8 +144,8 @@ pub fn trusted<'o>(d: &Desired, o: &'o Observed) -> Vec<&'o Entry> {
         .collect()
 }
 
-/// Whether the certificates of a labelled Secret are the operator's; `Err` says why not. `record`: the
-/// recorded key. `trusted`: what stands in a truststore of ours for whom.
+/// Succeeds when the certificates of a labelled Secret are the operator's; `Err` says why not. `record`: the
+/// recorded key. `trusted`: the entries of the operator's truststores.
 pub fn is_ours<'e>(
     certificates: &[Certificate],
     authority: &str,
@@ -155,7 +157,7 @@ pub fn is_ours<'e>(
         return Err("it has no certificate".to_owned());
     };
     authority::is_as_asked(first, request)?;
-    // `tls.crt` and `ca.crt` are the same.
+    // The entries `tls.crt` and `ca.crt` are the same.
     if certificates.iter().any(|other| other != first) {
         return Err("it has other certificates beside the authority's".to_owned());
     }
@@ -164,8 +166,8 @@ pub fn is_ours<'e>(
         return Ok(());
     }
     Err(format!(
-        "its key is another than the annotation {} records, and it does not stand in the truststore for this \
-         authority",
+        "its key differs from the key that the annotation {} records, and it is not in the truststore for \
+         this authority",
         annotation(authority)
     ))
 }
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn annotations_are_what_the_api_server_takes_and_tell_all_names_apart() {
+    fn annotations_are_valid_and_distinguish_all_names() {
         let long = |last: char| format!("{}{last}", "a-".repeat(31));
         assert_eq!(annotation("next"), "mtls-operator.io/generated.next");
         let names = [
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_have_to_be_those_of_this_authority_of_this_domain() {
+    fn labels_have_to_match_the_authority_and_the_domain() {
         let with =
             |domain: &str, authority: &str| is_labelled(&labels(domain, authority), "partners", "next");
         assert_eq!(with("partners", "next"), Ok(()));
@@ -247,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_ours_when_it_is_as_asked_and_its_key_is_on_record() {
+    fn a_secret_is_owned_when_it_is_as_requested_and_its_key_is_on_record() {
         let asked = request("Partners 2027");
         let [ours, twin] = [made(&asked), made(&asked)];
         let check = |certificates: &[&Certificate], record: Option<&Certificate>, trusted: &[Entry]| {
@@ -262,13 +264,13 @@ mod tests {
         assert_eq!(
             check(&[&ours], Some(&twin), &[entry("next", &ours)]),
             "",
-            "the key of a try that failed"
+            "the recorded key is of a failed attempt"
         );
         for (certificates, record, trusted, why) in [
-            (&[&ours][..], None, vec![], "its key is another"),
-            (&[&ours], Some(&twin), vec![], "its key is another"),
-            (&[&ours], None, vec![entry("main", &ours)], "its key is another"),
-            (&[&ours], None, vec![entry("next", &twin)], "its key is another"),
+            (&[&ours][..], None, vec![], "its key differs"),
+            (&[&ours], Some(&twin), vec![], "its key differs"),
+            (&[&ours], None, vec![entry("main", &ours)], "its key differs"),
+            (&[&ours], None, vec![entry("next", &twin)], "its key differs"),
             (&[&ours, &twin], Some(&ours), vec![], "other certificates"),
             (&[], Some(&ours), vec![], "no certificate"),
         ] {
@@ -277,7 +279,7 @@ mod tests {
         }
         let other = made(&request("Mallory"));
         assert!(check(&[&other], Some(&other), &[entry("next", &other)]).contains("its subject"));
-        // Of the right name, and good for authorities below it.
+        // Certificates with the right name, most of which allow authorities below them.
         let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params

@@ -1,4 +1,5 @@
-//! What wakes a domain up: which change of what concerns which MtlsDomains. Reads the watches' stores only.
+//! Event handlers and predicates: map a change of a dependency to the MtlsDomains that it concerns. Read the
+//! watches' stores only.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -26,7 +27,7 @@ use crate::{
     telemetry::policy_file::InForce,
 };
 
-/// What of a domain makes a reconcile worth its calls: not our own writes of its status.
+/// Parts of a domain whose change triggers a reconcile. The operator's own status writes do not.
 #[derive(Hash)]
 pub(super) struct Interest {
     generation: Option<i64>,
@@ -34,6 +35,8 @@ pub(super) struct Interest {
     annotations: Vec<(String, String)>,
 }
 
+/// Predicate of a domain: changes with its generation, its deletion, and its annotations except the
+/// placement.
 pub(super) fn change_predicate(d: &Guard) -> Option<Interest> {
     let meta = &d.0.as_ref().ok()?.metadata;
     let annotations = meta.annotations.clone().unwrap_or_default();
@@ -47,7 +50,8 @@ pub(super) fn change_predicate(d: &Guard) -> Option<Interest> {
     })
 }
 
-/// One of another namespace may ask for what it is not granted, in whatever field.
+/// Predicate of a certificate: changes with its duration and its deletion. A cross-namespace certificate may
+/// request something that is not granted in any field, so its generation counts too.
 pub(super) fn certificate_predicate(
     c: &certificate::controller::Guard,
 ) -> Option<(Option<SignedDuration>, Option<i64>, bool)> {
@@ -63,8 +67,8 @@ pub(super) fn certificate_predicate(
     ))
 }
 
-/// The domain of a certificate that asks something of it: to trust the certificate itself, or longer leaves
-/// than it allows for. Any other is issued without a call to AWS.
+/// Returns the domain of a certificate that needs a reconcile of it: to trust the self-signed certificate, or
+/// to allow longer leaves than now. Other certificates are issued without a call to AWS.
 pub(super) fn of_certificate(c: &certificate::controller::Guard, ctx: &Ctx) -> Option<ObjectRef<Guard>> {
     let cert = c.0.as_ref().ok()?;
     let key = certificate::desired::domain_key(cert);
@@ -84,8 +88,8 @@ pub(super) fn of_certificate(c: &certificate::controller::Guard, ctx: &Ctx) -> O
     asks(cert, is_accepted, allowed).then_some(domain)
 }
 
-/// True when a certificate of another namespace may make its domain call AWS. `may_be_trusted`: a grant may
-/// allow it to sign itself.
+/// True when a cross-namespace certificate may make its domain call AWS. `may_be_trusted`: a grant may allow
+/// it to be self-signed.
 fn is_accepted(
     cert: &ClientCertificate,
     may_be_trusted: impl FnOnce() -> bool,
@@ -97,19 +101,20 @@ fn is_accepted(
     }
 }
 
-/// True when the domain has to call AWS for a certificate. `is_accepted`: asked for one of another namespace
-/// only; `allowed`: the domain allows leaves of this duration already.
+/// True when the domain has to call AWS for a certificate. `is_accepted`: evaluated for a cross-namespace
+/// certificate only; `allowed`: the domain already allows leaves of this duration.
 fn asks(
     cert: &ClientCertificate,
     is_accepted: impl FnOnce() -> bool,
     allowed: impl FnOnce() -> bool,
 ) -> bool {
     if grant_index::is_cross_namespace(cert) && !is_accepted() {
-        return false; // it is not for those whom nobody let in to have AWS called
+        return false; // a certificate without a grant must not cause AWS calls
     }
     cert.spec.issuance == Issuance::SelfSigned || !allowed()
 }
 
+/// Returns the other domains with the domain name of `changed`.
 pub(super) fn conflicting(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
     let Ok(changed) = &changed.0 else { return vec![] };
     let same = |d: &MtlsDomain| {
@@ -123,8 +128,8 @@ pub(super) fn conflicting(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<
         .collect()
 }
 
-/// The domains of a namespace, those that want the same names, because what a namespace may do decides who
-/// has a claim, and those that certificates of the namespace are for.
+/// Returns the domains of a namespace, the domains with the same domain names, because the permissions of a
+/// namespace decide who has a claim, and the domains that certificates of the namespace are for.
 pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     let all = &ctx.domains;
     let own = referring(all, Some(namespace.to_owned()), |_| true);
@@ -138,7 +143,7 @@ pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> 
     own.iter().cloned().chain(others).chain(trusting).collect()
 }
 
-/// The domains of other namespaces that self-signed certificates of this one are for.
+/// Returns the domains of other namespaces that self-signed certificates of this namespace are for.
 fn asking(namespace: &str, ctx: &Ctx) -> BTreeSet<DomainKey> {
     asked_by(namespace, &ctx.certificates.state())
 }
@@ -156,21 +161,22 @@ fn asked_by(namespace: &str, state: &[Arc<certificate::controller::Guard>]) -> B
         .collect()
 }
 
-/// The domains of that name in other namespaces that may trust what is in a Secret of this one.
+/// Returns the domains of this name in other namespaces that may trust the content of a Secret in this
+/// namespace.
 pub(super) fn trusting(namespace: &str, domain: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
     let keys = asking(namespace, ctx).into_iter().filter(|key| key.1 == domain);
     keys.map(|(ns, name)| ObjectRef::new(&name).within(&ns)).collect()
 }
 
-/// Each time that another policy is in force.
+/// Emits an item each time another policy comes into force.
 pub(super) fn changes(policy: InForce) -> impl Stream<Item = ()> {
     stream::unfold(policy, async |mut policy| {
         policy.changed().await.ok().map(|()| ((), policy))
     })
 }
 
-/// The domains that read these ConfigMaps, by name or by labels: by those that one has now, and by those that
-/// it had when it came by last.
+/// Returns the domains that read these ConfigMaps, by name or by labels. The labels that a ConfigMap has now
+/// count, and the labels that it had at its previous event.
 pub(super) fn readers(
     maps: &Watch<PartialObjectMeta<ConfigMap>>,
     domains: Store<Guard>,
@@ -193,6 +199,7 @@ pub(super) fn readers(
     })
 }
 
+/// Returns the readable domains of a namespace that fulfil `refers`.
 pub(super) fn referring(
     all: &Store<Guard>,
     namespace: Option<String>,
@@ -217,7 +224,8 @@ mod tests {
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
             "metadata": {"name": "c", "namespace": namespace, "generation": 3},
             "spec": {
-                "domainRef": {"name": "partners", "namespace": "shop"}, "issuance": issuance, "duration": "2h",
+                "domainRef": {"name": "partners", "namespace": "shop"}, "issuance": issuance,
+                "duration": "2h",
                 "subject": {"commonName": "c"},
             },
         }))
@@ -227,7 +235,9 @@ mod tests {
     fn domain(namespace: &str, name: &str, change: impl FnOnce(&mut Value)) -> Guard {
         let mut object = json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
-            "metadata": {"name": name, "namespace": namespace, "uid": format!("{namespace}/{name}"), "generation": 1},
+            "metadata": {
+                "name": name, "namespace": namespace, "uid": format!("{namespace}/{name}"), "generation": 1,
+            },
             "spec": {"domainName": "a.example.com"},
         });
         change(&mut object);
@@ -254,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_nobody_let_in_makes_no_calls_to_aws() {
+    fn a_certificate_without_a_grant_makes_no_calls_to_aws() {
         let (fits, misfits) = (
             Some(Decision::Allowed(terms())),
             Some(Decision::Denied("m".into())),
@@ -273,7 +283,7 @@ mod tests {
             let found = is_accepted(&cert, || may_be_trusted, || decision.clone());
             assert_eq!(found, expected, "{issuance} {may_be_trusted} {decision:?}");
         }
-        // Namespace, issuance, let in, leaves of its life are allowed already.
+        // Namespace, issuance, accepted, leaves of its duration are allowed already.
         for (namespace, issuance, is_accepted, allowed, expected) in [
             ("shop", "SelfSigned", false, true, true),
             ("shop", "Authority", false, true, false),
@@ -300,18 +310,18 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_is_worth_a_reconcile_when_anything_but_our_own_writes_has_changed() {
+    fn a_domain_is_reconciled_after_any_change_but_the_operators_own_writes() {
         let of = |change: fn(&mut Value)| hash(change_predicate(&domain("shop", "partners", change)));
         let before = of(|_| {});
         assert!(before.is_some());
         for (what, change, expected) in [
             (
-                "our status",
+                "the operator's status",
                 (|o| o["status"] = json!({"observedGeneration": 1})) as fn(&mut Value),
                 false,
             ),
             (
-                "our annotation",
+                "the operator's annotation",
                 |o| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: "1/eu-west-1"}),
                 false,
             ),
@@ -340,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_news_to_its_domain_when_its_life_or_its_end_is() {
+    fn a_certificate_triggers_its_domain_when_its_duration_or_deletion_changes() {
         let of = |namespace: &str, change: fn(&mut ClientCertificate)| {
             let mut cert = certificate(namespace, "Authority");
             change(&mut cert);
@@ -374,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn domains_that_want_one_name_wake_each_other() {
+    fn domains_with_the_same_name_trigger_each_other() {
         let me = domain("a", "me", |_| {});
         let all = store(vec![
             domain("a", "me", |_| {}),
@@ -394,12 +404,12 @@ mod tests {
         assert_eq!(
             all,
             ["b/other", "b/same"],
-            "of that namespace, as far as they can be read"
+            "the readable domains of that namespace"
         );
     }
 
     #[test]
-    fn a_namespace_asks_those_domains_that_its_own_self_signed_certificates_are_for() {
+    fn a_namespace_triggers_the_domains_that_its_self_signed_certificates_are_for() {
         let guard = |cert| Arc::new(kube::core::DeserializeGuard(Ok(cert)));
         let all = [
             guard(certificate("acme", "SelfSigned")),
@@ -416,7 +426,7 @@ mod tests {
         );
         assert!(
             asked_by("shop", &all).is_empty(),
-            "its own namespace's are found by the domain itself"
+            "the domain itself finds the certificates of its own namespace"
         );
     }
 }

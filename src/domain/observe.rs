@@ -1,5 +1,5 @@
-//! Reads what is there: AWS through a session, Kubernetes through `sources`. Reads only; what a reading means
-//! is `plan`'s to say.
+//! Observes the current state: AWS through a session, Kubernetes through `sources`. Reads only; `plan`
+//! interprets the results.
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
@@ -39,25 +39,25 @@ use crate::{
     },
 };
 
-/// What a reading needs beside the session.
+/// Context of an observation, besides the session.
 pub struct ObserveContext<'a> {
     pub client: &'a Client,
     pub domain: &'a MtlsDomain,
     pub probe: &'a EndpointProbe,
-    /// What ClientCertificates say of the domain's leaves.
+    /// Leaves of the domain, according to the statuses of its ClientCertificates.
     pub leaves: Vec<Leaf>,
     pub public_dns: &'a PublicDns,
     /// Versions of truststore objects that were read before: a version never changes.
     pub versions: &'a Versions,
-    /// Our last change of records that was not in sync at the last reconcile.
+    /// ID of the operator's last change of records, if it was not in sync at the last reconcile.
     pub pending_change: Option<String>,
 }
 
-/// Versions of the truststore object of one domain, by URI and version.
+/// Cached versions of the truststore object of one domain, by URI and version.
 #[derive(Debug, Default)]
 pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 
-/// What has to be seen before it is clear whether the spec is allowed.
+/// Reads the resources that the policy's decision on the spec depends on.
 pub async fn preflight(d: &Desired, reader: &AwsReader<'_>) -> Preflight {
     let (zones, apis) = tokio::join!(
         zones(&d.placement, certificate_names(d), reader),
@@ -66,7 +66,7 @@ pub async fn preflight(d: &Desired, reader: &AwsReader<'_>) -> Preflight {
     Preflight { zones, apis }
 }
 
-/// The rest, for a spec that is allowed.
+/// Reads all other resources, for a spec that is allowed.
 pub async fn observe(
     d: &Desired,
     reader: &AwsReader<'_>,
@@ -75,7 +75,18 @@ pub async fn observe(
 ) -> Observed {
     let placement = &d.placement;
     let zones = preflight.zones;
-    let (authorities, self_signed, certificates, bucket, published, domain, apis, records_in_sync) = tokio::join!(
+    let (
+        // From Kubernetes.
+        authorities,
+        self_signed,
+        // From AWS.
+        certificates,
+        bucket,
+        published,
+        domain,
+        apis,
+        records_in_sync,
+    ) = tokio::join!(
         Box::pin(sources::read(
             observe_context.client,
             &placement.namespace,
@@ -138,8 +149,8 @@ pub async fn observe(
     observed
 }
 
-/// The cache may not show yet what was recorded a moment ago: before a Secret counts as somebody else's, the
-/// API server is asked.
+/// Reads the recorded keys from the API server before a Secret counts as not owned: the watch cache may not
+/// show a recent record yet.
 async fn ask_for_records(d: &Desired, observed: &mut Observed, observe_context: &ObserveContext<'_>) {
     let is_strange = |wanted: &&DesiredAuthority| {
         matches!(generated::ownership(d, observed, wanted), Ownership::NotOurs(_))
@@ -169,7 +180,7 @@ async fn ask_for_records(d: &Desired, observed: &mut Observed, observe_context: 
     }
 }
 
-/// The hosted zone that the records of a domain that is being deleted are in.
+/// Returns the hosted zone of the records of a domain that is being deleted.
 pub async fn zone_of_leftovers(
     placement: &Placement,
     reader: &AwsReader<'_>,
@@ -177,7 +188,7 @@ pub async fn zone_of_leftovers(
     zones(placement, &[], reader).await
 }
 
-/// What is left of a domain that is being deleted.
+/// Reads the leftovers of a domain that is being deleted.
 pub async fn leftovers(
     placement: &Placement,
     mapped: &BTreeMap<String, MappedApi>,
@@ -210,8 +221,8 @@ pub async fn leftovers(
     }
 }
 
-/// The zones of a domain that is deleted. Which of two the records are in cannot be told: that is not the
-/// same as that there are none.
+/// Returns the zones of a domain that is being deleted. Fails when two zones may have the records: that is
+/// not the same as no records.
 fn unambiguous(
     placement: &Placement,
     zones: BTreeMap<String, ZoneChoice>,
@@ -220,8 +231,8 @@ fn unambiguous(
         Some(ZoneChoice::Ambiguous(ids)) => Err(Unseen {
             reason: Reason::HostedZoneNotFound,
             message: format!(
-                "{} are public hosted zones of one name; say with spec.dns.route53.hostedZoneId in which one \
-                 the records are",
+                "{} are public hosted zones of the same name; set spec.dns.route53.hostedZoneId to the one \
+                 that has the records",
                 ids.join(" and ")
             ),
         }),
@@ -229,7 +240,7 @@ fn unambiguous(
     }
 }
 
-/// Why a call did not answer.
+/// Returns the reason and message for a call that failed.
 pub fn unseen(error: &Error) -> Unseen {
     let (_, reason, message) = super::report::refusal(error);
     let message = match error.kind {
@@ -247,7 +258,7 @@ pub fn unseen(error: &Error) -> Unseen {
 }
 
 async fn seen<T>(call: impl Future<Output = Result<T, errors::Error>>) -> Seen<T> {
-    // On the heap: a dozen of the SDK's futures side by side are more than a thread's stack holds.
+    // Boxed: a dozen of the SDK's futures side by side are larger than a thread's stack.
     Box::pin(call).await.map_err(|error| unseen(&error))
 }
 
@@ -258,8 +269,8 @@ fn certificate_names(d: &Desired) -> &[String] {
     }
 }
 
-/// The zone of the domain name and of each of `names`: the one of the spec, or the public one with the
-/// longest name that they end in.
+/// Returns the zone of the domain name and of each of `names`: the zone of the spec, or the public zone with
+/// the longest name that contains them.
 async fn zones(
     placement: &Placement,
     names: &[String],
@@ -299,8 +310,8 @@ fn is_in_zone(name: &str, zone: &Zone) -> bool {
     !zone.private && records::is_inside(name, &zone.name)
 }
 
-/// The zone of a name where the spec names one (`given`, when it is there): the domain's own name is in that
-/// one or in none, any other where it fits best.
+/// Returns the zone of a name where the spec names a zone (`given`, when it exists). The domain's own name is
+/// in that zone or in none, any other name in its best match.
 fn given_zone(placement: &Placement, name: &str, given: Option<&Zone>, all: &[Zone]) -> ZoneChoice {
     match given {
         Some(zone) if is_in_zone(name, zone) => ZoneChoice::Found(zone.clone()),
@@ -340,7 +351,7 @@ async fn named(
     join_all(reads).await.into_iter().collect()
 }
 
-/// The certificates that the spec names, and those that a domain of ours, or one to be taken over, has.
+/// Returns the certificates that the spec names, and those of an owned domain or a domain to be taken over.
 fn named_arns<'a>(d: &'a Desired, domain: &'a Seen<Option<Domain>>) -> BTreeSet<&'a String> {
     let mut arns = BTreeSet::new();
     if let DesiredCertificate::Existing { arn, ownership_arn } = &d.certificate {
@@ -358,7 +369,7 @@ fn named_arns<'a>(d: &'a Desired, domain: &'a Seen<Option<Domain>>) -> BTreeSet<
     arns
 }
 
-/// What stands at the validation records of our certificates, in the zones that they belong into.
+/// Reads the record sets at the validation records of the owned certificates, in their zones.
 async fn validation(
     placement: &Placement,
     reader: &AwsReader<'_>,
@@ -378,8 +389,7 @@ async fn validation(
     join_all(reads).await.into_iter().collect()
 }
 
-/// The names of the validation records of our certificates, each with the id of the zone that it belongs
-/// into.
+/// Returns the names of the validation records of the owned certificates, each with the id of its zone.
 fn validation_names<'a>(
     placement: &Placement,
     zones: &'a BTreeMap<String, ZoneChoice>,
@@ -453,13 +463,14 @@ async fn mappings(
     domain: &Seen<Option<Domain>>,
 ) -> Seen<Vec<Mapping>> {
     match domain.as_ref().map_err(Clone::clone)? {
-        // Somebody else's are not ours to judge, and of some kinds of domain they cannot be read.
+        // The mappings of a domain that is not owned are irrelevant, and some kinds of domain have no
+        // readable mappings.
         Some(g) if custom_domain::is_ours(placement, g) => reader.mappings(&placement.domain_name).await,
         _ => Ok(vec![]),
     }
 }
 
-/// Each of the APIs, without its stages.
+/// Reads each of the APIs, without its stages.
 async fn first_seen(
     mappings: &BTreeMap<String, MappedApi>,
     reader: &AwsReader<'_>,
@@ -471,15 +482,15 @@ async fn first_seen(
     join_all(reads).await.into_iter().collect()
 }
 
-/// What a spec asks of each API that it maps.
+/// Requests of a spec for each API that it maps.
 #[derive(Clone, Copy, Default)]
 struct Asked {
     headers: bool,
     authorizer: bool,
 }
 
-/// The APIs as they were seen first, with the stages that are mapped. Without a probe the default endpoints
-/// are not asked.
+/// Reads the APIs of the preflight, with their mapped stages. Without a probe the default endpoints are not
+/// probed.
 async fn apis(
     placement: &Placement,
     seen: BTreeMap<String, Seen<Option<gateway::Api>>>,
@@ -500,8 +511,8 @@ async fn apis(
     join_all(reads).await.into_iter().collect()
 }
 
-/// The APIs that carry the ownership tags of headers, with all that is to be known of them. Of any other
-/// nothing but its tags is read: nobody has asked the policy whether it is for this domain.
+/// Reads the APIs that carry the ownership tags of headers, in full. Of other APIs the operator reads only
+/// the tags: the policy has not decided that they are for this domain.
 async fn tagged_apis(
     placement: &Placement,
     mappings: &BTreeMap<String, MappedApi>,
@@ -512,7 +523,7 @@ async fn tagged_apis(
     apis(placement, seen, mappings, Asked::default(), reader, None).await
 }
 
-/// True unless an API is known to carry no ownership tag of our headers.
+/// True unless an API is known to carry no ownership tag of the operator's headers.
 fn may_be_marked(placement: &Placement, api: &Seen<Option<gateway::Api>>) -> bool {
     match api {
         Ok(api) => api
@@ -528,7 +539,7 @@ fn is_said_to_be_closed(api: &gateway::Api) -> bool {
     api.endpoint_closed && api.tags.get(PENDING_TAG).is_none_or(|tag| tag == DEPLOYED)
 }
 
-/// With those that only the domain maps any more, as far as they carry the ownership tags of headers.
+/// Adds the APIs that only the domain still maps, if they carry the ownership tags of headers.
 async fn with_leaving(
     placement: &Placement,
     mut known: BTreeMap<String, Seen<Option<Api>>>,
@@ -564,7 +575,7 @@ async fn api(
 ) -> Seen<Option<Api>> {
     let Some(api) = first? else { return Ok(None) };
     let id = api.id.as_str();
-    // All at once, however many are mapped.
+    // A single read of all stages, however many are mapped.
     let Some(all) = reader.stages(api.protocol, id).await? else {
         return Ok(None);
     }; // gone since
@@ -604,8 +615,7 @@ async fn api(
     }))
 }
 
-/// The authorizers of an API, the routes that ask them, and what else there is to be known of those that are
-/// ours.
+/// Reads the authorizers of an API, the routes that use them, and the permissions of the owned authorizers.
 async fn authorizers(
     placement: &Placement,
     protocol: Protocol,
@@ -634,7 +644,7 @@ async fn authorizers(
     })
 }
 
-/// What the default endpoint answers at these stages, the most open of them.
+/// Returns the answer of the default endpoint at these stages, the most open one.
 async fn answers<'a>(
     host: &str,
     stages: impl Iterator<Item = &'a str>,
@@ -669,7 +679,7 @@ async fn bucket(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Bucket>> {
     Ok(Some(bucket))
 }
 
-/// The settings of a bucket that we made; nobody else's are asked for.
+/// Reads the settings of a bucket that the operator created; `None` for other buckets.
 async fn made(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Made>> {
     let name = &d.placement.bucket;
     let owner = reader.bucket_tags(name).await?.remove(OWNER_TAG);
@@ -705,13 +715,13 @@ async fn published(
         kms_key: object.kms_key,
         desired_kms_key: content.metadata.get(KMS_KEY_METADATA).cloned(),
         sha256: sha256(&content.bytes),
-        // What cannot be read holds no memory; it is replaced by a version that can.
+        // An unreadable object has no entries; a readable version replaces it.
         bundle: Bundle::parse(&content.bytes).unwrap_or_default(),
     }))
 }
 
-/// Whatever object and version the domain says it uses: also that of a domain which is not ours yet, or from
-/// before the truststore moved.
+/// Reads the object and version that the domain uses: also for a domain that is not owned yet, and for a
+/// truststore that has moved.
 async fn pinned(
     reader: &AwsReader<'_>,
     domain: &Seen<Option<Domain>>,
@@ -726,7 +736,7 @@ async fn pinned(
     };
     let version = match &used.version {
         Some(version) => version.clone(),
-        // Not pinned: what was newest at its last update, as far as anybody can tell.
+        // Not pinned: the domain uses the version that was newest at its last update, presumably the latest.
         None => match reader.head(bucket, key).await? {
             Some(object) => object.version,
             None => return Ok(None),
@@ -749,14 +759,14 @@ impl Versions {
             return Ok(Some(known.clone()));
         }
         let content = seen(session.s3.get(bucket, key, version)).await?;
-        // What has no version can be another object tomorrow.
+        // An object without a version can have other content tomorrow.
         if let Some(content) = content.as_ref().filter(|_| !version.is_empty()) {
             self.lock().insert(name, content.clone());
         }
         Ok(content)
     }
 
-    /// Forgets what is neither the latest nor in use.
+    /// Removes all versions that are neither the latest nor in use.
     fn keep(&self, published: &Seen<Option<Published>>, domain: &Seen<Option<Domain>>) {
         let (Ok(published), Ok(domain)) = (published, domain) else {
             return;
@@ -771,16 +781,16 @@ impl Versions {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), Content>> {
-        self.0.lock().expect("nobody panics while holding it")
+        self.0.lock().expect("no holder of the lock panics")
     }
 }
 
-/// The versions that carry the ownership tag; somebody else's in the same key stay.
+/// Returns the versions that carry the ownership tag; versions of other owners at the same key stay.
 async fn versions(placement: &Placement, reader: &AwsReader<'_>) -> Seen<Vec<String>> {
     if placement.bucket.is_empty() {
         return Ok(vec![]);
     }
-    // In a bucket of another Region we have never stored anything.
+    // The operator never stores anything in a bucket of another Region.
     match reader.bucket(&placement.bucket).await? {
         Some(bucket) if bucket.region == placement.region => {}
         _ => return Ok(vec![]),
@@ -818,7 +828,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_public_zone_on_label_boundaries() {
+    fn the_longest_public_zone_on_label_boundaries_is_chosen() {
         let zones = [
             zone("Z1", "example.com", false),
             zone("Z2", "api.example.com", false),
@@ -838,7 +848,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_that_the_spec_names_is_the_only_one_for_the_domain_itself() {
+    fn the_zone_of_the_spec_is_the_only_one_for_the_domain_name() {
         let placement = placement();
         let all = [zone("Z1", "example.com", false), zone("Z2", "example.org", false)];
         let of = |name: &str, given: Option<&Zone>| given_zone(&placement, name, given, &all);
@@ -851,7 +861,7 @@ mod tests {
         for (what, given) in [
             ("gone", None),
             ("private", Some(&private)),
-            ("another name's", Some(&other)),
+            ("a zone of another name", Some(&other)),
         ] {
             assert_eq!(of("api.example.com", given), ZoneChoice::Missing, "{what}");
             assert_eq!(
@@ -867,7 +877,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_domain_whose_records_may_be_in_two_zones_waits_for_the_spec() {
+    fn the_deletion_of_a_domain_with_two_possible_zones_waits_for_the_spec() {
         let placement = placement();
         let with = |name: &str, choice| BTreeMap::from([(name.to_owned(), choice)]);
         let two = || ZoneChoice::Ambiguous(vec!["Z1".into(), "Z2".into()]);
@@ -904,7 +914,7 @@ mod tests {
     }
 
     #[test]
-    fn why_a_read_did_not_answer() {
+    fn a_failed_read_has_its_reason_and_message() {
         for (kind, operation, reason, message) in [
             (
                 Kind::Denied,
@@ -946,7 +956,8 @@ mod tests {
             let found = unseen(&error(kind, operation));
             assert_eq!(found.reason, reason, "{kind:?}");
             assert!(
-                found.message.contains(message) && !found.message.contains("trying again"),
+                found.message.contains(message)
+                    && (reason == Reason::Throttled || !found.message.contains("trying again")),
                 "{}",
                 found.message
             );
@@ -954,7 +965,7 @@ mod tests {
     }
 
     #[test]
-    fn the_certificates_of_a_domain_are_read_when_it_is_ours_or_to_be_taken_over() {
+    fn the_certificates_of_an_owned_or_adoptable_domain_are_read() {
         let (d, o) = simulation::settled();
         let mut adopting = d.clone();
         adopting.adoption = crate::api::AdoptionPolicy::Unowned;
@@ -974,17 +985,17 @@ mod tests {
             domain.ownership_certificate_arn = Some("o".into());
             Ok(Some(domain))
         };
-        let cross_namespace = [(OWNER_TAG, "other/ns/partners")];
+        let not_owned = [(OWNER_TAG, "other/ns/partners")];
         for (what, d, domain, expected) in [
-            ("ours", &d, domain.clone(), vec![arn.as_str()]),
-            ("nobody's", &d, with(&[]), vec![]),
+            ("owned", &d, domain.clone(), vec![arn.as_str()]),
+            ("without an owner", &d, with(&[]), vec![]),
             (
-                "nobody's, to be taken over",
+                "without an owner, to be taken over",
                 &adopting,
                 with(&[]),
                 vec![arn.as_str(), "o"],
             ),
-            ("somebody else's", &adopting, with(&cross_namespace), vec![]),
+            ("another owner's", &adopting, with(&not_owned), vec![]),
             ("not there", &d, Ok(None), vec![]),
             ("named by the spec", &existing, Ok(None), vec!["a", "b"]),
             (
@@ -1007,7 +1018,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_certificates_validation_records_are_looked_at() {
+    fn only_validation_records_of_owned_certificates_are_read() {
         let (d, o) = simulation::settled();
         let (zones, mut certificates) = (o.zones.unwrap(), o.certificates.unwrap());
         let ids =
@@ -1035,7 +1046,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_endpoint_is_probed_once_it_is_closed_for_good() {
+    fn a_default_endpoint_is_probed_once_its_closing_is_deployed() {
         let tag = |value: &'static str| {
             move |api: &mut gateway::Api| drop(api.tags.insert(PENDING_TAG.into(), value.into()))
         };
@@ -1067,7 +1078,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_api_that_is_left_nothing_but_its_tags_is_read_unless_it_carries_our_marks() {
+    fn an_unmapped_api_is_read_in_full_only_with_the_ownership_tags() {
         let placement = placement();
         assert!(!may_be_marked(&placement, &Ok(Some(api(|_| {})))) && !may_be_marked(&placement, &Ok(None)));
         assert!(may_be_marked(
@@ -1084,7 +1095,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_that_route_53_knows_no_more_is_in_sync() {
+    async fn a_change_unknown_to_route_53_is_in_sync() {
         let status = |word: &str| {
             format!(
                 "<GetChangeResponse><ChangeInfo><Id>C1</Id><Status>{word}</Status><SubmittedAt>2026-01-01T00:00:00Z</SubmittedAt></ChangeInfo></GetChangeResponse>"
@@ -1100,12 +1111,12 @@ mod tests {
         assert_eq!(
             of((500, vec![], String::new()), None).await,
             Ok(true),
-            "none is under way"
+            "no change is pending"
         );
     }
 
     #[tokio::test]
-    async fn mappings_are_read_of_a_domain_of_ours_only() {
+    async fn mappings_are_read_only_for_an_owned_domain() {
         let (d, o) = simulation::settled();
         let items = r#"{"items": [{"apiId": "a1", "apiMappingId": "m1", "stage": "s"}]}"#;
         let (session, kept) = (
@@ -1114,15 +1125,15 @@ mod tests {
         );
         let reader = AwsReader::live(&session, &kept);
         let ours = o.domain.unwrap().unwrap();
-        let mut cross_namespace = ours.clone();
-        cross_namespace.tags.clear();
+        let mut not_owned = ours.clone();
+        not_owned.tags.clear();
         let read = async |domain| {
             mappings(&d.placement, &reader, &domain)
                 .await
                 .map(|all| all.len())
         };
         assert_eq!(read(Ok(Some(ours))).await, Ok(1));
-        assert_eq!(read(Ok(Some(cross_namespace))).await, Ok(0));
+        assert_eq!(read(Ok(Some(not_owned))).await, Ok(0));
         assert_eq!(read(Ok(None)).await, Ok(0));
         let why = Unseen {
             reason: Reason::Unreachable,
@@ -1132,7 +1143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_versions_with_our_mark_are_ours() {
+    async fn only_versions_with_the_ownership_tag_are_owned() {
         let listed = "<ListVersionsResult><Version><Key>partners.pem</Key><VersionId>ours</VersionId></Version>\
             <Version><Key>partners.pem</Key><VersionId>theirs</VersionId></Version>\
             <Version><Key>partners.pem</Key><VersionId>nobodys</VersionId></Version>\
@@ -1174,7 +1185,7 @@ mod tests {
         assert_eq!(
             read(&placement, "us-east-1").await,
             Ok(vec![]),
-            "we never store anything there"
+            "the operator never stores anything there"
         );
         assert_eq!(
             read(
@@ -1190,7 +1201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_settings_of_a_bucket_are_kept_only_where_we_made_it() {
+    async fn the_settings_of_a_bucket_are_read_only_when_the_operator_created_it() {
         let answers = |owner: &str, region: &'static str| {
             vec![
                 (
@@ -1226,12 +1237,12 @@ mod tests {
         assert_eq!(
             read(true, ours, "eu-west-1").await.as_deref(),
             Some(ours),
-            "whichever MtlsDomain it was made for"
+            "also created for another MtlsDomain of the cluster"
         );
         assert_eq!(
             read(false, ours, "eu-west-1").await,
             None,
-            "the spec does not let us make one"
+            "the spec does not allow the operator to create a bucket"
         );
         assert_eq!(read(true, ours, "us-east-1").await, None);
         assert_eq!(
@@ -1242,7 +1253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_version_is_read_once_and_what_has_none_each_time() {
+    async fn a_version_is_read_once_and_an_object_without_a_version_each_time() {
         let content = (200, vec![("x-amz-meta-owner", "o")], "x".to_owned());
         let there = fake::answering(vec![("GET", content)]);
         let gone = fake::answering(vec![]);
@@ -1263,7 +1274,7 @@ mod tests {
         versions.keep(&Ok(None), &domain("v1"));
         assert!(
             versions.read("b", "k", &gone, "v1").await.unwrap().is_some(),
-            "it is in use"
+            "the version is in use"
         );
         versions.keep(
             &Ok(None),
@@ -1274,12 +1285,12 @@ mod tests {
         );
         assert!(
             versions.read("b", "k", &gone, "v1").await.unwrap().is_some(),
-            "for all that is known"
+            "an unknown state keeps the versions"
         );
         versions.keep(&Ok(None), &domain("v2"));
         assert!(
             versions.read("b", "k", &gone, "v1").await.unwrap().is_none(),
-            "forgotten"
+            "removed"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! What is there: the world around one `MtlsDomain` as read from Kubernetes and AWS, in plain data. No I/O
-//! here; `observe` fills it, `plan` judges it.
+//! Observed state around one `MtlsDomain`, as read from Kubernetes and AWS, in plain data. No I/O here:
+//! `observe` fills it, and `plan` decides by it.
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -18,20 +18,20 @@ use crate::{
     probe::{https, public_dns::PublicName},
 };
 
-/// A reading that succeeded, or why it did not. A failed reading is never "nothing there".
+/// Result of a read: the value, or why the read failed. A failed read never means that nothing exists.
 pub type Seen<T> = Result<T, Unseen>;
 
-/// Why something could not be read, ready for a condition: stable words, no request ids.
+/// Cause of a failed read, ready for a condition: stable text, without request ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unseen {
     pub reason: Reason,
     pub message: String,
 }
 
-/// What is looked at first, because only AWS knows whether the operator's policy allows it.
+/// First reads of a reconcile, which the operator's policy needs for its decision.
 #[derive(Clone, Debug)]
 pub struct Preflight {
-    /// As in [`Observed`].
+    /// Hosted zones, as in [`Observed`].
     pub zones: Seen<BTreeMap<String, ZoneChoice>>,
     /// The APIs that the spec maps, by id; `None`: there is no such API.
     pub apis: BTreeMap<String, Seen<Option<gateway::Api>>>,
@@ -43,47 +43,48 @@ pub struct Observed {
     pub authorities: BTreeMap<String, Source>,
     /// The keys of generated authorities that the MtlsDomain's annotations record, by the authority's name.
     pub recorded: BTreeMap<String, String>,
-    /// The leaves of the domain's ClientCertificates, as their statuses have them. For the report: nothing is
-    /// decided by it.
+    /// The leaves of the domain's ClientCertificates, from their statuses. For the report only: no decision
+    /// depends on them.
     pub leaves: Vec<Leaf>,
     /// The certificates in the Secrets of self-signed ClientCertificates, by the names of their entries.
     pub self_signed: Seen<BTreeMap<String, Vec<Certificate>>>,
-    /// The hosted zone of the domain name and of every name of a certificate to request. Empty when the
-    /// records are somebody else's.
+    /// The hosted zone of the domain name and of every name of a certificate to request. Empty when another
+    /// party manages the records.
     pub zones: Seen<BTreeMap<String, ZoneChoice>>,
-    /// Every certificate in ACM for the domain name, ours or not.
+    /// Every certificate in ACM for the domain name, owned or not.
     pub certificates: Seen<Vec<acm::Certificate>>,
-    /// Certificates by their ARN, `None`: there is none. Those that the spec names, and those that a domain
-    /// of ours, or one to be taken over, has now.
+    /// Certificates by their ARN, `None`: there is none. Contains the certificates that the spec names, and
+    /// those that an owned domain, or a domain to be taken over, has now.
     pub named: BTreeMap<String, Seen<Option<acm::Certificate>>>,
-    /// What Route 53 has at the name of each validation record of our certificates.
+    /// The record sets in Route 53 at the name of each validation record of the owned certificates.
     pub validation: Seen<BTreeMap<String, Vec<route53::RecordSet>>>,
     pub bucket: Seen<Option<Bucket>>,
     /// The latest version of the truststore object.
     pub published: Seen<Option<Published>>,
-    /// The truststore that the domain uses now, whoever wrote it; `None`: it has no mutual TLS, or that
-    /// version is gone.
+    /// The truststore that the domain uses now, regardless of its writer; `None`: the domain has no mutual
+    /// TLS, or that version is gone.
     pub pinned: Seen<Option<Pinned>>,
     pub domain: Seen<Option<Domain>>,
     pub mappings: Seen<Vec<Mapping>>,
-    /// The APIs that the spec maps, by id; `None`: there is no such API. With those that the domain still
-    /// maps and that carry the ownership tags.
+    /// The APIs that the spec maps, by id; `None`: there is no such API. Includes the APIs that the domain
+    /// still maps and that carry the ownership tags.
     pub apis: BTreeMap<String, Seen<Option<Api>>>,
-    /// Every record set at the domain name and at its owner marker; when that is missing, also where another
-    /// tool may say whose they are.
+    /// Every record set at the domain name and at its ownership record. When that record is missing, also the
+    /// record sets by which another tool may record ownership.
     pub records: Seen<Vec<route53::RecordSet>>,
-    /// Whether our last change of the records has reached all of Route 53; true when none is known to be
-    /// under way.
+    /// True when the operator's last change of the records has reached all of Route 53, or no change is known
+    /// to be in progress.
     pub records_in_sync: Seen<bool>,
-    /// What public DNS says of the domain name, once there is something to point at; only looked at where
-    /// somebody else makes the records and that is to be verified.
+    /// Public DNS answer for the domain name, once there is a target. Read only when another party creates
+    /// the records and the spec requires their verification.
     pub public: Seen<Option<PublicName>>,
-    /// How often somebody else has taken our headers out of an API, by its id.
+    /// Number of times that another writer has removed the operator's headers or authorizer from an API, by
+    /// its id.
     pub corrections: BTreeMap<String, u32>,
 }
 
 impl Observed {
-    /// The certificate with this ARN, when it is among those that were read.
+    /// Returns the certificate with this ARN, when it is among the certificates that were read.
     pub fn certificate(&self, arn: &str) -> Option<&acm::Certificate> {
         let named = self.named.values().flatten().flatten();
         self.certificates
@@ -94,91 +95,93 @@ impl Observed {
     }
 }
 
-/// The content of an authority's Secret, ConfigMap or `pem`.
+/// Content of an authority's Secret, ConfigMap or `pem`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// Its certificates, or what is wrong with them; those that only complete their chains; and whether the
-    /// private key of the first one is there too.
+    /// The certificates, or their error; the certificates that only complete their chains; and whether the
+    /// private key of the first certificate is there too.
     Read {
         certificates: Result<Vec<Certificate>, ParseError>,
         completing: Result<Vec<Certificate>, ParseError>,
         key: Key,
     },
-    /// What a label selector finds, by the names of the objects.
+    /// The objects that a label selector finds, by their names.
     Several(BTreeMap<String, Source>),
-    /// A Secret of a generated authority's name without its labels; the text says what it lacks.
+    /// A Secret with the name of a generated authority but without its labels; the text says which labels it
+    /// lacks.
     NotOwned(String),
-    /// The object or the key in it is not there; the text names both.
+    /// The object or its key does not exist; the text names both.
     Missing(String),
     /// The Kubernetes API did not answer.
     Unseen(Unseen),
 }
 
-/// A leaf of a ClientCertificate, or one that it held before.
+/// A leaf that a ClientCertificate holds, or held before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    /// Names the ClientCertificate.
+    /// Name of the ClientCertificate.
     pub holder: String,
     pub issuer: LeafIssuer,
     pub not_after: Timestamp,
 }
 
-/// How a status names a leaf's issuer.
+/// Issuer of a leaf, as a status names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LeafIssuer {
-    /// RFC 4514.
+    /// Distinguished name (RFC 4514).
     Name(String),
-    /// Hexadecimal.
+    /// Key identifier, in hexadecimal.
     KeyId(String),
 }
 
-/// The private key beside an authority's certificate.
+/// Private key beside an authority's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     Absent,
     Matches,
-    /// It is there, but belongs to another certificate or cannot be read.
+    /// The key exists, but belongs to another certificate or cannot be read.
     Mismatch,
 }
 
-/// The truststore's bucket.
+/// Bucket of the truststore.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bucket {
     pub region: String,
-    /// Versioning is on now (not suspended).
+    /// True when versioning is enabled now (not suspended).
     pub versioned: bool,
-    /// When it is one that this cluster's operator made; looked at only where the spec lets us make one.
+    /// Settings of a bucket that this cluster's operator created. Read only where the spec allows the
+    /// operator to create a bucket.
     pub made: Option<Made>,
 }
 
-/// What is kept of a bucket that the operator made.
+/// Settings of a bucket that the operator created.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Made {
-    /// The ownership tag: which MtlsDomain it was made for.
+    /// Ownership tag: the MtlsDomain that the bucket was created for.
     pub owner: String,
-    /// All public access is blocked.
+    /// True when all public access is blocked.
     pub private: bool,
-    /// The KMS key that it encrypts with by default; none: S3's own.
+    /// The KMS key that the bucket encrypts with by default; `None`: S3's own key.
     pub kms_key: Option<String>,
 }
 
-/// The latest version of the truststore object.
+/// Latest version of the truststore object.
 #[derive(Clone, Debug)]
 pub struct Published {
-    /// Empty when it was stored while the bucket gave no versions: nothing that can be pinned.
+    /// Empty when the object was stored while the bucket had no versioning: such an object cannot be pinned.
     pub version: String,
     /// The ownership tag of the object, if it carries one.
     pub owner: Option<String>,
-    /// The KMS key that it is encrypted with.
+    /// The KMS key that the object is encrypted with.
     pub kms_key: Option<String>,
-    /// `spec.truststore.kmsKeyArn` as it was when we stored it: S3 resolves an alias.
+    /// Value of `spec.truststore.kmsKeyArn` when the operator stored the object: S3 resolves an alias.
     pub desired_kms_key: Option<String>,
-    /// Hex SHA-256 of its bytes.
+    /// SHA-256 of its bytes, in hexadecimal.
     pub sha256: String,
     pub bundle: Bundle,
 }
 
-/// The truststore version that a domain uses.
+/// Truststore version that a domain uses.
 #[derive(Clone, Debug)]
 pub struct Pinned {
     /// The ownership tag of the object, if it carries one.
@@ -186,12 +189,13 @@ pub struct Pinned {
     pub bundle: Bundle,
 }
 
-/// The public hosted zone that a name belongs into.
+/// Public hosted zone that a name belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ZoneChoice {
     Found(route53::Zone),
     Missing,
-    /// Two public zones of one name; their ids, sorted. Only the spec can say which one the world asks.
+    /// Two or more public zones have the same name; their ids, sorted. Only the spec can say which zone is
+    /// delegated.
     Ambiguous(Vec<String>),
 }
 
@@ -210,42 +214,42 @@ pub struct Api {
     pub api: gateway::Api,
     /// The stages that the spec maps; `None`: there is no such stage.
     pub stages: BTreeMap<String, Option<gateway::Stage>>,
-    /// What the default endpoint answered at these stages, the most open of them; only looked at once it is
-    /// said to be closed.
+    /// The answer of the default endpoint at these stages, the most open one. Read only once the endpoint is
+    /// reported closed.
     pub probe: Option<https::ProbeResult>,
-    /// Only looked at where headers are asked for, or marked as ours.
+    /// Read only where the spec requests headers, or the API carries the operator's ownership tags.
     pub integrations: Option<Seen<Vec<gateway::Integration>>>,
-    /// Only looked at where one is asked for, or there is one of ours.
+    /// Read only where the spec requests an authorizer, or the API has one of the operator's.
     pub authorizers: Option<Seen<Authorizers>>,
 }
 
-/// Who is asked about callers of an API.
+/// Authorizers and routes of an API.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Authorizers {
     pub all: Vec<gateway::Authorizer>,
     pub routes: Vec<gateway::Route>,
-    /// The ids of those of ours whose function API Gateway may call for them.
+    /// The ids of the operator's authorizers whose function API Gateway may call for them.
     pub permitted: BTreeSet<String>,
 }
 
 impl Api {
-    /// The mapped stages that are there.
+    /// Returns the mapped stages that exist.
     pub fn there(&self) -> impl Iterator<Item = &gateway::Stage> {
         self.stages.values().flatten()
     }
 
-    /// Those that serve what was last deployed to them.
+    /// Returns the mapped stages without auto-deploy, which serve the API as it was last deployed to them.
     pub fn by_hand(&self) -> impl Iterator<Item = &gateway::Stage> {
         self.there().filter(|stage| !stage.auto_deploy)
     }
 }
 
-/// What is left of an `MtlsDomain` that is being deleted.
+/// Leftovers of an `MtlsDomain` that is being deleted.
 #[derive(Clone, Debug)]
 pub struct Leftovers {
-    /// The hosted zone that the records were in; `None`: it is gone, and they with it.
+    /// The hosted zone that the records were in; `None`: the zone is gone, and the records with it.
     pub zone_id: Option<String>,
-    /// Every record set at the domain name and at its owner marker.
+    /// Every record set at the domain name and at its ownership record.
     pub records: Seen<Vec<route53::RecordSet>>,
     pub domain: Seen<Option<Domain>>,
     pub mappings: Seen<Vec<Mapping>>,

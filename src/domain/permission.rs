@@ -1,6 +1,6 @@
-//! Whether the operator's policy allows what one reconcile of an `MtlsDomain` is about to do: asked before
-//! the first call to AWS, again when AWS has said which account it is, and again when zones and APIs have
-//! been found. Writes the status of one that is not allowed.
+//! Decision of the operator's policy on one reconcile of an `MtlsDomain`: made before the first call to AWS,
+//! again when AWS has reported the account, and again when zones and APIs are found. Writes the status of a
+//! domain that is not allowed.
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
@@ -20,8 +20,7 @@ use crate::{
     policy::{AccessRequest, Decision, Namespace, Policy},
 };
 
-/// The policy as it is at the beginning of a reconcile; one that changes meanwhile brings about another
-/// reconcile.
+/// Policy in force at the start of a reconcile. A change of the policy triggers another reconcile.
 pub(super) struct Permission<'a> {
     pub ctx: &'a Ctx,
     pub domain: &'a MtlsDomain,
@@ -45,13 +44,13 @@ impl<'a> Permission<'a> {
         self.policy.as_deref()
     }
 
-    /// Whether this is certain to be allowed.
+    /// True when the policy certainly allows these requests.
     pub fn allows(&self, requests: &[AccessRequest]) -> bool {
         is_allowed(&self.decide(self.domain, requests))
     }
 
-    /// Ends the reconcile when this is not allowed, and says so; `None`: it is. `unseen` is what the answer
-    /// may hang on.
+    /// Ends the reconcile and writes the status when the policy does not allow these requests; `None`: the
+    /// policy allows them. `unseen` is a failed read that the answer may depend on.
     pub async fn ends(
         &self,
         requests: &[AccessRequest],
@@ -87,7 +86,7 @@ impl<'a> Permission<'a> {
         Ok(Some(next))
     }
 
-    /// Whether another object is certain to be refused, so that its claim on a name is none.
+    /// True when the policy certainly denies another object, which then has no claim on its domain name.
     pub fn is_refused(&self, other: &MtlsDomain) -> bool {
         let requests = access_request::of(other, &before_aws(other, &self.ctx.cluster_id), false);
         is_certainly_refused(&self.decide(other, &requests))
@@ -100,8 +99,8 @@ impl<'a> Permission<'a> {
     }
 }
 
-/// The policy's answer for all that `domain` reaches for; without a policy everything is allowed. `labels`:
-/// those of a namespace, as far as they are known.
+/// Returns the policy's answer for all requests of `domain`; without a policy everything is allowed.
+/// `labels`: returns the labels of a namespace, if known.
 fn decide(
     policy: Option<&Policy>,
     domain: &MtlsDomain,
@@ -121,12 +120,13 @@ fn decide(
     )
 }
 
-/// True only for what the policy certainly allows: an unknown answer is not allowed.
+/// True only for requests that the policy certainly allows: an unknown answer does not allow.
 fn is_allowed(decision: &Decision) -> bool {
     matches!(decision, Decision::Allowed)
 }
 
-/// True only for what the policy certainly denies: with an unknown answer a domain keeps its claim on a name.
+/// True only for requests that the policy certainly denies: with an unknown answer a domain keeps its claim
+/// on a name.
 fn is_certainly_refused(decision: &Decision) -> bool {
     matches!(decision, Decision::Denied(_))
 }
@@ -135,7 +135,7 @@ fn is_certainly_refused(decision: &Decision) -> bool {
 #[derive(Debug, PartialEq)]
 enum Answer {
     Allowed,
-    /// The answer hangs on something that could not be read.
+    /// The answer depends on something that could not be read.
     Unclear(Unseen),
     Refused(Acceptance),
 }
@@ -143,15 +143,18 @@ enum Answer {
 fn answer(domain: &MtlsDomain, decision: Decision, unseen: Option<&Unseen>) -> Answer {
     match decision {
         Decision::Allowed => Answer::Allowed,
-        Decision::Unknown => Answer::Unclear(unseen.cloned().unwrap_or_else(|| Unseen {
-            reason: Reason::Unreachable,
-            message:
-                "the labels of the namespace, by which the operator's policy goes, are not known yet".into(),
+        Decision::Unknown => Answer::Unclear(unseen.cloned().unwrap_or_else(|| {
+            Unseen {
+                reason: Reason::Unreachable,
+                message:
+                    "the labels of the namespace, by which the operator's policy decides, are not known yet"
+                        .into(),
+            }
         })),
         Decision::Denied(mut message) => {
             if domain.metadata.deletion_timestamp.is_some() {
                 message = format!(
-                    "{message}. Until then nothing is deleted in AWS; to leave everything there as it is, \
+                    "{message}. Until then nothing is deleted in AWS; to keep all resources there, \
                      annotate this object with {}: {}",
                     finalizer::ABANDON,
                     domain.name_any()
@@ -166,7 +169,7 @@ fn answer(domain: &MtlsDomain, decision: Decision, unseen: Option<&Unseen>) -> A
     }
 }
 
-/// As far as the spec alone says where its resources go.
+/// Returns the placement as far as the spec alone determines it.
 pub(super) fn before_aws(domain: &MtlsDomain, cluster_id: &str) -> Placement {
     let aws = domain.spec.aws.clone().unwrap_or_default();
     let (account, region) = (aws.account_id.unwrap_or_default(), aws.region.unwrap_or_default());
@@ -195,14 +198,14 @@ mod tests {
         serde_json::from_value(object).unwrap()
     }
 
-    fn going(mut domain: MtlsDomain) -> MtlsDomain {
+    fn deleted(mut domain: MtlsDomain) -> MtlsDomain {
         let at = jiff::Timestamp::UNIX_EPOCH;
         domain.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at));
         domain
     }
 
     #[test]
-    fn only_what_is_certain_to_be_allowed_is_allowed() {
+    fn only_a_certain_answer_allows_or_refuses() {
         for (decision, allowed, refused) in [
             (Decision::Allowed, true, false),
             (Decision::Unknown, false, false),
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reconcile_goes_on_only_with_what_is_allowed() {
+    fn a_reconcile_continues_only_when_the_policy_allows_it() {
         let domain = domain(json!({"domainName": "a.example.com"}));
         let zones = Unseen {
             reason: Reason::Throttled,
@@ -227,7 +230,7 @@ mod tests {
         assert_eq!(
             answer(&domain, Decision::Allowed, Some(&zones)),
             Answer::Allowed,
-            "it hangs on nothing that failed"
+            "the answer does not depend on the failed read"
         );
         assert_eq!(
             answer(&domain, Decision::Unknown, Some(&zones)),
@@ -249,12 +252,13 @@ mod tests {
         };
         assert_eq!(refused(&domain), "m");
         assert!(
-            refused(&going(domain)).ends_with("annotate this object with mtls-operator.io/abandon: partners")
+            refused(&deleted(domain))
+                .ends_with("annotate this object with mtls-operator.io/abandon: partners")
         );
     }
 
     #[test]
-    fn the_policy_is_asked_about_the_namespace_with_its_labels() {
+    fn the_policy_decides_by_the_namespace_and_its_labels() {
         let domain = domain(json!({"domainName": "a.example.com"}));
         let requests = [AccessRequest {
             part: "p".into(),
@@ -283,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn before_aws_has_answered_only_the_spec_says_where_things_are() {
+    fn before_aws_answers_the_spec_alone_determines_the_placement() {
         let spec = json!({
             "domainName": "a.example.com", "aws": {"accountId": "123456789012", "region": "eu-west-1"},
             "truststore": {"bucket": "b"},

@@ -1,5 +1,5 @@
-//! Decides: what is desired and what is there in, what to do next out. Pure and total: no I/O, no clock, no
-//! failure.
+//! Plan: computes the next actions from the desired and the observed state. Pure and total: no I/O, no clock,
+//! no failure.
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -26,21 +26,22 @@ mod truststore;
 pub use action::Action;
 pub use truststore::{told, without_trust};
 
-/// The tag on certificates and domains, and the metadata key on truststore objects, that says whose they are.
+/// Ownership tag on AWS resources: names the MtlsDomain that owns them.
 pub const OWNER_TAG: &str = "mtls-operator.io/owner";
-/// On a domain beside the ownership tag: it was there before, and was taken over.
+/// Tag on a domain beside the ownership tag: the domain existed before, and was taken over.
 pub const ADOPTED_TAG: &str = "mtls-operator.io/adopted";
-/// S3 keeps metadata keys in lower case and without `/`.
+/// Metadata key of the ownership tag on truststore objects. S3 keeps metadata keys in lower case and without
+/// `/`.
 pub const OWNER_METADATA: &str = "owner";
 /// Metadata key on truststore objects: the KMS key that the spec named when the object was stored.
 pub const KMS_KEY_METADATA: &str = "kms-key";
-/// On an API between a change and what makes it effective: a deployment, or a touched stage.
+/// Tag on an API between a change and the deployment, or touched stage, that makes the change effective.
 pub const PENDING_TAG: &str = "mtls-operator.io/pending-deployment";
-/// Its value once a REST API has been deployed and until its endpoint is seen refusing callers, so that it is
-/// deployed once and not again while that takes effect. Until then the value is the ownership tag.
+/// Value of [`PENDING_TAG`] once a REST API is deployed and until its endpoint is seen refusing callers, so
+/// that the operator deploys only once while that takes effect. Until then the value is the ownership tag.
 pub const DEPLOYED: &str = "deployed";
 
-/// Each step is a condition type, in the order in which they come true.
+/// Steps of a plan. Each is a condition type, in the order in which they become true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     ResolvedRefs,
@@ -50,12 +51,12 @@ pub enum Step {
     MappingsProgrammed,
     DnsProgrammed,
     BypassClosed,
-    /// Only while the spec asks for it, or something of it is left to take away.
+    /// Planned only while the spec requests it, or parts of it are left to remove.
     IdentityPropagated,
 }
 
 impl Step {
-    /// Those of every domain.
+    /// The steps of every domain.
     pub const ALL: [Step; 7] = [
         Step::ResolvedRefs,
         Step::CertificateIssued,
@@ -67,19 +68,19 @@ impl Step {
     ];
 }
 
-/// How a step stands.
+/// State of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StepState {
     Done(Reason, String),
-    /// We are on it now.
+    /// The operator is working on it now.
     InProgress(String),
-    /// Somebody else is working on it: nothing to do but reconcile again.
+    /// Another party is working on it: the operator only reconciles again.
     Wait(Reason, String),
-    /// What it builds on does not exist yet.
+    /// A step that this step depends on is not done yet.
     WaitingFor(Step),
-    /// Somebody has to put something right first.
+    /// A user has to correct something first.
     Blocked(Reason, String),
-    /// It could not be looked at.
+    /// The operator could not read its state.
     Unknown(Unseen),
 }
 
@@ -105,8 +106,7 @@ impl StepState {
     }
 }
 
-/// What to do for one step and how it stands. A blocked step may still have something to do for its other
-/// parts.
+/// State of a step, and its actions. A blocked step may still have actions for its other parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepPlan {
     pub state: StepState,
@@ -121,8 +121,8 @@ impl StepPlan {
         }
     }
 
-    /// A step that is as many as there are APIs: everything that is to be done, and the worst of them speaks
-    /// for it. `None`: there are none.
+    /// Combines the plans for several APIs into one: all their actions, and the worst of their states.
+    /// `None`: there are no plans.
     fn of_all(all: Vec<StepPlan>) -> Option<Self> {
         let worst = |v: &StepState| match v {
             StepState::Blocked(..) => 0,
@@ -154,11 +154,12 @@ impl From<StepState> for StepPlan {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub steps: BTreeMap<Step, StepPlan>,
-    /// The certificate that the domain shall have, if there is one.
+    /// The certificate that the domain is to have, if there is one.
     pub certificate: Option<acm::Certificate>,
-    /// The public one beside it that proves the name, where API Gateway asks for that.
+    /// The public certificate beside it that proves the ownership of the name, where API Gateway requires
+    /// that.
     pub ownership: Option<acm::Certificate>,
-    /// The truststore as it shall be, when enough could be seen to say so.
+    /// The desired truststore, when enough could be read to compute it.
     pub truststore: Option<Compiled>,
 }
 
@@ -170,7 +171,7 @@ impl Plan {
     }
 }
 
-/// What to do next so that what is there becomes what is desired.
+/// Returns the next actions that bring the observed state closer to the desired state.
 pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let truststore = truststore::compile(d, o, now);
     let (certificate, ownership) = (
@@ -181,7 +182,7 @@ pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let mut published = truststore::publish(d, o, &refs, truststore.as_ref());
     let mut issued = certificates::certificates(d, o, now);
     if custom_domain::is_barred(d, o) {
-        // Nothing is made for a domain that is somebody else's.
+        // The operator creates nothing for a domain that it does not own.
         for step_plan in [&mut published, &mut issued]
             .into_iter()
             .filter(|j| !j.actions.is_empty())

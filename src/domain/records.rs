@@ -1,32 +1,33 @@
-//! The records of a domain in Route 53: what must stand there, whose it is, and the one batch that makes it
-//! so. Pure.
+//! Records of a domain in Route 53: their desired state, their ownership, and the single batch of changes
+//! between the two. Pure.
 use super::desired::{Placement, short_hash};
 use crate::aws::{
     gateway::{Domain, IpAddressType},
     route53::{Action, Alias, Change, RecordSet, Zone},
 };
 
-/// Seconds that resolvers may keep a validation record or marker.
+/// Seconds that resolvers may cache a validation record or an ownership record.
 const TTL: i64 = 300;
 
-/// What to do about the records of the domain name.
+/// Plan for the records of the domain name.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RecordPlan {
-    /// `owned`: and ours, so that they go with the domain.
+    /// The records are correct. `owned`: the operator owns them, so they are deleted with the domain.
     Right { owned: bool },
-    /// `first`: nothing of ours stands there yet.
+    /// `first`: the operator owns no record there yet.
     Change { changes: Vec<Change>, first: bool },
-    /// What is there is not ours to change; the text says what it is and the way out, after "the hosted zone
-    /// has".
+    /// The operator does not own the records and changes none. The text names them and the remedy, and
+    /// follows "the hosted zone has".
     NotOwned(String),
 }
 
-/// Name of the TXT record that says whose the records of `domain_name` are.
+/// Returns the name of the TXT record that identifies the owner of the records of `domain_name`.
 pub fn ownership_record_name(domain_name: &str) -> String {
     format!("_mtls-operator.{domain_name}")
 }
 
-/// The marker of `owner`. A hash, because DNS is public and the owner names a namespace.
+/// Returns the ownership record of `owner`. Its value is a hash, because DNS is public and the owner contains
+/// the name of a namespace.
 pub fn ownership_record(placement: &Placement) -> RecordSet {
     RecordSet {
         name: ownership_record_name(&placement.domain_name),
@@ -53,18 +54,19 @@ fn alias(name: &str, kind: &str, g: &Domain) -> RecordSet {
     }
 }
 
-/// Whether `name` is `zone` or below it, on label boundaries.
+/// True when `name` is `zone` or below it, on label boundaries.
 pub fn is_inside(name: &str, zone: &str) -> bool {
     name == zone || name.strip_suffix(zone).is_some_and(|head| head.ends_with('.'))
 }
 
-/// The names at which external-dns's TXT registry may say whose a record is, besides the name itself: with
-/// the record's type before it, and with `cname-` for an alias. Source: external-dns, docs/registry/txt.md.
+/// Returns the names at which external-dns's TXT registry may record the owner of a record, besides the name
+/// itself: with the record's type as prefix, and with `cname-` for an alias. Source: external-dns,
+/// docs/registry/txt.md.
 pub fn registry_names(domain_name: &str) -> [String; 2] {
     ["a", "cname"].map(|kind| format!("{kind}-{domain_name}"))
 }
 
-/// Whether our marker is there.
+/// True when the ownership record of this placement exists.
 pub fn has_ownership_record(placement: &Placement, there: &[RecordSet]) -> bool {
     let ownership_record = ownership_record(placement);
     there
@@ -72,7 +74,7 @@ pub fn has_ownership_record(placement: &Placement, there: &[RecordSet]) -> bool 
         .any(|r| r.name == ownership_record.name && r.kind == "TXT" && r.values == ownership_record.values)
 }
 
-/// Whether records stand at the domain name that nobody's mark of our kind stands beside.
+/// True when records exist at the domain name without an ownership record of any MtlsDomain.
 pub fn lacks_ownership_record(placement: &Placement, there: &[RecordSet]) -> bool {
     let ownership_record = ownership_record_name(&placement.domain_name);
     at_name(placement, there).next().is_some()
@@ -81,15 +83,15 @@ pub fn lacks_ownership_record(placement: &Placement, there: &[RecordSet]) -> boo
             .any(|r| r.name == ownership_record && r.kind == "TXT")
 }
 
-/// What answers, or sends elsewhere, whoever asks for the domain name's addresses.
+/// Returns the records that answer or redirect queries for the domain name's addresses.
 fn at_name<'a>(placement: &'a Placement, there: &'a [RecordSet]) -> impl Iterator<Item = &'a RecordSet> {
     there
         .iter()
         .filter(|r| r.name == placement.domain_name && matches!(&*r.kind, "A" | "AAAA" | "CNAME"))
 }
 
-/// `there` is every record set at the domain name, at its marker, and, when that is missing, at
-/// [`registry_names`].
+/// Returns the plan for the records. `there` is every record set at the domain name, at its ownership record,
+/// and, when that record is missing, at [`registry_names`].
 pub fn plan(
     placement: &Placement,
     zone: &Zone,
@@ -105,8 +107,8 @@ pub fn plan(
     if registered.is_some_and(|m| m.values != ownership_record.values) {
         return RecordPlan::NotOwned(format!(
             "the ownership record of another owner, TXT {}: the records of {name} belong to another \
-             MtlsDomain, perhaps of another cluster; delete it there, or \
-             the marker if there is none",
+             MtlsDomain, possibly of another cluster; delete that MtlsDomain, or the ownership record if \
+             there is none",
             ownership_record.name
         ));
     }
@@ -115,8 +117,8 @@ pub fn plan(
         .find(|r| r.name == *name && r.kind == "NS" && *name != zone.name)
     {
         return RecordPlan::NotOwned(format!(
-            "{}: that name is a zone of its own, elsewhere. Say where with spec.dns.route53.hostedZoneId and \
-             assumeRole, or with spec.dns.external",
+            "{}: that name is delegated to a zone of its own. Name that zone with \
+             spec.dns.route53.hostedZoneId and assumeRole, or set spec.dns.external",
             describe(delegation)
         ));
     }
@@ -140,9 +142,8 @@ pub fn plan(
         let alias = at_name(placement, there).all(|r| r.kind != "CNAME");
         return match kinds.iter().find(missing).filter(|_| alias) {
             Some(kind) => RecordPlan::NotOwned(format!(
-                "no {kind} {name} beside records that are right, but not ours to complete; create an alias \
-                 to {} there, or delete the others to \
-                 let the operator write all",
+                "no {kind} {name} beside records that are correct but not owned by the operator; create an \
+                 alias to {} there, or delete the other records to let the operator write all of them",
                 g.target
             )),
             None => RecordPlan::Right { owned: false },
@@ -183,7 +184,8 @@ pub fn plan(
     RecordPlan::Change { changes, first }
 }
 
-/// Whose the unmarked records at the domain name are, as far as that can be told, and what to do.
+/// Returns the owner of the records at the domain name without an ownership record, if it can be determined,
+/// and the remedy.
 fn whose(placement: &Placement, there: &[RecordSet]) -> String {
     let registry = registry_names(&placement.domain_name);
     let texts = there
@@ -203,8 +205,8 @@ fn whose(placement: &Placement, there: &[RecordSet]) -> String {
     });
     match claim {
         Some(resource) => format!(
-            "which external-dns made for {resource}; take the name out there, so that external-dns deletes \
-             the record and the operator can write {}",
+            "which external-dns made for {resource}; remove the name there, so that external-dns deletes the \
+             record and the operator can write {}",
             placement.domain_name
         ),
         None => format!(
@@ -214,7 +216,8 @@ fn whose(placement: &Placement, there: &[RecordSet]) -> String {
     }
 }
 
-/// Deletes exactly what was read, and only what our marker stands beside.
+/// Returns the deletion of exactly the records that were read, and only with this placement's ownership
+/// record beside them.
 pub fn removal(placement: &Placement, there: &[RecordSet]) -> Vec<Change> {
     let ownership_record = ownership_record(placement);
     let Some(registered) = there
@@ -237,7 +240,7 @@ pub fn removal(placement: &Placement, there: &[RecordSet]) -> Vec<Change> {
         .collect()
 }
 
-/// Takes our marker away and leaves what it stood beside.
+/// Returns the deletion of this placement's ownership record alone.
 pub fn ownership_removal(placement: &Placement, there: &[RecordSet]) -> Vec<Change> {
     let ownership_record = ownership_record(placement);
     let registered = there.iter().filter(|r| {
@@ -251,8 +254,8 @@ pub fn ownership_removal(placement: &Placement, there: &[RecordSet]) -> Vec<Chan
         .collect()
 }
 
-/// What it takes for the validation CNAME to be there. It is the same for every certificate of that name in
-/// the account.
+/// Returns the change that creates or corrects a validation CNAME; `None` when the record is correct. The
+/// record is the same for every certificate of that name in the account.
 pub fn validation_change(name: &str, value: &str, there: &[RecordSet]) -> Option<Change> {
     let existing = there.iter().find(|r| r.kind == "CNAME");
     if existing.is_some_and(|r| r.values.len() == 1 && plain(&r.values[0]) == plain(value)) {
@@ -276,7 +279,8 @@ pub fn validation_change(name: &str, value: &str, there: &[RecordSet]) -> Option
     })
 }
 
-/// Whether callers get to the domain by this record: our kind of alias, or a CNAME of somebody's.
+/// True when the record leads callers to the domain: an alias like the operator's, or a CNAME of another
+/// writer.
 fn points_at(r: &RecordSet, g: &Domain) -> bool {
     let target = plain(&g.target);
     match &r.alias {
@@ -366,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_ours_or_nobodys_is_changed() {
+    fn only_owned_or_absent_records_are_changed() {
         use IpAddressType::{Dualstack, Ipv4};
         let ours = ownership_record(&placement());
         let theirs = ownership_record(&Placement {
@@ -385,12 +389,12 @@ mod tests {
             )
         };
         let here = values(NAME, "TXT", "\"v=spf1 -all\"");
-        // What is there, and either the changes that follow or a part of what is said.
+        // Existing records, and either the changes that follow or a part of the message.
         for (there, ip, expected) in [
             (vec![], Ipv4, Ok("CREATE A, CREATE TXT")),
             (vec![here.clone()], Ipv4, Ok("CREATE A, CREATE TXT")),
             (vec![], Dualstack, Ok("CREATE A, CREATE AAAA, CREATE TXT")),
-            // ours
+            // Owned records.
             (vec![ours.clone()], Ipv4, Ok("CREATE A")),
             (vec![ours.clone(), a.clone()], Ipv4, Ok("")),
             (vec![ours.clone(), a.clone()], Dualstack, Ok("CREATE AAAA")),
@@ -415,14 +419,14 @@ mod tests {
                 Ipv4,
                 Err("routing policy"),
             ),
-            // right already, and somebody else's
+            // Correct records that are not owned.
             (vec![a.clone()], Ipv4, Ok("")),
             (vec![a.clone(), aaaa.clone()], Dualstack, Ok("")),
             (vec![a.clone(), aaaa], Ipv4, Ok("")),
             (vec![cname(&format!("{TARGET}."))], Dualstack, Ok("")),
             (vec![a.clone()], Dualstack, Err("no AAAA mtls.example.com beside")),
             (vec![routed(a.clone())], Ipv4, Err("routing policy")),
-            // wrong, and somebody else's
+            // Incorrect records that are not owned.
             (
                 vec![elsewhere.clone()],
                 Ipv4,

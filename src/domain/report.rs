@@ -1,4 +1,4 @@
-//! Says how things stand: the plan, what became of it and the old status in, the new status out. Pure.
+//! Report: computes the new status from the plan, the outcomes of its actions and the old status. Pure.
 use std::collections::{BTreeMap, BTreeSet};
 
 mod certificate;
@@ -24,20 +24,20 @@ use crate::{
     pki::{certificate::Certificate, lint::Severity},
 };
 
-/// What became of the first action of a step that did not simply succeed.
+/// Outcome of the first action of a step that did not succeed at once.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// It waits in the queue under AWS's quota.
+    /// The action waits in the queue for AWS quota.
     Queued {
         ahead: usize,
         about: std::time::Duration,
     },
-    /// This process may not write at the moment; another one may.
+    /// This process may not write at the moment; another process may.
     NotLeading,
-    /// It was done before, and AWS does not show it yet.
+    /// The action was done before, and AWS does not show its effect yet.
     NotShown(String),
     Failed(errors::Error),
-    /// The Kubernetes API refused or did not answer.
+    /// The Kubernetes API refused the request or did not answer.
     Kubernetes(String),
 }
 
@@ -47,7 +47,8 @@ impl Outcome {
     }
 }
 
-/// One outcome per step at the most: a step stops at its first failure, and hides nobody else's.
+/// Outcomes by step. A step has at most one, because it stops at its first failure, and does not affect other
+/// steps.
 pub type Outcomes = BTreeMap<Step, Outcome>;
 
 pub fn condition(step: Step) -> ConditionType {
@@ -63,7 +64,7 @@ pub fn condition(step: Step) -> ConditionType {
     }
 }
 
-/// The status after a reconcile of a served spec.
+/// Returns the status after a reconcile of a served spec.
 pub fn report(
     old: &MtlsDomainStatus,
     generation: i64,
@@ -84,7 +85,8 @@ pub fn report(
     new
 }
 
-/// The status with `managementPolicy: Observe`: nothing is done, and what would be is said.
+/// Returns the status with `managementPolicy: Observe`: the operator does nothing, and the status says what
+/// it would do.
 pub fn observing(
     old: &MtlsDomainStatus,
     generation: i64,
@@ -112,8 +114,8 @@ pub fn observing(
     new
 }
 
-/// The status of a spec that is not served, or of one that is being deleted: only the conditions say
-/// something new.
+/// Returns the status of a spec that is not served, or of an object that is being deleted: only the
+/// conditions change.
 pub fn with_conditions(
     old: &MtlsDomainStatus,
     generation: i64,
@@ -128,7 +130,7 @@ pub fn with_conditions(
     }
 }
 
-/// The status when it could not be found out whether the spec is allowed.
+/// Returns the status when the operator could not determine if the spec is allowed.
 pub fn unclear(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Timestamp) -> MtlsDomainStatus {
     let step_condition = step_condition(
         Step::ResolvedRefs,
@@ -142,7 +144,7 @@ pub fn unclear(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Ti
     with_conditions(old, generation, &acceptance, &[], now)
 }
 
-/// Conditions of what goes with the custom domain.
+/// Conditions of the resources that are deleted with the custom domain.
 const GONE: [ConditionType; 5] = [
     ConditionType::CertificateIssued,
     ConditionType::TruststorePublished,
@@ -151,8 +153,9 @@ const GONE: [ConditionType; 5] = [
     ConditionType::IdentityPropagated,
 ];
 
-/// The status of an object that is being deleted: Ready is False, and its message is `why`, what the deletion
-/// does or waits for. `goes`: what the object has in AWS is deleted with it, and does not stay.
+/// Returns the status of an object that is being deleted: Ready is False, and its message is `why`, the
+/// current action of the deletion or the reason of its wait. `goes`: the object's resources in AWS are
+/// deleted, not retained.
 pub fn deleting(
     mut status: MtlsDomainStatus,
     generation: i64,
@@ -165,9 +168,8 @@ pub fn deleting(
     status
 }
 
-/// The status of an object that is being deleted while something else than the deletion decides what Ready
-/// says, which is what the deletion waits for. `None`: it is not being deleted, or the status says so
-/// already.
+/// Returns the status of an object whose deletion waits, with the current message of Ready as the reason.
+/// `None`: the object is not being deleted, or its status reports the deletion already.
 pub fn waiting_deletion(
     domain: &MtlsDomain,
     status: &MtlsDomainStatus,
@@ -191,14 +193,14 @@ pub fn waiting_deletion(
     Some(deleting(status.clone(), generation, why, false, now))
 }
 
-/// What a deletion does or waits for, as the status says it.
+/// Returns what a deletion does or waits for, according to the status.
 pub fn waits_for(status: &MtlsDomainStatus) -> Option<&str> {
     let is_it =
         |c: &&Condition| c.type_ == ConditionType::Ready.as_str() && c.reason == Reason::Deleting.as_str();
     status.conditions.iter().find(is_it).map(|c| c.message.as_str())
 }
 
-/// The status when the operator has no AWS credentials; `remedy` says what to do about that.
+/// Returns the status when the operator has no AWS credentials; `remedy` is the way to provide them.
 pub fn without_credentials(
     old: &MtlsDomainStatus,
     generation: i64,
@@ -221,11 +223,11 @@ pub fn without_credentials(
     with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now)
 }
 
-/// The one line of an object that is being deleted.
+/// Returns the single condition of an object that is being deleted.
 pub fn deletion_condition(step_plan: &StepPlan, outcome: Option<&Outcome>) -> StepCondition {
     let step_condition = step_condition(Step::DomainProgrammed, step_plan, outcome);
     match step_condition.status {
-        // Whatever is done here, it is not there any more.
+        // A finished step is reported as deleting too: the resource is not available any more.
         StepStatus::Done | StepStatus::Working => StepCondition {
             status: StepStatus::Working,
             reason: Reason::Deleting,
@@ -271,23 +273,26 @@ pub fn step_condition(step: Step, step_plan: &StepPlan, outcome: Option<&Outcome
 
 fn waiting_for(step: Step) -> (Reason, &'static str) {
     match step {
-        Step::ResolvedRefs => (Reason::WaitingForPrerequisite, "what the spec refers to"),
+        Step::ResolvedRefs => (
+            Reason::WaitingForPrerequisite,
+            "the resources that the spec refers to",
+        ),
         Step::CertificateIssued => (Reason::WaitingForCertificate, "the server certificate"),
         Step::TruststorePublished => (Reason::WaitingForTruststore, "the truststore"),
         Step::DomainProgrammed => (Reason::WaitingForDomain, "the custom domain"),
         Step::MappingsProgrammed => (Reason::WaitingForMappings, "the API mappings"),
         Step::IdentityPropagated => (
             Reason::WaitingForPrerequisite,
-            "identity headers to be taken out of an API first",
+            "the removal of identity headers from an API",
         ),
         Step::DnsProgrammed | Step::BypassClosed => (
             Reason::WaitingForDNS,
-            "the DNS records, so that callers have another way in",
+            "the DNS records, so that callers have another endpoint",
         ),
     }
 }
 
-/// Whether the conditions say already what became of this step.
+/// True when the conditions already report this outcome of the step.
 pub fn stands_in(conditions: &[Condition], step: Step, outcome: &Outcome) -> bool {
     let (type_, (_, reason, message)) = (condition(step).as_str(), explain(outcome));
     conditions
@@ -295,14 +300,14 @@ pub fn stands_in(conditions: &[Condition], step: Step, outcome: &Outcome) -> boo
         .any(|c| c.type_ == type_ && c.reason == reason.as_str() && c.message == message)
 }
 
-/// Whether somebody has to make the thing first: to ask again and again is of no use, and to look now and
-/// then is.
+/// True when a user has to create a missing resource first: frequent retries are useless, and occasional ones
+/// are not.
 pub fn is_missing(outcome: &Outcome) -> bool {
     explain(outcome).1 == Reason::RefNotFound
 }
 
-/// Whether it is worth trying again soon: not at a name that another account has, because each try spends a
-/// turn at AWS's quota.
+/// True when a retry soon may help. It does not when another account has the domain name, and each attempt
+/// uses up AWS quota.
 pub fn passes(outcome: &Outcome) -> bool {
     explain(outcome).1 != Reason::ForeignOwner
 }
@@ -333,7 +338,7 @@ fn explain(outcome: &Outcome) -> (StepStatus, Reason, String) {
     }
 }
 
-/// What an AWS error means to the one who waits.
+/// Returns the condition that reports an AWS error.
 pub fn refusal(error: &errors::Error) -> (StepStatus, Reason, String) {
     match error.kind {
         errors::Kind::Denied if error.operation == errors::ASSUME_ROLE => (
@@ -341,33 +346,38 @@ pub fn refusal(error: &errors::Error) -> (StepStatus, Reason, String) {
             Reason::PermissionDenied,
             format!(
                 "the operator may not assume a role: {error}. Allow {} on it in the operator's IAM policy, \
-                 and the operator in the role's \
-                 trust policy",
+                 and the operator in the role's trust policy",
                 errors::ASSUME_ROLE
             ),
         ),
-        // We looked, and this account has none: names are unique in a Region across all accounts.
+        // The operator found no such domain in this account: names are unique in a Region across all
+        // accounts.
         errors::Kind::Conflict if error.operation == "apigateway:CreateDomainName" => (
             StepStatus::Blocked,
             Reason::ForeignOwner,
-            "another AWS account has a custom domain of this name in this Region; it has to go there first".into(),
+            "another AWS account has a custom domain of this name in this Region; delete that custom domain \
+             first"
+                .into(),
         ),
         errors::Kind::Denied => (
             StepStatus::Blocked,
             Reason::PermissionDenied,
             format!("the operator may not {}: allow it in its IAM policy", error.iam_action()),
         ),
-        errors::Kind::Throttled => {
-            (StepStatus::Unreachable, Reason::Throttled, format!("{} is throttled; trying again", error.operation))
-        }
+        errors::Kind::Throttled => (
+            StepStatus::Unreachable,
+            Reason::Throttled,
+            format!("{} is throttled; trying again", error.operation),
+        ),
         errors::Kind::Transient => (StepStatus::Unreachable, Reason::Unreachable, error.to_string()),
         errors::Kind::NotFound if error.operation == "lambda:AddPermission" => (
             StepStatus::Blocked,
             Reason::RefNotFound,
             "spec.identity.authorizer.functionArn: there is no such function, or no such version or alias of \
-             it: make it, or name another".into(),
+             it: create it, or name another"
+                .into(),
         ),
-        // Something changed since we looked; the next reconcile says what.
+        // The resource changed since the operator read it; the next reconcile reads it again.
         errors::Kind::NotFound | errors::Kind::Conflict => {
             (StepStatus::Working, Reason::Progressing, format!("{error}; trying again"))
         }
@@ -375,7 +385,8 @@ pub fn refusal(error: &errors::Error) -> (StepStatus, Reason, String) {
     }
 }
 
-/// What people would otherwise dig for. What could not be seen stays as it was.
+/// Sets the facts of a status that users would otherwise search for. A fact that could not be read stays as
+/// it was.
 fn facts(status: &mut MtlsDomainStatus, placement: &Placement, plan: &Plan, o: &Observed, now: Timestamp) {
     if !plan.steps.contains_key(&Step::IdentityPropagated) {
         let type_ = ConditionType::IdentityPropagated.as_str();
@@ -434,7 +445,7 @@ fn truststore(g: &Domain, plan: &Plan, o: &Observed, now: Timestamp) -> Option<T
                 name: conditions::shown(&e.authority),
                 subject: conditions::shown(&e.certificate.subject),
                 not_after: Some(conditions::in_seconds(e.certificate.not_after)),
-                // Of others we do not know.
+                // The operator does not know the leaves of other authorities.
                 living_leaves: e.max_leaf.map(|_| living_leaves(&e.certificate, o, now)),
             })
             .collect(),
@@ -451,8 +462,8 @@ fn warnings(mut all: Vec<String>) -> Vec<String> {
     all
 }
 
-/// The same, with the other ways to the mapped APIs; as long as nothing is known of them, what was said last
-/// still stands.
+/// Returns the status with the mTLS bypasses of the mapped APIs. While they are not known, the previous
+/// condition stays.
 pub fn with_bypasses(
     mut status: MtlsDomainStatus,
     generation: i64,
@@ -469,8 +480,8 @@ pub fn with_bypasses(
                 .map(|w| format!("{} (API {})", w.domain, w.api_id))
                 .collect();
             let message = format!(
-                "mapped APIs also answer, without asking for a client certificate, at {}: turn mutual TLS on \
-                 there, or remove those mappings",
+                "mapped APIs also answer without a client certificate at {}: enable mutual TLS there, or \
+                 remove those mappings",
                 ways.join(", ")
             );
             conditions::set(
@@ -487,7 +498,7 @@ pub fn with_bypasses(
     status
 }
 
-/// How many ClientCertificates have an unexpired leaf under it.
+/// Returns the number of ClientCertificates with an unexpired leaf under this authority.
 fn living_leaves(authority: &Certificate, o: &Observed, now: Timestamp) -> i32 {
     let key_id = authority
         .subject_key_id
@@ -504,7 +515,7 @@ fn living_leaves(authority: &Certificate, o: &Observed, now: Timestamp) -> i32 {
     i32::try_from(holders.len()).unwrap_or(i32::MAX)
 }
 
-/// The status when nothing at all could be looked at.
+/// Returns the status when the operator could read nothing in AWS.
 pub fn blind(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Timestamp) -> MtlsDomainStatus {
     let step_plan = StepPlan::from(StepState::Unknown(unseen.clone()));
     let step_conditions: Vec<_> = Step::ALL
@@ -545,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_has_to_put_right_is_false_and_what_passes_is_unknown() {
+    fn conditions_are_false_when_a_user_has_to_act_and_unknown_while_a_problem_may_pass() {
         let of = |state: StepState, outcome: Option<&Outcome>| {
             let step_condition = step_condition(Step::DomainProgrammed, &state.into(), outcome);
             (step_condition.status, step_condition.reason)
@@ -622,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_aws_error_means_to_the_one_who_waits() {
+    fn each_aws_error_has_its_status_reason_and_message() {
         for (kind, operation, status, reason, told) in [
             (
                 Kind::Denied,
@@ -695,7 +706,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_says_what_is_waited_for_and_whether_it_passes() {
+    fn each_outcome_has_its_status_reason_and_retry() {
         let queued = |ahead, seconds| Outcome::Queued {
             ahead,
             about: Duration::from_secs(seconds),
@@ -776,7 +787,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_being_deleted_is_never_done() {
+    fn an_object_that_is_being_deleted_is_never_done() {
         let of = |state: StepState| {
             let step_condition = deletion_condition(&state.into(), None);
             (step_condition.status, step_condition.reason)
@@ -808,7 +819,7 @@ mod tests {
     }
 
     #[test]
-    fn only_observed_a_domain_says_what_would_be_done_and_is_not_ready() {
+    fn an_observed_domain_reports_its_plan_and_is_not_ready() {
         let (d, mut o) = settled();
         o.domain.as_mut().unwrap().as_mut().unwrap().ip_address_type =
             crate::aws::gateway::IpAddressType::Dualstack;
@@ -832,11 +843,11 @@ mod tests {
         );
         assert_eq!(condition_of(&new, ConditionType::Ready), is("False", "Observing"));
         let served = report(&new, 1, &d.placement, &plan, &o, &Outcomes::new(), now());
-        assert!(served.plan.is_empty(), "what was planned before is done now");
+        assert!(served.plan.is_empty(), "the operator now executes the plan");
     }
 
     #[test]
-    fn what_could_not_be_seen_stays_in_the_status_as_it_was() {
+    fn facts_that_could_not_be_read_stay_in_the_status() {
         let (d, o) = settled();
         let plan_of = |o: &Observed| plan(&d, o, now());
         let seen = report(
@@ -903,21 +914,14 @@ mod tests {
             now(),
         );
         assert!(new.truststore.is_none() && new.target_domain_name.is_none() && new.mappings.is_empty());
-        let mut cross_namespace = o.clone();
-        cross_namespace
-            .domain
-            .as_mut()
-            .unwrap()
-            .as_mut()
-            .unwrap()
-            .tags
-            .clear();
+        let mut not_owned = o.clone();
+        not_owned.domain.as_mut().unwrap().as_mut().unwrap().tags.clear();
         let new = report(
             &seen,
             1,
             &d.placement,
-            &plan_of(&cross_namespace),
-            &cross_namespace,
+            &plan_of(&not_owned),
+            &not_owned,
             &Outcomes::new(),
             now(),
         );
@@ -925,7 +929,7 @@ mod tests {
     }
 
     #[test]
-    fn bypasses_are_told_while_they_are_known_and_there() {
+    fn bypasses_are_reported_while_they_exist() {
         let old = MtlsDomainStatus::default();
         let way = [Bypass {
             domain: "plain.example.com".into(),
@@ -936,7 +940,7 @@ mod tests {
         assert_eq!(
             with_bypasses(found.clone(), 1, None, now()),
             found,
-            "nothing is known: as it was"
+            "not known: the condition stays"
         );
         assert_eq!(
             with_bypasses(found, 1, Some(&[]), now()).conditions,
@@ -972,11 +976,15 @@ mod tests {
         assert_eq!(living_leaves(&authority, &o, now()), 2);
         let mut nameless = authority.clone();
         nameless.subject_key_id = None;
-        assert_eq!(living_leaves(&nameless, &o, now()), 1, "no id is nobody's");
+        assert_eq!(
+            living_leaves(&nameless, &o, now()),
+            1,
+            "an empty key id matches no authority"
+        );
     }
 
     #[test]
-    fn when_nothing_can_be_looked_at_every_step_says_so() {
+    fn every_step_reports_that_nothing_can_be_read() {
         let new = blind(
             &MtlsDomainStatus::default(),
             1,

@@ -1,22 +1,22 @@
-//! How many certificates may be requested for one object. What came to nothing stays in ACM and slows the
-//! plan down; but a certificate that somebody deletes, or a spec that changes to and fro, leaves nothing
-//! there, and AWS counts each request for a year. Kept in memory only: it bounds what this process does, and
-//! decides nothing else.
+//! Limit of the certificate requests for one object. Failed certificates stay in ACM, where they slow the
+//! plan down. But certificates that a user deletes, and a spec that changes back and forth, leave nothing in
+//! ACM, and AWS counts each request for a year. The limiter keeps its state in memory only: it bounds this
+//! process, and decides nothing else.
 use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Certificates for one object in a day: well below the 5,000 a year that AWS allows an account (ACM User
-/// Guide, "Quotas").
+/// Maximum number of certificates for one object in a day: well below the 5,000 a year that AWS allows an
+/// account (ACM User Guide, "Quotas").
 const A_DAY: usize = 12;
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-/// When which certificates were requested, by object.
+/// Time and ARN of the recent certificate requests, by object.
 #[derive(Debug, Default)]
 pub struct RequestLimiter(Mutex<HashMap<String, Vec<(Timestamp, String)>>>);
 
 impl RequestLimiter {
-    /// How long until another one may be requested; `None`: now.
+    /// Returns the delay until another certificate may be requested; `None`: now.
     pub fn wait(&self, object: &str, now: Timestamp) -> Option<Duration> {
         self.of(object, now, |made| {
             let last = made.len().checked_sub(A_DAY)?;
@@ -24,7 +24,8 @@ impl RequestLimiter {
         })
     }
 
-    /// Notes what a request yielded. False: that one was requested before, because ACM does not list it yet.
+    /// Records the ARN that a request returned. Returns false when that certificate was requested before,
+    /// because ACM does not list it yet.
     pub fn note(&self, object: &str, arn: &str, now: Timestamp) -> bool {
         self.of(object, now, |made| {
             let is_new = made.iter().all(|(_, known)| known != arn);
@@ -41,7 +42,7 @@ impl RequestLimiter {
         now: Timestamp,
         update: impl FnOnce(&mut Vec<(Timestamp, String)>) -> T,
     ) -> T {
-        let mut all = self.0.lock().expect("nobody panics while holding it");
+        let mut all = self.0.lock().expect("no holder of the lock panics");
         for made in all.values_mut() {
             made.retain(|(at, _)| now < *at + DAY);
         }
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn never_more_than_twelve_in_a_day() {
+    fn at_most_twelve_certificates_a_day_are_requested() {
         let (request_limiter, start) = (
             RequestLimiter::default(),
             Timestamp::from_second(1_800_000_000).unwrap(),
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_asked_for_again_does_not_count_and_objects_do_not_share() {
+    fn a_repeated_request_does_not_count_and_objects_do_not_share_the_limit() {
         let (request_limiter, now) = (
             RequestLimiter::default(),
             Timestamp::from_second(1_800_000_000).unwrap(),

@@ -1,5 +1,5 @@
-//! One reconcile of an `MtlsDomain` that is to be served: observe, plan, execute, report, and when to
-//! reconcile again. Writes its status and Events.
+//! One reconcile of a served `MtlsDomain`: observes, plans, executes, reports, and decides when to reconcile
+//! again. Writes its status and Events.
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -36,12 +36,13 @@ use crate::{
     telemetry::metrics::{Controller, Stage},
 };
 
-/// What is there, and what is to be done about it.
+/// Observed state of a domain, and the plan for it.
 struct View {
     observed: Observed,
     plan: Plan,
 }
 
+/// Brings a domain into its desired state, one pass at a time; only observes it when its spec says so.
 pub(super) async fn serve(
     d: &Desired,
     theirs: &[Arc<certificate::controller::Guard>],
@@ -61,8 +62,7 @@ pub(super) async fn serve(
     let timed = |stage, since: Instant| ctx.metrics.stage(Controller::Domain, stage, since.elapsed());
     let begun = Instant::now();
     let cache = ctx.cache.of(&desired::access(domain, permission.policy()));
-    // What was read before will do as long as it shows that nothing is to be done: whatever else it shows is
-    // read again.
+    // A cached pass suffices when it finds the domain in sync. Otherwise the operator reads AWS again.
     let in_sync = cached_since(ctx.update_state(&uid, |m| m.in_sync_since), generation);
     let cached = match in_sync {
         Some(since) => {
@@ -76,7 +76,7 @@ pub(super) async fn serve(
         }
         None => None,
     };
-    // There were no news after all: cached reads are of no use here, for whatever reason.
+    // The cached pass was inconclusive: do not use the cache for the next resync.
     let cache_was_stale = in_sync.is_some() && cached.is_none();
     let View { observed, plan } = match cached {
         Some(view) => view,
@@ -95,7 +95,7 @@ pub(super) async fn serve(
                 return Ok(next);
             }
             let view = view(d, theirs, permission, &reader, preflight).await;
-            // Before anything is done: what was read until then is old news from then on.
+            // Recorded before the plan is executed: an action makes everything read until then outdated.
             ctx.update_state(&uid, |m| {
                 m.in_sync_since = in_sync_since(&view.plan, generation, began)
             });
@@ -122,7 +122,8 @@ pub(super) async fn serve(
         return Ok(ctx.settled(&uid));
     }
     if writes {
-        // Before anything is written to AWS: that it is ours to clean up, and where.
+        // Before the first write to AWS, the operator adds the finalizer and records account and Region for
+        // the cleanup.
         finalizer::hold(&ctx.client, domain, Some(&d.placement.location())).await?;
     }
     ctx.update_state(&uid, |m| {
@@ -201,20 +202,21 @@ fn writes(domain: &MtlsDomain) -> bool {
     domain.spec.management_policy != ManagementPolicy::Observe
 }
 
-/// Start of the time in sync, when it is of this generation of the domain; `None`: cached reads do not count.
+/// Returns the start of the time in sync if it belongs to this generation; `None`: cached reads do not count.
 fn cached_since(in_sync: Option<(i64, Instant)>, generation: i64) -> Option<Instant> {
     in_sync
         .filter(|(of, _)| *of == generation)
         .map(|(_, since)| since)
 }
 
-/// Start of the time in sync after a live pass that began at `began`; `None`: the plan does something or
-/// waits.
+/// Returns the start of the time in sync after a live pass that began at `began`; `None`: the plan has
+/// actions or waits.
 fn in_sync_since(plan: &Plan, generation: i64, began: Instant) -> Option<(i64, Instant)> {
     is_in_sync(plan).then_some((generation, began))
 }
 
-/// The change of the records that is asked about next time: none once Route 53 is known to have all of it.
+/// Returns the record change to ask Route 53 about in the next reconcile; `None` once Route 53 reports it in
+/// sync.
 fn pending_change(before: Option<String>, in_sync: &Seen<bool>) -> Option<String> {
     before.filter(|_| *in_sync != Ok(true))
 }
@@ -222,15 +224,16 @@ fn pending_change(before: Option<String>, in_sync: &Seen<bool>) -> Option<String
 /// Time of the next reconcile when no event comes first.
 #[derive(Debug, PartialEq)]
 enum Again {
-    /// Something was done: the next thing follows.
+    /// The operator changed something: the next action follows immediately.
     AtOnce,
-    /// AWS is working on something, or did not answer.
+    /// AWS is working on something, did not answer, or failed a call: requeue with backoff.
     Poll,
-    /// Something has to be made first that no event tells of.
+    /// Another party has to create something first, and no event will announce it: requeue with a longer
+    /// backoff.
     Seldom,
-    /// All is well: soon, from the cache.
+    /// The domain is in sync: resync soon, from the cache.
     Cached,
-    /// Somebody else has to do something, or the cache was of no use.
+    /// Another party has to act, or the cached pass was inconclusive.
     Resync,
 }
 
@@ -239,8 +242,8 @@ fn again(plan: &Plan, effects: usize, outcomes: &Outcomes, cache_was_stale: bool
         .steps
         .values()
         .any(|j| matches!(j.state, StepState::Wait(..) | StepState::Unknown(_)));
-    // Whoever stands in a line is woken: asking again and again would keep those from their calls whose turn
-    // it is.
+    // The quota queue triggers the reconcile of a queued domain. Polling would only take calls from the
+    // domains ahead of it.
     let passes = |outcome: &Outcome| report::passes(outcome) && !outcome.is_queued();
     let missing = || outcomes.values().filter(|outcome| passes(outcome));
     if effects > 0 {
@@ -254,7 +257,7 @@ fn again(plan: &Plan, effects: usize, outcomes: &Outcomes, cache_was_stale: bool
     }
 }
 
-/// Next reconcile when nothing is to be done now. `cache_was_stale`: a cached pass was tried and was
+/// Returns the next reconcile when there is nothing to do now. `cache_was_stale`: a cached pass was
 /// inconclusive.
 fn rest(plan: &Plan, cache_was_stale: bool) -> Again {
     if is_in_sync(plan) && !cache_was_stale {
@@ -264,14 +267,14 @@ fn rest(plan: &Plan, cache_was_stale: bool) -> Again {
     }
 }
 
-/// Whether everything is as it should be.
+/// True when the plan has no actions, and every step is done or is kept open by the spec.
 fn is_in_sync(plan: &Plan) -> bool {
     let is_fine =
         |state: &StepState| state.is_done() || matches!(state, StepState::Blocked(Reason::KeptOpen, _));
     plan.actions().next().is_none() && plan.steps.values().all(|step_plan| is_fine(&step_plan.state))
 }
 
-/// What the operator's policy has to allow.
+/// Returns the access that the operator's policy has to allow.
 fn access_requests(d: &Desired, domain: &MtlsDomain, preflight: &Preflight) -> Vec<AccessRequest> {
     [
         access_request::of(domain, &d.placement, false),
@@ -307,7 +310,7 @@ async fn view(
     View { observed, plan }
 }
 
-/// The leaves that a ClientCertificate says it holds, or held.
+/// Returns the leaves that a ClientCertificate holds or held, according to its status.
 fn leaves(c: &certificate::controller::Guard) -> Vec<Leaf> {
     let (holder, status) = (
         ObjectRef::from_obj(c).to_string(),
@@ -324,7 +327,7 @@ fn leaves(c: &certificate::controller::Guard) -> Vec<Leaf> {
     held.into_iter().chain(previous).collect()
 }
 
-/// Tells the ClientCertificates what is let in, once that is certain.
+/// Publishes the truststore in use to the ClientCertificates, once it is certain.
 fn publish_trust(d: &Desired, o: &Observed, plan: &Plan, ctx: &Ctx) {
     let key = (d.placement.namespace.clone(), d.placement.name.clone());
     match trust_in_use(o, plan) {
@@ -340,10 +343,10 @@ fn publish_trust(d: &Desired, o: &Observed, plan: &Plan, ctx: &Ctx) {
 /// Truststore that a domain uses.
 #[derive(Debug, PartialEq)]
 enum InUse<'a> {
-    /// The truststore that it uses, and the entries of which a certificate does not fit into the next one.
+    /// The bundle in use, and the entries with a certificate that does not fit into the next bundle.
     Bundle(&'a Bundle, Option<&'a BTreeSet<String>>),
     NoDomain,
-    /// The trust from before, as far as is known: an UPDATING domain serves its previous truststore.
+    /// Not certain: the trust published before stays. An UPDATING domain serves its previous truststore.
     Unknown,
 }
 
@@ -358,7 +361,7 @@ fn trust_in_use<'a>(o: &'a Observed, plan: &'a Plan) -> InUse<'a> {
     }
 }
 
-/// Reason why the domain needs a scarce call. It decides the position in the queue.
+/// Returns the reason why the domain needs a scarce call. The reason decides the position in the queue.
 fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
     let withdrawn = |pinned: &Pinned| !plan::self_signed::withdrawn(d, &pinned.bundle).is_empty();
     let served = old.conditions.iter().any(|c| {
@@ -382,8 +385,8 @@ fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generat
     }
 }
 
-/// Since when the domain has not been as it should be, for all that is known: its place in the line, also
-/// across a restart.
+/// Returns since when the domain has been waiting, according to its status. This time decides its position in
+/// the queue, also after a restart.
 pub(super) fn waiting_since(old: &MtlsDomainStatus) -> Option<Timestamp> {
     let programmed = old
         .conditions
@@ -394,7 +397,7 @@ pub(super) fn waiting_since(old: &MtlsDomainStatus) -> Option<Timestamp> {
         .map(|c| c.last_transition_time.0)
 }
 
-/// Whether it stood in the line when its status was written.
+/// True when the domain was queued at the time its status was written.
 pub(super) fn is_queued(old: &MtlsDomainStatus) -> bool {
     let is_it = |c: &Condition| {
         c.type_ == ConditionType::DomainProgrammed.as_str() && c.reason == Reason::Queued.as_str()
@@ -461,7 +464,7 @@ mod tests {
                 None,
             ),
             (
-                "what is published next is not in use yet",
+                "the next bundle is not published yet",
                 |o| o.published = Ok(None),
                 Some(Some(&bundle)),
             ),
@@ -484,12 +487,12 @@ mod tests {
 
     fn status(conditions: &[(ConditionType, ConditionStatus, Reason, i64)]) -> MtlsDomainStatus {
         let mut status = MtlsDomainStatus::default();
-        for (type_, truth, reason, generation) in conditions {
+        for (type_, value, reason, generation) in conditions {
             conditions::set(
                 &mut status.conditions,
                 *generation,
                 *type_,
-                *truth,
+                *value,
                 *reason,
                 "m",
                 now(),
@@ -500,7 +503,7 @@ mod tests {
 
     #[test]
     fn distrust_goes_first_then_a_change_of_the_spec_then_a_new_domain_then_drift() {
-        let ready = |truth, generation| status(&[(ConditionType::Ready, truth, Reason::Ready, generation)]);
+        let ready = |value, generation| status(&[(ConditionType::Ready, value, Reason::Ready, generation)]);
         let served = ready(ConditionStatus::True, 2);
         let (d, o) = settled();
         assert_eq!(class(&d, &o, &planned(&d, &o), &served, 2), Class::Drift);
@@ -556,9 +559,9 @@ mod tests {
         assert_eq!(
             class(&without, &seen, &plan, &status(&[]), 2),
             Class::Distrust,
-            "whatever the status says"
+            "a distrusted authority, with an empty status"
         );
-        // A ClientCertificate that signed itself is gone.
+        // A self-signed ClientCertificate is deleted.
         let mut withdrawn = o.clone();
         let own = Entry {
             authority: "clientcertificates/ns/client1/uid".into(),
@@ -596,7 +599,7 @@ mod tests {
 
     #[test]
     fn a_place_in_the_queue_is_kept_in_the_status() {
-        let of = |truth, reason| status(&[(ConditionType::DomainProgrammed, truth, reason, 1)]);
+        let of = |value, reason| status(&[(ConditionType::DomainProgrammed, value, reason, 1)]);
         let queued = of(ConditionStatus::Unknown, Reason::Queued);
         for (what, old, since, queues) in [
             ("it waits in the queue", queued, true, true),
@@ -607,13 +610,13 @@ mod tests {
                 false,
             ),
             (
-                "it is as it should be",
+                "it is in the desired state",
                 of(ConditionStatus::True, Reason::Programmed),
                 false,
                 false,
             ),
             (
-                "it is stuck",
+                "it is blocked",
                 of(ConditionStatus::False, Reason::DomainRejected),
                 false,
                 false,
@@ -657,7 +660,7 @@ mod tests {
     }
 
     #[test]
-    fn when_a_domain_is_reconciled_again() {
+    fn the_next_reconcile_follows_from_plan_outcomes_and_cache() {
         let done = || with(StepState::Done(Reason::Programmed, "m".into()));
         let blocked = |reason| with(StepState::Blocked(reason, "m".into()));
         let wait = || with(StepState::Wait(Reason::WaitingForDomain, "m".into()));
@@ -670,25 +673,25 @@ mod tests {
         let missing = failed(Kind::NotFound, "lambda:AddPermission");
         let acts = || with(StepState::InProgress("m".into()));
         for (what, plan, effects, outcome, cache_was_stale, expected) in [
-            ("all is well", done(), 0, None, false, Again::Cached),
+            ("in sync", done(), 0, None, false, Again::Cached),
             (
-                "all is well, and the cache did not show it",
+                "in sync, and the cached pass was inconclusive",
                 done(),
                 0,
                 None,
                 true,
                 Again::Resync,
             ),
-            ("something was done", done(), 1, None, false, Again::AtOnce),
+            ("something was changed", done(), 1, None, false, Again::AtOnce),
             (
-                "something was done, another thing failed",
+                "something was changed, another call failed",
                 wait(),
                 1,
                 Some(throttled.clone()),
                 false,
                 Again::AtOnce,
             ),
-            ("AWS is at it", wait(), 0, None, false, Again::Poll),
+            ("AWS is working on it", wait(), 0, None, false, Again::Poll),
             (
                 "AWS does not answer",
                 with(StepState::Unknown(unseen())),
@@ -699,7 +702,7 @@ mod tests {
             ),
             ("a call failed", acts(), 0, Some(throttled), false, Again::Poll),
             (
-                "what is referred to is not there",
+                "a referenced resource does not exist",
                 acts(),
                 0,
                 Some(missing.clone()),
@@ -707,7 +710,7 @@ mod tests {
                 Again::Seldom,
             ),
             (
-                "it is not there, and AWS is at something else",
+                "it does not exist, and AWS is working on something else",
                 wait(),
                 0,
                 Some(missing),
@@ -715,7 +718,7 @@ mod tests {
                 Again::Poll,
             ),
             (
-                "it stands in the queue, and is woken",
+                "it is queued, and the queue triggers its reconcile",
                 acts(),
                 0,
                 Some(queued),
@@ -731,7 +734,7 @@ mod tests {
                 Again::Resync,
             ),
             (
-                "somebody else has to act",
+                "another party has to act",
                 blocked(Reason::ForeignOwner),
                 0,
                 None,
@@ -747,7 +750,7 @@ mod tests {
                 Again::Cached,
             ),
             (
-                "a step is behind",
+                "a step waits for another",
                 with(StepState::WaitingFor(Step::TruststorePublished)),
                 0,
                 None,
@@ -781,7 +784,7 @@ mod tests {
             },
         );
         assert_eq!(in_sync_since(&in_sync, 2, began), Some((2, began)));
-        assert_eq!(in_sync_since(&busy, 2, began), None, "something is to be done");
+        assert_eq!(in_sync_since(&busy, 2, began), None, "the plan has an action");
         assert_eq!(
             in_sync_since(
                 &with(StepState::Wait(Reason::WaitingForDomain, "m".into())),
@@ -796,7 +799,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_records_is_asked_about_until_it_is_in_sync() {
+    fn a_record_change_is_pending_until_it_is_in_sync() {
         for (in_sync, expected) in [
             (Ok(true), None),
             (Ok(false), Some("c1")),

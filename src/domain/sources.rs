@@ -1,5 +1,5 @@
-//! Reads where the certificates of authorities come from: Secrets, ConfigMaps and the spec itself. Kubernetes
-//! reads only, nothing is judged.
+//! Reads the sources of authorities' certificates: Secrets, ConfigMaps and the spec itself. Kubernetes reads
+//! only; decides nothing.
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
@@ -21,10 +21,10 @@ use crate::{
     pki::{authority::Issuer, certificate::parse_pem_bundle, pem},
 };
 
-/// Keys of a ConfigMap that a message lists.
+/// Maximum number of a ConfigMap's keys that a message lists.
 const MOST_KEYS: usize = 5;
 
-/// The source of every authority of the MtlsDomain `domain`, by the authority's name.
+/// Returns the source of every authority of the MtlsDomain `domain`, by the authority's name.
 pub async fn read(
     client: &Client,
     namespace: &str,
@@ -86,7 +86,8 @@ async fn source(client: &Client, namespace: &str, wanted: &DesiredSource) -> Sou
     }
 }
 
-/// kubectl puts a file that is not UTF-8 throughout, as with a comment in Latin-1, into `binaryData`.
+/// Reads a key of `data` or `binaryData`: kubectl puts a file that is not valid UTF-8, such as one with a
+/// comment in Latin-1, into `binaryData`.
 fn of_config_map(map: &ConfigMap, key: &str) -> Source {
     let data = map
         .data
@@ -140,7 +141,8 @@ fn unseen(error: &crate::k8s::Error) -> Source {
     })
 }
 
-/// `tls.crt` begins with the authority; `ca.crt` completes its chain, or is all there is.
+/// Reads the entries `tls.crt`, which begins with the authority, and `ca.crt`, which completes its chain or
+/// stands alone.
 fn of_secret(name: &str, secret: &Secret) -> Source {
     let data = secret.data.as_ref();
     let bytes = |key: &str| {
@@ -148,7 +150,7 @@ fn of_secret(name: &str, secret: &Secret) -> Source {
             .map(|ByteString(bytes)| bytes.as_slice())
     };
     let (tls_crt, ca_crt) = (bytes("tls.crt"), bytes("ca.crt"));
-    // A Secret of type kubernetes.io/tls cannot do without the entry.
+    // A Secret of type kubernetes.io/tls must have this entry, so it may be blank.
     let tls_key = bytes("tls.key").filter(|key| !pem::is_blank(key));
     let (certificates, completing) = match (tls_crt, ca_crt) {
         (Some(tls_crt), ca_crt) => (
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn both_maps_of_a_config_map_are_read() {
+    fn data_and_binary_data_of_a_config_map_are_read() {
         let made = authority::generate(&authority::tests::request("a"), at("2026-11-24T12:00:00Z")).unwrap();
         let pem = made.certificate_pem;
         let latin = [b"Autoridade Certifica\xe7\xe3o\n", pem.as_bytes()].concat();
@@ -225,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_a_secret_fits_in_every_shape() {
+    fn the_key_of_a_secret_matches_in_every_encoding() {
         let now = at("2026-11-24T12:00:00Z");
         let [made, other] =
             ["a", "b"].map(|name| authority::generate(&authority::tests::request(name), now).unwrap());
@@ -297,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn beside_tls_crt_what_ca_crt_holds_is_kept_apart() {
+    fn certificates_of_ca_crt_are_kept_apart_from_those_of_tls_crt() {
         let ((own, key), (other, _)) = (made("Own"), made("Other"));
         let certificate = |pem: &str| parse_pem_bundle(pem).unwrap();
         let source = |certificates: Result<Vec<Certificate>, ParseError>, completing, key| Source::Read {

@@ -1,5 +1,5 @@
-//! Decides what to take away next once an `MtlsDomain` is deleted: the reverse order of building, nothing of
-//! anybody else's, nothing that is still in use. Pure and total, like `plan`.
+//! Decides what to remove next once an `MtlsDomain` is deleted, in the reverse order of building. Removes
+//! nothing that the operator does not own, and nothing that is still in use. Pure and total, like `plan`.
 use super::{
     desired::Placement,
     observed::Leftovers,
@@ -18,9 +18,9 @@ use crate::{
     },
 };
 
-/// The next things to take away; `Done` once nothing of ours is left but what stays on purpose (validation
-/// record, buckets, closed endpoints, and what a domain that stays needs). `listed` are the paths of the
-/// spec.
+/// Returns the next removals. `Done` once nothing that the operator owns is left but what stays on purpose:
+/// the validation record, buckets, closed endpoints, and the resources that a retained domain needs. `listed`
+/// are the mapping paths of the spec.
 pub fn teardown(
     placement: &Placement,
     policy: Option<DeletionPolicy>,
@@ -56,7 +56,7 @@ pub fn teardown(
     match blocked {
         _ if !actions.is_empty() => {
             return StepPlan {
-                state: StepState::InProgress("taking identity headers out of the mapped APIs".into()),
+                state: StepState::InProgress("removing identity headers from the mapped APIs".into()),
                 actions,
             };
         }
@@ -130,20 +130,21 @@ pub fn teardown(
         Some(certificate) => StepState::Wait(
             Reason::WaitingForCertificate,
             format!(
-                "ACM still says that {} is in use; that takes up to an hour after its domain has gone",
+                "ACM still reports {} as in use; this can last up to an hour after its domain is deleted",
                 certificate.arn
             ),
         ),
         None if actions.is_empty() => {
-            StepState::Done(Reason::Deleting, "nothing of ours is left in AWS".into())
+            StepState::Done(Reason::Deleting, "no owned resource is left in AWS".into())
         }
         None => StepState::InProgress("deleting the certificate and the truststore".into()),
     };
     StepPlan { state, actions }
 }
 
-/// Whether the domain stays, with all that it needs: because the spec says so, because it was there before
-/// us, or because it is nobody's (any longer) and uses our truststore.
+/// True when the domain stays, with all resources that it needs: because the spec says so, because the domain
+/// existed before the operator took it over, or because it has no ownership tag (any longer) or another
+/// owner, and uses this domain's truststore.
 pub fn stays(placement: &Placement, policy: Option<DeletionPolicy>, domain: Option<&Domain>) -> bool {
     let uses_ours = |g: &Domain| {
         g.truststore
@@ -157,9 +158,9 @@ pub fn stays(placement: &Placement, policy: Option<DeletionPolicy>, domain: Opti
     }
 }
 
-/// Removes the ownership tags and leaves everything else as it is, the domain last: until then the next
-/// reconcile knows what to go on with. The mark on versions of the truststore object cannot be taken off; it
-/// holds nobody up.
+/// Removes the ownership tags and leaves everything else. The domain's tag is the last, so that the next
+/// reconcile knows how to continue. The ownership tag on versions of the truststore object cannot be removed;
+/// it blocks no other owner.
 fn release(
     placement: &Placement,
     policy: Option<DeletionPolicy>,
@@ -204,7 +205,7 @@ fn release(
         )
     } else {
         StepState::InProgress(format!(
-            "removing the ownership tags from {} and what it needs; it stays",
+            "removing the ownership tags from {} and its resources, which stay in AWS",
             placement.domain_name
         ))
     };
@@ -229,7 +230,7 @@ mod tests {
         },
     };
 
-    /// A domain in sync: its placement, the mapping paths of its spec, and what is left of it.
+    /// A domain in sync: its placement, the mapping paths of its spec, and its leftovers.
     fn whole() -> (Placement, Vec<String>, Leftovers) {
         let (d, mut world) = (desired(), empty());
         world.converge(&d);
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn what_of_a_domain_is_taken_away() {
+    fn teardown_removes_owned_resources_in_order() {
         let unlisted = |fate| {
             move |placement: &mut Placement, _: &mut Leftovers| placement.unlisted_mappings = Some(fate)
         };
@@ -287,7 +288,7 @@ mod tests {
         .as_slice();
         let not_domain = &whole_domain[..4];
         type Change = Box<dyn Fn(&mut Placement, &mut Leftovers)>;
-        let cross_namespace = |_: &mut Placement, r: &mut Leftovers| {
+        let not_owned = |_: &mut Placement, r: &mut Leftovers| {
             domain_of(r)
                 .tags
                 .insert(OWNER_TAG.into(), "other/ns/partners".into());
@@ -315,7 +316,7 @@ mod tests {
                 ("acts", whole_domain),
             ),
             (
-                "one that we made takes what is not listed along",
+                "a domain that the operator created is deleted with its unlisted mappings",
                 Box::new(|_, _| {}),
                 drop_orders,
                 None,
@@ -336,28 +337,28 @@ mod tests {
                 ("acts", whole_domain),
             ),
             (
-                "unlisted mappings go",
+                "unlisted mappings are deleted",
                 Box::new(unlisted(UnlistedMappings::Delete)),
                 drop_orders,
                 None,
                 ("acts", whole_domain),
             ),
             (
-                "taken over, deleted all the same, and what is not listed is somebody's",
+                "taken over, with deletionPolicy Delete, and an unlisted mapping",
                 Box::new(adopted),
                 drop_orders,
                 Some(DeletionPolicy::Delete),
                 ("blocked", &[]),
             ),
             (
-                "taken over and deleted all the same",
+                "taken over, with deletionPolicy Delete",
                 Box::new(adopted),
                 all,
                 Some(DeletionPolicy::Delete),
                 ("acts", whole_domain),
             ),
             (
-                "while API Gateway is at it, only what is around it",
+                "while API Gateway updates the domain, only records and mappings",
                 Box::new(|_, r| domain_of(r).status = DomainStatus::Updating),
                 all,
                 None,
@@ -378,21 +379,21 @@ mod tests {
                 ("acts", released),
             ),
             (
-                "somebody else's, with our truststore",
-                Box::new(cross_namespace),
+                "another owner's, with this domain's truststore",
+                Box::new(not_owned),
                 all,
                 None,
                 ("acts", &released[..2]),
             ),
             (
-                "somebody else's, without our truststore",
-                Box::new(move |placement, r| (cross_namespace(placement, r), elsewhere(r)).1),
+                "another owner's, without this domain's truststore",
+                Box::new(move |placement, r| (not_owned(placement, r), elsewhere(r)).1),
                 all,
                 None,
                 ("waits", &rest[..2]),
             ),
             (
-                "nobody's, with our truststore",
+                "without an owner, with this domain's truststore",
                 Box::new(|_, r| domain_of(r).tags.clear()),
                 all,
                 Some(DeletionPolicy::Delete),
@@ -420,7 +421,7 @@ mod tests {
                 ("acts", &rest[1..]),
             ),
             (
-                "nothing of ours is left",
+                "no owned resource is left",
                 Box::new(|_, r| {
                     gone(r);
                     (r.records, r.certificates, r.versions) = (Ok(vec![]), Ok(vec![]), Ok(vec![]));
@@ -430,7 +431,7 @@ mod tests {
                 ("done", &[]),
             ),
             (
-                "somebody else's certificate stays",
+                "a certificate that is not owned stays",
                 Box::new(|_, r| {
                     gone(r);
                     (r.records, r.versions) = (Ok(vec![]), Ok(vec![]));
@@ -441,42 +442,42 @@ mod tests {
                 ("done", &[]),
             ),
             (
-                "the records cannot be seen",
+                "the records cannot be read",
                 Box::new(|_, r| r.records = Err(unseen())),
                 all,
                 None,
                 ("unknown", &[]),
             ),
             (
-                "the domain cannot be seen",
+                "the domain cannot be read",
                 Box::new(|_, r| r.domain = Err(unseen())),
                 all,
                 None,
                 ("unknown", &[]),
             ),
             (
-                "the mappings cannot be seen",
+                "the mappings cannot be read",
                 Box::new(|_, r| r.mappings = Err(unseen())),
                 all,
                 None,
                 ("unknown", &[]),
             ),
             (
-                "the certificates cannot be seen",
+                "the certificates cannot be read",
                 Box::new(|_, r| (gone(r), r.certificates = Err(unseen())).1),
                 all,
                 None,
                 ("unknown", &rest[..1]),
             ),
             (
-                "the versions cannot be seen",
+                "the versions cannot be read",
                 Box::new(|_, r| (gone(r), r.versions = Err(unseen())).1),
                 all,
                 None,
                 ("unknown", &rest[..1]),
             ),
             (
-                "retained, and the certificates cannot be seen",
+                "retained, and the certificates cannot be read",
                 Box::new(|_, r| r.certificates = Err(unseen())),
                 all,
                 Some(DeletionPolicy::Retain),

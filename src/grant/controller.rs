@@ -1,5 +1,5 @@
-//! Says how a `ClientGrant` stands: whether its domain is there, and what is in use of it. Writes its status
-//! and Events, and nothing else.
+//! Controller of `ClientGrant`: reports whether its domain exists and which certificates use the grant.
+//! Writes its status and Events, and nothing else.
 use std::{hash::Hash, sync::Arc, time::Duration};
 
 use futures::StreamExt;
@@ -41,10 +41,10 @@ use crate::{
     },
 };
 
-/// Many certificates that change together are counted once.
+/// Time within which changes of many certificates lead to one reconcile.
 const DEBOUNCE: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
-/// Nothing is far enough away to sleep longer than this.
+/// Maximum time until the next reconcile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
 
 pub struct Ctx {
@@ -64,7 +64,7 @@ pub struct Watches {
     pub namespaces: Watch<PartialObjectMeta<Namespace>>,
 }
 
-/// Runs until `stop`; reconciles that are under way are finished.
+/// Runs until `stop`; finishes the reconciles that are under way.
 pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let (by_certificate, by_domain, by_namespace) = (ctx.clone(), ctx.clone(), ctx.clone());
     let heartbeat = ctx.heartbeat.clone();
@@ -101,7 +101,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     heartbeat.end(metrics::Controller::Grant);
 }
 
-/// What of a certificate a grant counts, and whether it may have gone from one to another.
+/// Hash of the facts of a certificate that a grant counts, or that may move the certificate from one grant to
+/// another.
 fn counted(c: &certificate::controller::Guard) -> Option<impl Hash + use<>> {
     let c = c.0.as_ref().ok()?;
     let status = c.status.as_ref();
@@ -119,7 +120,8 @@ fn counted(c: &certificate::controller::Guard) -> Option<impl Hash + use<>> {
 }
 
 fn failed(object: Arc<Guard>, error: &Error, _: Arc<Ctx>) -> Next {
-    tracing::warn!(object = %ObjectRef::from_obj(&*object), error = %logging::chain(error), "reconcile failed");
+    let (object, chain) = (ObjectRef::from_obj(&*object), logging::chain(error));
+    tracing::warn!(%object, error = %chain, "reconcile failed");
     if error.is_final() {
         Next::await_change()
     } else {
@@ -150,7 +152,7 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
         .filter(|(_, decision)| by_it(decision))
         .filter_map(|(c, _)| c.0.as_ref().ok())
         .collect();
-    // For people only: what a certificate says of itself decides nothing.
+    // The expiry is for people only: a certificate's own status decides nothing.
     let expiries = covered
         .iter()
         .filter_map(|c| c.status.as_ref()?.not_after.clone());
@@ -174,7 +176,7 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
     };
     let old = grant.status.clone().unwrap_or_default();
     let generation = grant.metadata.generation.unwrap_or_default();
-    let nobody = is_there && ctx.grant_index.is_for_nobody(grant);
+    let selects_none = is_there && ctx.grant_index.is_for_nobody(grant);
     let mut new = ClientGrantStatus {
         observed_generation: Some(generation),
         conditions: conditions::write(
@@ -187,7 +189,7 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
         certificates: Some(u32::try_from(covered.len()).unwrap_or(u32::MAX)),
         latest_expiry: expiries.max_by_key(|t| t.0),
     };
-    if nobody {
+    if selects_none {
         let (type_, message) = (
             ConditionType::Ready,
             "spec.namespaces: no namespace of the cluster has such a name and such labels",

@@ -1,5 +1,5 @@
-//! Which grant a certificate of another namespace fits. Pure and total: no I/O, no clock; grants,
-//! certificates, labels and the time come in.
+//! Choice of the grant that allows a certificate of another namespace. Pure and total: no I/O, no clock; the
+//! caller passes grants, certificates, labels and the time.
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -17,22 +17,23 @@ use crate::{
     policy::Namespace,
 };
 
-/// Parts that a message lists.
+/// Maximum number of parts that a message lists.
 const MOST_TOLD: usize = 10;
 
-/// What a ClientCertificate asks for. In the order of their places: the oldest first.
+/// Request of one ClientCertificate for a grant. Slots go to requests in the order of their age: the oldest
+/// first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GrantRequest {
     pub uid: String,
     pub created: Option<Timestamp>,
     pub namespace: String,
     pub name: String,
-    /// `request` is what `spec.csr` says.
+    /// True when `request` comes from `spec.csr`.
     pub by_csr: bool,
     pub request: LeafRequest,
     pub issuance: Issuance,
     pub authority: Option<String>,
-    /// Unset: whatever is allowed.
+    /// Duration in the spec; `None`: any that the grant allows.
     pub duration: Option<SignedDuration>,
 }
 
@@ -42,46 +43,46 @@ impl GrantRequest {
     }
 }
 
-/// What one domain's certificates in other namespaces are judged by.
+/// Facts by which the operator decides on one domain's certificates in other namespaces.
 pub struct EvaluationContext<'a> {
-    /// Those for this domain.
+    /// Grants for this domain.
     pub grants: Vec<&'a ClientGrant>,
-    /// There are grants that cannot be read, and may be for this domain.
+    /// True when there are grants that the operator cannot read and that may be for this domain.
     pub unreadable: bool,
-    /// The authority that the domain issues under when a certificate names none; `None`: not known.
+    /// Authority that issues for the domain when a certificate names none; `None`: not known.
     pub issuing: Option<&'a str>,
-    /// By namespace; none: they are not known.
+    /// Labels by namespace; a namespace without an entry has unknown labels.
     pub labels: BTreeMap<String, BTreeMap<String, String>>,
     pub now: Timestamp,
-    /// [`names_outside`] of a certificate and a grant: a tenant chooses how long the names are, so that it is
-    /// worth a memory.
+    /// [`names_outside`] of a certificate and a grant. A function, so that the caller can cache it: a tenant
+    /// chooses how long the names are.
     pub names_outside: &'a dyn Fn(&GrantRequest, &ClientGrant) -> Arc<[String]>,
 }
 
-/// Whether a certificate is granted.
+/// Decision on one certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     Allowed(Terms),
-    /// What does not fit, for a condition.
+    /// Parts of the spec that do not fit, for a condition.
     Denied(String),
-    /// It hangs on something that is not known, for a condition.
+    /// Unknown fact on which the decision depends, for a condition.
     Unknown(String),
 }
 
-/// What the grant makes of it.
+/// Terms under which a grant allows a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
     pub grant: String,
-    /// Unset: the domain's issuing one.
+    /// Authority that the grant names; `None`: the domain's issuing one.
     pub authority: Option<String>,
     pub max_duration: Option<SignedDuration>,
     pub not_after: Option<Timestamp>,
-    /// The grant has a number of slots, and this has one of them.
+    /// True when the grant limits its slots and this certificate has one of its slots.
     pub is_counted: bool,
 }
 
-/// One certificate; the `others` of the domain, itself among them or not, are asked for only when it comes to
-/// places.
+/// Decides on one certificate. Calls `others`, the requests of the domain with or without this one, only when
+/// the decision depends on slots.
 pub fn decide(
     grant_request: &Arc<GrantRequest>,
     others: impl FnOnce() -> Vec<Arc<GrantRequest>>,
@@ -102,11 +103,12 @@ pub fn decide(
     allocate(&older, context).pop().unwrap_or(alone)
 }
 
-/// Each certificate's answer, in the order in which they are given: places go to the oldest.
+/// Decides on each certificate and returns the decisions in the order of the requests: slots go to the
+/// oldest.
 pub fn allocate(grant_requests: &[Arc<GrantRequest>], context: &EvaluationContext) -> Vec<Decision> {
     let mut order: Vec<usize> = (0..grant_requests.len()).collect();
     order.sort_by(|a, b| grant_requests[*a].age().cmp(&grant_requests[*b].age()));
-    // One that takes no place first, so that none is taken in vain.
+    // Grants without a limit come first, so that no certificate takes a slot that it does not need.
     let mut grants = context.grants.clone();
     grants.sort_by_key(|g| (g.spec.max_certificates.is_some(), g.name_any()));
     let mut slots = vec![Slots::default(); grants.len()];
@@ -117,7 +119,7 @@ pub fn allocate(grant_requests: &[Arc<GrantRequest>], context: &EvaluationContex
     decisions.into_iter().flatten().collect()
 }
 
-/// Of one grant: those that are taken, and those that may be.
+/// Slots of one grant: those that certificates have taken, and those that they may have taken.
 #[derive(Clone, Copy, Default)]
 struct Slots {
     taken: u32,
@@ -125,7 +127,7 @@ struct Slots {
 }
 
 impl Slots {
-    /// `None`: that is not known.
+    /// Returns `None` when unknown facts decide whether there is a free slot.
     fn is_free(self, max: Option<u32>) -> Option<bool> {
         let Some(max) = max else { return Some(true) };
         match self {
@@ -156,7 +158,7 @@ fn evaluate(
         let parts = denials(grant_request, grant, context);
         if !parts.is_empty() {
             let is_nearer = nearest.as_ref().is_none_or(|(_, best)| parts.len() < best.len());
-            // What grants say is for those that they are made for.
+            // A message shows the content of a grant only to the namespaces that the grant selects.
             if is_nearer && selected == Some(true) {
                 nearest = Some((grant, parts));
             }
@@ -187,7 +189,7 @@ fn evaluate(
         } else {
             "the labels of some namespaces"
         };
-        return Decision::Unknown(format!("{what}, by which ClientGrants go, are not known yet"));
+        return Decision::Unknown(format!("{what}, by which ClientGrants select, are not known yet"));
     }
     if context.unreadable {
         return Decision::Unknown(
@@ -197,13 +199,12 @@ fn evaluate(
     Decision::Denied(match (full, nearest) {
         (Some(grant), _) => format!(
             "older ClientCertificates have all slots of the ClientGrant {grant} (its spec.maxCertificates): \
-             delete one of them, or ask whoever runs \
-             the domain for more"
+             delete one of them, or ask the domain's owner for more"
         ),
         (None, Some((grant, parts))) => {
             format!(
-                "{}: outside of the ClientGrant {}, which is the nearest. Change it, or ask whoever runs the \
-                 domain for a grant that it fits",
+                "{}: outside of the ClientGrant {}, which is the nearest. Change it, or ask the domain's \
+                 owner for a grant that it fits",
                 listed(parts.iter().map(String::as_str), MOST_TOLD),
                 grant.name_any()
             )
@@ -212,10 +213,9 @@ fn evaluate(
     })
 }
 
-/// The same whether there is a domain or not.
-const NONE: &str = "spec.domainRef: there is no such MtlsDomain, or no ClientGrant beside it lets this \
-                    namespace have certificates for it; ask \
-                    whoever runs the domain for one";
+/// Message when no grant selects the namespace. Equal whether the domain exists or not.
+const NONE: &str = "spec.domainRef: there is no such MtlsDomain, or no ClientGrant beside it allows \
+                    this namespace certificates for it; ask the domain's owner for one";
 
 fn terms(grant: &ClientGrant) -> Terms {
     Terms {
@@ -232,7 +232,7 @@ pub fn admits_names(request: &LeafRequest, grant: &ClientGrantSpec) -> bool {
     names_outside(request, grant).is_empty()
 }
 
-/// Fields of the certificate with a name that the grant does not admit.
+/// Returns the fields of the certificate with a name that the grant does not admit.
 pub fn names_outside(r: &LeafRequest, grant: &ClientGrantSpec) -> Vec<String> {
     let common_name = std::slice::from_ref(&r.common_name);
     let names: [(&str, Kind, &[String], &[String]); 9] = [
@@ -275,7 +275,7 @@ pub fn names_outside(r: &LeafRequest, grant: &ClientGrantSpec) -> Vec<String> {
     outside
 }
 
-/// What of the certificate the grant does not admit.
+/// Returns the parts of the certificate's spec that the grant does not admit.
 fn denials(grant_request: &GrantRequest, grant: &ClientGrant, context: &EvaluationContext) -> Vec<String> {
     let name = |field: &String| {
         if grant_request.by_csr {
@@ -323,12 +323,19 @@ mod tests {
     use crate::pki::leaf::tests::request;
 
     fn grant(name: &str, change: Value) -> ClientGrant {
-        let mut spec = json!({"domainRef": {"name": "d"}, "namespaces": {"names": ["a", "b"]}, "commonNames": ["acme-*"]});
+        let mut spec = json!({
+            "domainRef": {"name": "d"},
+            "namespaces": {"names": ["a", "b"]},
+            "commonNames": ["acme-*"],
+        });
         for (key, value) in change.as_object().unwrap() {
             spec[key] = value.clone();
         }
         let object = json!({
-            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientGrant", "metadata": {"name": name}, "spec": spec,
+            "apiVersion": "mtls-operator.io/v1alpha1",
+            "kind": "ClientGrant",
+            "metadata": {"name": name},
+            "spec": spec,
         });
         serde_json::from_value(object).unwrap()
     }
@@ -393,7 +400,7 @@ mod tests {
                 }),
                 "spec.csr (subject.commonName)",
             ),
-            // A part of identity that it does not name may not be asked for.
+            // A part of the identity that the grant does not name is not allowed.
             (
                 json!({}),
                 with(|a| a.request.organizations = vec!["Acme".into()]),
@@ -504,7 +511,7 @@ mod tests {
                 grant_request("c"),
                 "the time, since it is over (its spec.notAfter)",
             ),
-            // Nothing of what it says for whom it is not made for.
+            // A message says nothing of the content of a grant that does not select the namespace.
             (
                 json!({"namespaces": {"names": ["b"]}}),
                 grant_request("c"),
@@ -560,7 +567,7 @@ mod tests {
         );
         let mut far = grant_request("c");
         far.request.organizations = vec!["Acme".into(), "Other".into()];
-        far.request.common_name = "nobody".into();
+        far.request.common_name = "other".into();
         far.request.uris = vec!["a:b".into()];
         let Decision::Denied(message) = decide(&Arc::new(far.clone()), Vec::new, &context(&grants)) else {
             panic!()
@@ -569,7 +576,7 @@ mod tests {
             message.contains("ClientGrant two") && !message.contains("organizations[0]"),
             "{message}"
         );
-        // What cannot be read may be the one.
+        // A grant that the operator cannot read may be the one that allows the certificate.
         let blind = EvaluationContext {
             unreadable: true,
             ..context(&grants)
@@ -643,10 +650,13 @@ mod tests {
     }
 
     proptest! {
-        /// No grant covers more than it has places for, each of one by itself is as among all, and what is
-        /// said while labels are not known is never taken back once they are.
+        /// Grants allow no more certificates than they have slots for. Each decision alone equals the
+        /// decision among all. A decision made while labels are unknown stays once they are known.
         #[test]
-        fn certificates_and_grants(grant_requests in grant_requests(), grants in grants(), known in any::<[bool; 3]>(), has in any::<[bool; 3]>()) {
+        fn certificates_and_grants(
+            grant_requests in grant_requests(), grants in grants(),
+            known in any::<[bool; 3]>(), has in any::<[bool; 3]>(),
+        ) {
             let labels = |known: [bool; 3]| {
                 let all = ["a", "b", "c"].into_iter().zip(known).zip(has).filter(|((_, known), _)| *known);
                 let labels = |has: bool| has.then(|| ("x".to_owned(), "y".to_owned())).into_iter().collect();
@@ -656,7 +666,8 @@ mod tests {
             let partly = EvaluationContext { labels: labels(known), ..context(&grants) };
             let (end, before) = (allocate(&grant_requests, &whole), allocate(&grant_requests, &partly));
             for grant in &grants {
-                let covered = end.iter().filter(|f| matches!(f, Decision::Allowed(t) if t.grant == grant.name_any())).count();
+                let by_it = |f: &&Decision| matches!(f, Decision::Allowed(t) if t.grant == grant.name_any());
+                let covered = end.iter().filter(by_it).count();
                 prop_assert!(grant.spec.max_certificates.is_none_or(|max| covered <= max as usize));
             }
             for (n, grant_request) in grant_requests.iter().enumerate() {
@@ -664,8 +675,12 @@ mod tests {
                 prop_assert_eq!(&decide(grant_request, || grant_requests.clone(), &whole), &end[n]);
                 prop_assert_eq!(&decide(grant_request, || grant_requests.clone(), &partly), &before[n]);
                 match &before[n] {
-                    Decision::Allowed(_) => prop_assert!(matches!(end[n], Decision::Allowed(_)), "{:?}", end[n]),
-                    Decision::Denied(_) => prop_assert!(matches!(end[n], Decision::Denied(_)), "{:?}", end[n]),
+                    Decision::Allowed(_) => {
+                        prop_assert!(matches!(end[n], Decision::Allowed(_)), "{:?}", end[n])
+                    }
+                    Decision::Denied(_) => {
+                        prop_assert!(matches!(end[n], Decision::Denied(_)), "{:?}", end[n])
+                    }
                     Decision::Unknown(_) => {}
                 }
             }

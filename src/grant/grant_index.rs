@@ -1,5 +1,5 @@
-//! Whether the ClientCertificates of other namespaces are granted, by what the watches know of grants,
-//! certificates, domains and namespaces. Reads those only.
+//! Index of grant decisions on the ClientCertificates of other namespaces, from the watched grants,
+//! certificates, domains and namespaces. Reads only.
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
@@ -30,7 +30,7 @@ pub struct GrantIndex {
     certificates: Store<certificate::controller::Guard>,
     domains: Store<domain::controller::Guard>,
     namespaces: Store<PartialObjectMeta<Namespace>>,
-    /// What certificates ask for, by UID, and in which generation: to read a CSR takes as long as a thousand
+    /// Requests of certificates by UID, each with its generation: parsing a CSR takes as long as a thousand
     /// comparisons.
     grant_requests: Mutex<HashMap<String, Read>>,
 }
@@ -38,18 +38,19 @@ pub struct GrantIndex {
 #[derive(Clone)]
 struct Read {
     generation: Option<i64>,
-    /// `None`: nothing that could be certified.
+    /// Request of the certificate; `None` when its spec or CSR cannot be certified.
     grant_request: Option<Arc<GrantRequest>>,
-    /// What grants do not admit of it, by the grant's UID, and in which generation of the grant.
+    /// Names of the request that a grant does not admit, by the grant's UID, each with the grant's
+    /// generation.
     outside: HashMap<String, (Option<i64>, Arc<[String]>)>,
 }
 
-/// Whether it takes a grant.
+/// True when the certificate needs a grant.
 pub fn is_cross_namespace(cert: &ClientCertificate) -> bool {
     cert.namespace() != Some(domain_key(cert).0)
 }
 
-/// Whether it takes the labels of namespaces to go by it.
+/// True when the grant selects namespaces by their labels.
 pub fn needs_labels(grant: &Guard) -> bool {
     grant
         .0
@@ -57,7 +58,8 @@ pub fn needs_labels(grant: &Guard) -> bool {
         .is_ok_and(|g| g.spec.namespaces.match_labels.is_some())
 }
 
-/// What of a grant makes a difference to anybody; none: it cannot be read.
+/// Returns the facts of a grant whose change matters to other objects; the first is `None` when the operator
+/// cannot read the grant.
 pub fn change_predicate(grant: &Guard) -> (Option<Option<i64>>, bool) {
     (
         grant.0.as_ref().ok().map(|g| g.metadata.generation),
@@ -81,8 +83,8 @@ impl GrantIndex {
         }
     }
 
-    /// Of a certificate in another namespace than its domain's; `None`: what it asks for is nothing that
-    /// could be certified.
+    /// Decides on a certificate in another namespace than its domain's. Returns `None` when its spec or CSR
+    /// cannot be certified.
     pub fn decide(&self, cert: &ClientCertificate, now: Timestamp) -> Option<Decision> {
         let (key, grant_request) = (domain_key(cert), self.grant_request(cert)?);
         Some(self.evaluate(&key, now, |context| {
@@ -90,22 +92,24 @@ impl GrantIndex {
         }))
     }
 
-    /// Every certificate in other namespaces than this domain's that asks for something there.
+    /// Returns every certificate in other namespaces that requests something of this domain, each with its
+    /// decision.
     pub fn of_domain(&self, key: &DomainKey, now: Timestamp) -> Vec<(Certificate, Decision)> {
         let (certificates, grant_requests) = self.requesting(key);
         let decisions = self.evaluate(key, now, |context| evaluation::allocate(&grant_requests, context));
         certificates.into_iter().zip(decisions).collect()
     }
 
-    /// Whether one that signs itself may be granted, or may have been until it was changed.
+    /// True when a grant may allow this self-signed certificate, or may have allowed it before a change.
     pub fn may_be_trusted(&self, cert: &ClientCertificate) -> bool {
         self.of(&domain_key(cert))
             .iter()
             .any(|g| g.0.as_ref().map_or(true, |g| self.accepts(g, cert)))
     }
 
-    /// The grants by which this self-signed certificate may be in its domain's truststore. `None`: one of
-    /// them cannot be read, or any name goes, because the domain is in its own namespace.
+    /// Returns the grants by which this self-signed certificate may be in its domain's truststore. `None`
+    /// when the operator cannot read one of the grants, or when any name is allowed because the domain is in
+    /// the certificate's namespace.
     pub fn admitting(&self, cert: &ClientCertificate) -> Option<Vec<ClientGrantSpec>> {
         if !is_cross_namespace(cert) {
             return None;
@@ -137,14 +141,15 @@ impl GrantIndex {
         grant.spec.issuance == Issuance::SelfSigned && grant.spec.namespaces.selects(here) != Some(false)
     }
 
-    /// Whether there is a number of slots that this domain's certificates have to share.
+    /// True when the certificates of this domain share a limited number of slots.
     pub fn has_slots(&self, key: &DomainKey) -> bool {
         self.of(key)
             .iter()
             .any(|g| g.0.as_ref().is_ok_and(|g| g.spec.max_certificates.is_some()))
     }
 
-    /// The grants beside a domain that are for it, or cannot be read.
+    /// Returns the grants in the domain's namespace that are for this domain, or that the operator cannot
+    /// read.
     pub fn of(&self, key: &DomainKey) -> Vec<Arc<Guard>> {
         let is_for = |g: &Guard| match &g.0 {
             Ok(g) => g.spec.domain_ref.name == key.1 && g.metadata.deletion_timestamp.is_none(),
@@ -154,7 +159,8 @@ impl GrantIndex {
         self.grants.state().iter().filter(beside).cloned().collect()
     }
 
-    /// Whether a grant is for none of the namespaces that there are; false as well while they are not known.
+    /// True when a grant selects none of the existing namespaces; false as well while the namespaces are not
+    /// known.
     pub fn is_for_nobody(&self, grant: &ClientGrant) -> bool {
         let namespaces = self.namespaces.state();
         let known = namespaces.iter().map(|n| (n.name_any(), n.labels().clone()));
@@ -164,7 +170,7 @@ impl GrantIndex {
     pub fn forget(&self, cert: &ClientCertificate) {
         self.grant_requests
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no holder of the lock panics")
             .remove(&cert.uid().unwrap_or_default());
     }
 
@@ -202,13 +208,10 @@ impl GrantIndex {
         })
     }
 
-    /// [`evaluation::names_outside`], once for each generation of the certificate and the grant.
+    /// Caches [`evaluation::names_outside`] for each generation of the certificate and of the grant.
     fn outside(&self, grant_request: &GrantRequest, grant: &ClientGrant) -> Arc<[String]> {
         let (uid, generation) = (grant.uid().unwrap_or_default(), grant.metadata.generation);
-        let mut grant_requests = self
-            .grant_requests
-            .lock()
-            .expect("nobody panics while holding it");
+        let mut grant_requests = self.grant_requests.lock().expect("no holder of the lock panics");
         let is_of = |read: &&mut Read| {
             read.grant_request
                 .as_ref()
@@ -252,17 +255,14 @@ impl GrantIndex {
         let kept = self
             .grant_requests
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no holder of the lock panics")
             .get(&uid)
             .cloned();
         match kept {
             Some(read) if read.generation == generation => read.grant_request,
             _ => {
                 let grant_request = certificate::desired::grant_request(cert).ok().map(Arc::new);
-                let mut grant_requests = self
-                    .grant_requests
-                    .lock()
-                    .expect("nobody panics while holding it");
+                let mut grant_requests = self.grant_requests.lock().expect("no holder of the lock panics");
                 grant_requests.insert(
                     uid,
                     Read {
@@ -277,7 +277,8 @@ impl GrantIndex {
     }
 }
 
-/// Whether none of the namespaces is selected, by their names and labels; an empty map: they are not known.
+/// True when the grant selects none of the namespaces, by their names and labels. An empty map means that the
+/// namespaces are not known: then true only for an empty list of names.
 fn selects_none(wanted: &Namespaces, known: &BTreeMap<String, BTreeMap<String, String>>) -> bool {
     let selects = |(name, labels): (&String, _)| {
         wanted.selects(policy::Namespace {
@@ -288,7 +289,7 @@ fn selects_none(wanted: &Namespaces, known: &BTreeMap<String, BTreeMap<String, S
     wanted.names.as_ref().is_some_and(Vec::is_empty) || (!known.is_empty() && !known.iter().any(selects))
 }
 
-/// The authority that issues when a certificate names none.
+/// Returns the authority that issues when a certificate names none.
 fn issuing(domain: &MtlsDomain) -> Option<String> {
     if let Some(named) = &domain.spec.trust.issuing_authority {
         return Some(named.clone());
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_granted_by_what_there_is() {
+    fn a_grant_allows_a_certificate_only_while_it_exists_and_is_readable() {
         let now = Timestamp::now();
         let cert = cross_namespace("client1", |_| {});
         let of = |grants: Vec<Guard>| match grant_index(grants, vec![guard(cert.clone())]).decide(&cert, now)
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_ask_are_of_other_namespaces_and_not_deleted() {
+    fn requests_come_from_other_namespaces_and_not_from_deleted_certificates() {
         let certificates = vec![
             guard(cross_namespace("client1", |_| {})),
             guard(cross_namespace("client2", deleted)),
@@ -411,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_signs_itself_may_be_trusted_by_a_grant_that_lets_it() {
+    fn a_self_signed_certificate_may_be_trusted_by_a_grant_for_self_signed_ones() {
         let cert = cross_namespace("client1", |o| o["spec"]["issuance"] = json!("SelfSigned"));
         let self_signed = |o: &mut Value| o["spec"]["issuance"] = json!("SelfSigned");
         for (what, grant, expected) in [
@@ -446,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn places_are_shared_where_a_grant_has_a_number_of_them() {
+    fn certificates_share_slots_where_a_grant_limits_them() {
         let slots = |o: &mut Value| o["spec"]["maxCertificates"] = json!(2);
         assert!(grant_index(vec![named("a", |_| {}), named("b", slots)], vec![]).has_slots(&key()));
         assert!(!grant_index(vec![named("a", |_| {})], vec![]).has_slots(&key()));
@@ -496,7 +497,7 @@ mod tests {
             names: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
             match_labels: partner.map(labels),
         };
-        for (wanted, nobody) in [
+        for (wanted, expected) in [
             (of(None, None), false),
             (of(Some(&["acme"]), None), false),
             (of(Some(&["acmee"]), None), true),
@@ -505,7 +506,7 @@ mod tests {
             (of(None, Some("no")), true),
             (of(Some(&["beta"]), Some("yes")), true),
         ] {
-            assert_eq!(selects_none(&wanted, &known), nobody, "{wanted:?}");
+            assert_eq!(selects_none(&wanted, &known), expected, "{wanted:?}");
         }
         assert!(
             !selects_none(&of(Some(&["acmee"]), None), &BTreeMap::new()),

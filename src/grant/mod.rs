@@ -1,4 +1,4 @@
-//! ClientGrant: which certificates other namespaces may have for a domain, and what is in use of that.
+//! ClientGrant: the certificates that other namespaces may request for a domain, and the ones in use.
 
 pub mod controller;
 pub mod evaluation;

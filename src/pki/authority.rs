@@ -1,4 +1,4 @@
-//! Certificate authorities: making a self-signed one, and loading one that can issue.
+//! Certificate authorities: generation of a self-signed one, and loading of one that can issue.
 
 use super::certificate::{Certificate, ParseError, parse_pem_bundle};
 use super::chain::chain;
@@ -21,11 +21,11 @@ use x509_cert::{
 use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Name};
 use zeroize::Zeroizing;
 
-/// New certificates begin this much before they are made, for those whose clock is behind, or when ours is
-/// ahead.
+/// Time by which a new certificate's validity begins before its creation, for callers whose clock is behind,
+/// or for an operator whose clock is ahead.
 pub const CLOCK_SLACK: SignedDuration = SignedDuration::from_mins(15);
 
-/// What a generated authority shall be; `spec.trust.authorities[].generate`.
+/// Request for a generated authority; `spec.trust.authorities[].generate`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorityRequest {
     pub common_name: String,
@@ -34,14 +34,14 @@ pub struct AuthorityRequest {
     pub key: KeyKind,
 }
 
-/// A certificate and its private key (PKCS#8), for a `kubernetes.io/tls` Secret.
+/// Certificate and its private key (PKCS#8), for a `kubernetes.io/tls` Secret.
 pub struct KeyedCertificate {
     pub certificate: Certificate,
     pub certificate_pem: String,
     pub key_pem: Zeroizing<String>,
 }
 
-/// Why an authority could not be made.
+/// Reason why an authority could not be generated.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
     #[error(transparent)]
@@ -52,8 +52,8 @@ pub enum GenerateError {
     Write(#[from] builder::Error),
 }
 
-/// A new self-signed authority for leaves only: CA:TRUE with path length 0, keyCertSign and cRLSign. With an
-/// RSA key it takes up to 1.6 s of CPU: call it from `tokio::task::spawn_blocking`.
+/// Generates a self-signed authority for leaves only: CA:TRUE with path length 0, keyCertSign and cRLSign. An
+/// RSA key takes up to 1.6 s of CPU: call this from `tokio::task::spawn_blocking`.
 pub fn generate(request: &AuthorityRequest, now: Timestamp) -> Result<KeyedCertificate, GenerateError> {
     subject_part("commonName", &request.common_name, 64)?;
     for (at, organization) in request.organizations.iter().enumerate() {
@@ -86,8 +86,7 @@ pub fn generate(request: &AuthorityRequest, now: Timestamp) -> Result<KeyedCerti
     })
 }
 
-/// Whether a certificate is an authority as asked for; `Err` says in what it is not. Whose key it has is not
-/// asked here.
+/// Returns `Ok` when a certificate is an authority as requested, else the difference. Does not check its key.
 pub fn is_as_asked(certificate: &Certificate, request: &AuthorityRequest) -> Result<(), &'static str> {
     let subject = Subject {
         common_name: &request.common_name,
@@ -129,8 +128,8 @@ fn extensions(spki: &[u8]) -> builder::Result<Vec<Extension>> {
     ])
 }
 
-/// Subject key identifier: SHA-1 of the key (RFC 5280, section 4.2.1.2, method 1), as most authorities have
-/// it.
+/// Subject key identifier: SHA-1 of the key (RFC 5280, section 4.2.1.2, method 1), as most authorities
+/// compute it.
 pub(crate) fn key_id(spki: &[u8]) -> builder::Result<SubjectKeyIdentifier> {
     Ok(SubjectKeyIdentifier::try_from(
         SubjectPublicKeyInfoRef::try_from(spki)?,
@@ -145,13 +144,13 @@ pub(crate) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// An authority that can issue: certificate, key, and the chain up to its root.
+/// Authority that can issue: certificate, key, and the chain up to its root.
 pub struct Issuer {
     key: KeyPair,
     chain: Vec<Certificate>,
 }
 
-/// Why a Secret cannot issue.
+/// Reason why a Secret cannot issue.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerError {
     #[error("tls.crt: {0}")]
@@ -175,7 +174,8 @@ pub enum IssuerError {
 }
 
 impl Issuer {
-    /// From the Secret's `tls.crt` (its first certificate is the authority), `tls.key` and `ca.crt`.
+    /// Loads an authority from the Secret's `tls.crt` (its first certificate is the authority), `tls.key` and
+    /// `ca.crt`.
     pub fn from_pem(
         tls_crt: &(impl AsRef<[u8]> + ?Sized),
         tls_key: &(impl AsRef<[u8]> + ?Sized),
@@ -213,27 +213,28 @@ impl Issuer {
         Ok(Issuer { key, chain })
     }
 
-    /// The issuing certificate.
+    /// Returns the issuing certificate.
     pub fn authority(&self) -> &Certificate {
         &self.chain[0]
     }
 
-    /// The issuing certificate first, up to and including the root.
+    /// Returns the chain: the issuing certificate first, up to and including the root.
     pub fn chain(&self) -> &[Certificate] {
         &self.chain
     }
 
-    /// What goes with a leaf: the issuing certificate up to, but not including, the root.
+    /// Returns the certificates that go with a leaf: the issuing certificate up to, but not including, the
+    /// root.
     pub fn intermediates(&self) -> &[Certificate] {
         &self.chain[..self.chain.len() - 1]
     }
 
-    /// The Secret's `ca.crt` beside a leaf: the whole chain, issuing certificate first.
+    /// Returns the Secret's `ca.crt` beside a leaf: the whole chain, issuing certificate first.
     pub fn ca_pem(&self) -> String {
         self.chain.iter().map(Certificate::to_pem).collect()
     }
 
-    /// The last moment at which the whole chain is valid; no leaf outlives it.
+    /// Returns the last moment at which the whole chain is valid; no leaf outlives it.
     pub fn not_after(&self) -> Timestamp {
         self.chain
             .iter()
@@ -303,7 +304,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_subject_that_could_fool_a_reader_is_refused() {
+    fn a_subject_that_could_mislead_a_reader_is_refused() {
         let error = |request| {
             generate(&request, at("2026-11-24T12:00:00Z"))
                 .err()
@@ -322,7 +323,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_cannot_issue_says_why() {
+    fn a_secret_that_cannot_issue_is_refused_with_a_reason() {
         let now = at("2026-11-24T12:00:00Z");
         let a = generate(&request("a"), now).unwrap();
         let b = generate(&request("b"), now).unwrap();

@@ -1,4 +1,4 @@
-//! Facts about X.509 certificates, and reading them from PEM. Pure: decides nothing, knows no time.
+//! Facts about X.509 certificates, and their parsing from PEM. Pure: decides nothing, knows no time.
 
 use super::constraints::NameConstraints;
 use super::keys::KeyStrength;
@@ -25,45 +25,47 @@ use x509_parser::{
     x509::{AlgorithmIdentifier, SubjectPublicKeyInfo},
 };
 
-/// One parsed certificate: its DER and what we need to know of it. Equal when the DER is.
+/// Parsed certificate: its DER and the facts that the operator needs. Two certificates are equal when their
+/// DER is.
 #[derive(Clone)]
 pub struct Certificate {
     der: Vec<u8>,
     spki: std::ops::Range<usize>,
-    /// RFC 4514, most specific part first, for people. Always one line.
+    /// Subject by RFC 4514, most specific part first, for people. Always one line.
     pub subject: String,
     pub subject_der: Vec<u8>,
     pub issuer: String,
     pub issuer_der: Vec<u8>,
-    /// Two subjects with the same key are the same name, whatever their case, spaces and string types.
+    /// Normal form of the subject: equal for two subjects of the same name, which may differ in case, spaces
+    /// and string types.
     pub subject_key: String,
     pub issuer_key: String,
-    /// Lower-case hex, without separators and without the sign octet.
+    /// Serial number in lower-case hex, without separators and without the sign octet.
     pub serial: String,
     pub not_before: Timestamp,
     pub not_after: Timestamp,
-    /// 1, 2 or 3.
+    /// X.509 version: 1, 2 or 3.
     pub version: u32,
-    /// basicConstraints says CA:TRUE.
+    /// True when basicConstraints says CA:TRUE.
     pub is_ca: bool,
-    /// May sign certificates: keyUsage is absent or says keyCertSign.
+    /// True when the key may sign certificates: keyUsage is absent or has keyCertSign.
     pub may_sign: bool,
-    /// Issuer is subject, and the signature verifies with its own key.
+    /// True when issuer and subject are equal and the signature verifies with the certificate's own key.
     pub self_signed: bool,
-    /// How many authorities may stand between it and a client certificate, as basicConstraints says; `None`:
-    /// any number.
+    /// Number of authorities that basicConstraints allows between this certificate and a client certificate;
+    /// `None`: any number.
     pub path_len: Option<u32>,
-    /// Its extended key usage is absent, or names clientAuth or any usage.
+    /// True when the extended key usage is absent, or names clientAuth or any usage.
     pub client_auth: bool,
-    /// Which names certificates below it may have; `None`: any.
+    /// Name constraints for certificates below this one; `None`: any name.
     pub name_constraints: Option<NameConstraints>,
     pub subject_key_id: Option<Vec<u8>>,
-    /// Of its issuer's key; lower-case hex.
+    /// Key identifier of the issuer's key, in lower-case hex.
     pub authority_key_id: Option<String>,
-    /// SHA-256 of the DER SubjectPublicKeyInfo, lower-case hex: the same for every certificate of one key. An
-    /// RSA key is hashed as RFC 3279, section 2.3.1, writes it, whatever the certificate says.
+    /// SHA-256 of the DER SubjectPublicKeyInfo, in lower-case hex: the same for every certificate of one key.
+    /// An RSA key is hashed in the form of RFC 3279, section 2.3.1, in any form that the certificate has it.
     pub spki_sha256: String,
-    /// SHA-256 of the DER, lower-case hex.
+    /// SHA-256 of the DER, in lower-case hex.
     pub fingerprint_sha256: String,
     pub key: KeyStrength,
     pub signature: SignatureClass,
@@ -71,22 +73,22 @@ pub struct Certificate {
     pub dns_names: Vec<String>,
     pub uris: Vec<String>,
     pub email_addresses: Vec<String>,
-    /// There are subject alternative names of another kind (IP addresses, UPNs, ...).
+    /// True when there are subject alternative names of another kind (IP addresses, UPNs, ...).
     pub other_names: bool,
 }
 
-/// The signature's hash, as far as API Gateway cares: it takes SHA-256 or stronger.
+/// Class of the signature's hash. API Gateway takes SHA-256 or stronger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignatureClass {
     /// SHA-256, SHA-384 or SHA-512 with RSA (also PSS) or ECDSA.
     Sha2,
     Sha1,
-    /// Ed25519, SHA-224, MD5, ...
+    /// Others: Ed25519, SHA-224, MD5, ...
     Other,
 }
 
 impl Certificate {
-    /// Reads one DER certificate, nothing after it.
+    /// Parses one DER certificate. Returns `None` also when bytes follow it.
     pub fn from_der(der: &[u8]) -> Option<Certificate> {
         let (rest, x509) = X509Certificate::from_der(der).ok()?;
         if !rest.is_empty() {
@@ -168,7 +170,7 @@ impl Certificate {
         Some(certificate)
     }
 
-    /// The serial number as API Gateway tells it to back ends: two digits a byte, joined by colons.
+    /// Returns the serial number as API Gateway passes it to back ends: two digits a byte, joined by colons.
     pub fn serial_text(&self) -> String {
         let digits: Vec<char> = self.serial.chars().collect();
         digits
@@ -182,13 +184,13 @@ impl Certificate {
         &self.der
     }
 
-    /// DER SubjectPublicKeyInfo.
+    /// Returns the DER SubjectPublicKeyInfo.
     pub fn spki_der(&self) -> &[u8] {
         &self.der[self.spki.clone()]
     }
 
-    /// Its issuer's name is that certificate's subject, and that certificate's key verifies its signature.
-    /// Says nothing about whether that certificate may sign, or when.
+    /// True when the certificate's issuer name is `issuer`'s subject and `issuer`'s key verifies its
+    /// signature. Does not check `issuer`'s right to sign, or its validity.
     pub fn is_issued_by(&self, issuer: &Certificate) -> bool {
         if self.issuer_key != issuer.subject_key {
             return false;
@@ -202,7 +204,7 @@ impl Certificate {
         is_signed_by(&x509, &spki)
     }
 
-    /// One `CERTIFICATE` block, lines of 64, with a newline at the end.
+    /// Encodes the certificate as one `CERTIFICATE` block, lines of 64, with a newline at the end.
     pub fn to_pem(&self) -> String {
         encode_string("CERTIFICATE", LineEnding::LF, &self.der).expect("a certificate is far below 4 GB")
     }
@@ -243,7 +245,7 @@ fn is_signed_by(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> 
     )
 }
 
-/// Whether the key of `spki` made this signature over `signed`.
+/// True when the key of `spki` made this signature over `signed`.
 pub(crate) fn verifies(
     algorithm: &AlgorithmIdentifier<'_>,
     signature: &BitString<'_>,
@@ -258,7 +260,8 @@ pub(crate) fn verifies(
     }
 }
 
-/// x509-parser knows P-256 and P-384 with SHA-256 and SHA-384 only.
+/// Returns the algorithm of an ECDSA signature that x509-parser cannot verify: it knows P-256 and P-384 with
+/// SHA-256 and SHA-384 only.
 fn ecdsa_beyond_x509_parser(
     algorithm: &AlgorithmIdentifier<'_>,
     key: KeyStrength,
@@ -295,7 +298,8 @@ impl SignatureClass {
     }
 }
 
-/// Whether PSS parameters name SHA-256, SHA-384 or SHA-512: their identifiers differ in the last octet only.
+/// True when PSS parameters name SHA-256, SHA-384 or SHA-512: their identifiers differ in the last octet
+/// only.
 fn pss_hash(parameters: &[u8]) -> bool {
     const SHA2: [u8; 10] = [0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
     parameters
@@ -310,7 +314,8 @@ fn serial(raw: &[u8]) -> String {
     }
 }
 
-/// RFC 5280's "no expiry" (31 December 9999) lies beyond the last timestamp of jiff by hours.
+/// Converts a time of a certificate. RFC 5280's "no expiry" (31 December 9999) lies hours beyond the last
+/// timestamp of jiff.
 fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(if seconds < 0 {
         Timestamp::MIN
@@ -319,7 +324,7 @@ fn timestamp(seconds: i64) -> Timestamp {
     })
 }
 
-/// An RSA key without the NULL parameters, or with zeros before its numbers, is the same key.
+/// Hashes a key. An RSA key without the NULL parameters, or with zeros before its numbers, is the same key.
 fn key_hash(spki: &SubjectPublicKeyInfo<'_>) -> String {
     let rewritten = match spki.parsed() {
         Ok(PublicKey::RSA(rsa)) => rsa_spki(rsa.modulus, rsa.exponent).ok(),
@@ -351,7 +356,7 @@ mod tests {
     use std::process::Command;
     use x509_cert::der::{Decode, asn1::AnyRef};
 
-    /// A self-signed certificate by the openssl CLI, as people make them.
+    /// Self-signed certificate by the openssl CLI, as people make them.
     fn openssl(args: &[&str]) -> Certificate {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key.pem");
@@ -463,7 +468,7 @@ mod tests {
         }
     }
 
-    /// A certificate of the same key, with other bytes for it: its signature does not verify.
+    /// Certificate of the same key in another encoding. Its signature does not verify.
     fn with_key(of: &Certificate, spki: &[u8]) -> Certificate {
         let sequence = |value: Vec<u8>| Any::new(Tag::Sequence, value).unwrap();
         let outer = AnyRef::from_der(of.der()).unwrap();
@@ -480,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_has_one_hash_however_it_is_written() {
+    fn a_key_has_one_hash_in_all_encodings() {
         let rsa = openssl(&["-newkey", "rsa:2048", "-subj", "/CN=x"]);
         let spki = rsa.spki_der().to_vec();
         assert_eq!(rsa.spki_sha256, sha256(&spki), "as openssl writes it");
@@ -549,6 +554,8 @@ mod tests {
     }
 
     thread_local! {
-        static SAMPLE: Certificate = openssl(&[&EC[..], &["-subj", "/CN=x", "-addext", "subjectAltName=DNS:a"]].concat());
+        static SAMPLE: Certificate = openssl(
+            &[&EC[..], &["-subj", "/CN=x", "-addext", "subjectAltName=DNS:a"]].concat(),
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Chains: the way from a certificate through its issuers up to a self-signed root. Owns the search and the
-//! memory of verified signatures; reads certificates only, knows no time.
+//! Chains: the certificates from one certificate through its issuers up to a self-signed root. Owns the
+//! search and the cache of verified signatures; reads certificates only, knows no time.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -10,28 +10,29 @@ use jiff::Timestamp;
 
 use super::certificate::Certificate;
 
-/// Certificates from the issuing authority up to and including the root that API Gateway takes. Source:
-/// "Configuring mutual TLS authentication", API Gateway Developer Guide.
+/// Maximum number of certificates in a chain that API Gateway takes, from the issuing authority up to and
+/// including the root. Source: "Configuring mutual TLS authentication", API Gateway Developer Guide.
 pub const MAX_CHAIN: usize = 4;
-/// Certificates in the longest chain that is searched for, to say that it is too long.
+/// Maximum number of certificates in a chain that the search follows, to report that the chain is too long.
 const DEEPEST: usize = 16;
-/// Keys that are tried for one certificate: certificates of one name cost no more signatures than these.
+/// Maximum number of keys that the search tries for one certificate: it bounds the cost of many certificates
+/// of one name.
 const MAX_CANDIDATES: usize = 64;
 
-/// Verdicts on signatures, each verified once: whether a certificate was signed with a key.
+/// Cache of signature checks, each verified once: whether a key signed a certificate.
 #[derive(Default)]
 pub struct Signatures {
-    /// By the certificate's fingerprint, then by the key's SHA-256.
+    /// Results by the certificate's fingerprint, then by the key's SHA-256.
     verdicts: RefCell<HashMap<String, HashMap<String, bool>>>,
 }
 
 impl Signatures {
-    /// [`Certificate::is_issued_by`], remembered.
+    /// Returns [`Certificate::is_issued_by`] from the cache, or verifies and caches it.
     pub fn issued(&self, certificate: &Certificate, issuer: &Certificate) -> bool {
         if certificate.issuer_key != issuer.subject_key {
             return false;
         }
-        // Its own name and key: verified when the certificate was read.
+        // Same name and key: the parser of the certificate has verified this signature.
         if certificate.spki_sha256 == issuer.spki_sha256 && certificate.subject_key == issuer.subject_key {
             return certificate.self_signed;
         }
@@ -52,61 +53,61 @@ impl Signatures {
         }
     }
 
-    /// The number of signatures that were verified.
+    /// Returns the number of verified signatures.
     #[cfg(test)]
     pub(crate) fn verified(&self) -> usize {
         self.verdicts.borrow().values().map(HashMap::len).sum()
     }
 }
 
-/// The certificates that chains may go through.
+/// Certificates that chains may go through.
 pub struct Pool<'p> {
     by_subject: HashMap<&'p str, Vec<&'p Certificate>>,
     signatures: &'p Signatures,
     prefer: Prefer,
-    /// The issuers of each certificate that was asked for, by its fingerprint.
+    /// Cache of the issuers of a certificate, by its fingerprint.
     issuers: RefCell<HashMap<String, Rc<SigningKeyCache<'p>>>>,
-    /// The best way up from a certificate of the pool, by the number of certificates it may have and its
+    /// Cache of the best route from a certificate of the pool, by the maximum number of certificates and its
     /// fingerprint.
     routes: RefCell<HashMap<usize, HashMap<&'p str, Option<Route<'p>>>>>,
 }
 
-/// The certificates of a pool that may have issued a certificate.
+/// Certificates of a pool that may have issued a certificate.
 #[derive(Default)]
 pub struct SigningKeyCache<'p> {
-    /// Those whose key signed it, those whose key identifier is the one that it names first.
+    /// Issuers whose key signed the certificate, those with an agreeing key identifier first.
     pub signed: Vec<&'p Certificate>,
-    /// Those of its issuer's name whose keys were not tried, because there are too many of them.
+    /// Certificates of the issuer's name whose keys the search did not try, because there are too many.
     pub untried: Vec<&'p Certificate>,
 }
 
-/// The best of several chains.
+/// Preference among several chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefer {
-    /// The one with the fewest certificates, then the one that expires last: whatever certificates of one
-    /// name and key are chosen by it, the chains through them stay as short as they were.
+    /// Prefers the chain with the fewest certificates, then the chain that expires last. Chains through
+    /// certificates chosen by this preference stay as short as they were.
     Shortest,
-    /// The one that expires last, then the one with the fewest certificates.
+    /// Prefers the chain that expires last, then the chain with the fewest certificates.
     LatestEnd,
 }
 
-/// A chain that was found, without the certificate that it starts from.
+/// Chain that was found, without its first certificate.
 #[derive(Clone, Copy)]
 pub struct Route<'p> {
-    /// `None`: the certificate is self-signed.
+    /// Issuer of the first certificate; `None`: it is self-signed.
     pub issuer: Option<&'p Certificate>,
-    /// All certificates of the chain, the first and the root included.
+    /// Number of certificates in the chain, the first and the root included.
     pub certificates: usize,
-    /// The moment at which the first of them expires.
+    /// Earliest expiry in the chain.
     pub end: Timestamp,
 }
 
-/// Why there is no chain: as much of it as there is, the certificate itself first.
+/// Reason why there is no chain, with the part that exists, the certificate itself first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// The issuer of the last one is not in the pool.
+    /// The issuer of the last certificate is not in the pool.
     Incomplete(Vec<Certificate>),
-    /// It is whole, and longer than asked for.
+    /// The chain is whole, and longer than requested.
     TooLong(Vec<Certificate>),
 }
 
@@ -132,7 +133,7 @@ impl<'p> Pool<'p> {
         }
     }
 
-    /// The issuers of this certificate in the pool, without itself; searched for once.
+    /// Returns the issuers of this certificate in the pool, without itself; searches once.
     pub fn issuers(&self, certificate: &Certificate) -> Rc<SigningKeyCache<'p>> {
         if let Some(known) = self.issuers.borrow().get(&certificate.fingerprint_sha256) {
             return known.clone();
@@ -163,7 +164,8 @@ impl<'p> Pool<'p> {
                     .filter(move |(_, found)| **found == rank)
                     .map(|(candidate, _)| *candidate)
             });
-        // Certificates of one key are one candidate for the signature: many of them hide nobody else's.
+        // Certificates of one key are one candidate for the signature: many of them do not displace another
+        // key.
         let (mut keys, mut issuers) = (HashSet::new(), SigningKeyCache::default());
         for candidate in by_rank.filter(|candidate| *candidate != certificate) {
             let key = candidate.spki_sha256.as_str();
@@ -179,15 +181,15 @@ impl<'p> Pool<'p> {
         issuers
     }
 
-    /// The issuer through which the best chain of at most `longest` certificates goes, or any where there is
-    /// none.
+    /// Returns the issuer on the best chain of at most `longest` certificates, or any issuer when there is no
+    /// such chain.
     pub fn issuer(&self, certificate: &Certificate, longest: usize) -> Option<&'p Certificate> {
         let best = self.best(certificate, longest).and_then(|route| route.issuer);
         best.or_else(|| self.issuers(certificate).signed.first().copied())
     }
 
-    /// The chain from this certificate up to its self-signed root, itself first, at most `longest`
-    /// certificates.
+    /// Returns the chain from this certificate up to its self-signed root, itself first, with at most
+    /// `longest` certificates.
     pub fn chain(&self, certificate: &Certificate, longest: usize) -> Result<Vec<Certificate>, Broken> {
         let whole = |longest| {
             let (mut chain, mut route, mut left) = (
@@ -208,7 +210,7 @@ impl<'p> Pool<'p> {
         })
     }
 
-    /// As much of a chain as there is.
+    /// Returns the part of a chain that exists.
     fn start(&self, certificate: &Certificate) -> Vec<Certificate> {
         let mut chain = vec![certificate.clone()];
         loop {
@@ -220,8 +222,8 @@ impl<'p> Pool<'p> {
         }
     }
 
-    /// The best chain of at most `longest` certificates. The bound ends circles of cross-signed authorities
-    /// too.
+    /// Returns the best chain of at most `longest` certificates. The bound also ends circles of cross-signed
+    /// authorities.
     pub fn best(&self, certificate: &Certificate, longest: usize) -> Option<Route<'p>> {
         if longest > 0 && certificate.self_signed {
             return Some(Route {
@@ -252,7 +254,7 @@ impl<'p> Pool<'p> {
         best.map(|(_, route)| route)
     }
 
-    /// [`Pool::best`] of a certificate of the pool, searched for once.
+    /// Returns [`Pool::best`] of a certificate of the pool; searches once.
     fn route(&self, certificate: &'p Certificate, longest: usize) -> Option<Route<'p>> {
         let fingerprint = certificate.fingerprint_sha256.as_str();
         let known = self
@@ -279,8 +281,8 @@ enum KeyIds {
     Agree,
 }
 
-/// OpenSSL takes an issuer whose key identifier is another than the certificate names for none; so it comes
-/// last here.
+/// Compares the key identifier that the certificate names with the issuer's. OpenSSL ignores an issuer with
+/// another key identifier, so such an issuer ranks last here.
 fn key_ids(certificate: &Certificate, issuer: &Certificate) -> KeyIds {
     match (&certificate.authority_key_id, &issuer.subject_key_id) {
         (Some(named), Some(there)) if is_hex_of(named, there) => KeyIds::Agree,
@@ -299,8 +301,8 @@ fn is_hex_of(text: &str, bytes: &[u8]) -> bool {
         })
 }
 
-/// [`Pool::chain`] of one certificate among `pool`: the one that expires last of those that API Gateway
-/// takes, else a longer one. `Err`: as much of it as there is.
+/// Returns [`Pool::chain`] of one certificate among `pool`: among chains that API Gateway takes, the one that
+/// expires last, else a longer chain. `Err`: the part of the chain that exists.
 pub fn chain(certificate: &Certificate, pool: &[Certificate]) -> Result<Vec<Certificate>, Vec<Certificate>> {
     let signatures = Signatures::default();
     match Pool::new(pool, Prefer::LatestEnd, &signatures).chain(certificate, MAX_CHAIN) {

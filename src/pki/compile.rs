@@ -1,6 +1,6 @@
-//! From the spec's authorities and the truststore of now to the next truststore. Pure and total: whatever
-//! comes in, a truststore comes out that no living leaf misses its issuer in, unless somebody said Distrusted
-//! or overlap.
+//! Compiler of the next truststore from the spec's authorities and the current truststore. Pure and total:
+//! for any input it returns a truststore that holds the issuer of every living leaf, unless the spec
+//! distrusts an authority or sets an overlap.
 
 use super::certificate::Certificate;
 use super::chain::{Broken, MAX_CHAIN, Pool, Prefer, Signatures};
@@ -15,29 +15,29 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 mod distrust;
 mod fill;
 
-/// One authority of the spec.
+/// Authority of the spec.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Its name in the spec; with `/` and the object's name where it selects several objects.
+    /// Name in the spec, with `/` and the object's name when the authority selects several objects.
     pub authority: String,
     pub state: State,
-    /// Leaves may be issued with the key of its first certificate from now on.
+    /// True when leaves may be issued from now on with the key of the first certificate.
     pub issues: bool,
-    /// The longest life of any leaf that may be issued under it; kept in the truststore before the first such
-    /// leaf is.
+    /// Longest lifetime of any leaf that may be issued under the authority. The truststore records it before
+    /// the first such leaf is issued.
     pub longest_leaf: Option<SignedDuration>,
-    /// The issuing certificate first, then its chain up to the root; for trust-only authorities in any order.
+    /// Certificates: the issuing one first, then its chain up to the root; for trust-only authorities in any
+    /// order.
     pub certificates: Result<Vec<Certificate>, SourceError>,
-    /// Certificates that count only as far as they complete the chains of `certificates`: `ca.crt` beside
+    /// Certificates that count only when they complete the chains of `certificates`: `ca.crt` beside
     /// `tls.crt`.
     pub completing: Vec<Certificate>,
-    /// The certificate of a single client, which goes into the truststore after all authorities.
+    /// True for the certificate of a single client, which goes into the truststore after all authorities.
     pub client: bool,
 }
 
 impl Source {
-    /// What it stands for: without what lies beside its certificates and in no chain of theirs. Nothing when
-    /// it cannot be read.
+    /// Returns the listed certificates without the strangers; none when the source cannot be read.
     fn own(&self, signatures: &Signatures) -> Vec<Certificate> {
         let strangers = self.strangers(signatures);
         self.listed()
@@ -51,8 +51,8 @@ impl Source {
         self.certificates.iter().flatten().chain(beside)
     }
 
-    /// Those of `completing` that lie on no way up from its certificates, each once. All ways count, those of
-    /// other certificates of the same name and key too.
+    /// Returns the certificates of `completing` that lie on no chain from the source's certificates, each
+    /// once. All chains count, those of other certificates of the same name and key too.
     fn strangers(&self, signatures: &Signatures) -> Vec<&Certificate> {
         if self.certificates.is_err() || self.completing.is_empty() {
             return Vec::new();
@@ -76,7 +76,7 @@ impl Source {
                     .filter(|c| joined.insert(c.fingerprint_sha256.as_str())),
             );
         }
-        // Each once.
+        // The filter returns each certificate once.
         self.completing
             .iter()
             .filter(|c| joined.insert(c.fingerprint_sha256.as_str()))
@@ -87,20 +87,20 @@ impl Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     Active,
-    /// Out of the truststore at once, whatever hangs on it; its keys are remembered.
+    /// Leaves the truststore at once, with all certificates issued under it. The truststore records its keys.
     Distrusted,
-    /// What the truststore has under its name leaves at once; nothing is remembered.
+    /// Entries under its name leave the truststore at once. The truststore records nothing of it.
     Withdrawn,
 }
 
-/// Everything that decides what a truststore holds.
+/// Input that decides the content of a truststore.
 #[derive(Clone, Debug)]
 pub struct CompileInput<'a> {
-    /// In the order of the spec.
+    /// Sources in the order of the spec.
     pub sources: &'a [Source],
-    /// The truststore that the domain uses now; `None`: there is none yet.
+    /// Truststore that the domain uses now; `None`: there is none yet.
     pub previous: Option<&'a Bundle>,
-    /// How long a superseded certificate stays at most; `None`: as long as a leaf under it can live.
+    /// Maximum time that a superseded certificate stays; `None`: as long as a leaf under it can live.
     pub overlap: Option<SignedDuration>,
     pub now: Timestamp,
 }
@@ -110,21 +110,21 @@ pub struct Compiled {
     pub bundle: Bundle,
     pub findings: Vec<Finding>,
     /// Authorities that must not issue although they could: their issuing certificate is not in the bundle,
-    /// or on its way out.
+    /// or is about to leave it.
     pub refused_issuers: Vec<String>,
-    /// The truststore of now holds something that is Distrusted.
+    /// True when the current truststore holds a distrusted certificate.
     pub distrusts: bool,
-    /// Names of the clients' sources of which a certificate does not fit into the truststore.
+    /// Names of the clients' sources with a certificate that does not fit into the truststore.
     pub without_room: BTreeSet<String>,
 }
 
-/// The next truststore. Compiling again with the result as `previous` gives the same bytes, until a
+/// Returns the next truststore. Compiling again with the result as `previous` gives the same bytes, until a
 /// certificate begins, expires or its `keep_until` passes.
 pub fn compile(input: &CompileInput<'_>) -> Compiled {
     let signatures = Signatures::default();
     let mut compiled = pass(input, &signatures);
-    // What leaves can be what made something else stay; that then leaves in the next pass, and not at the
-    // next reconcile.
+    // A certificate that leaves may be the only reason for which another one stays. The other one then leaves
+    // in the next pass, and not at the next reconcile.
     for _ in 0..MAX_PASSES {
         let next = pass(
             &CompileInput {
@@ -145,16 +145,16 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
     compiled
 }
 
-/// Each pass takes away at least one certificate that only another one kept; more than a chain's length was
-/// never seen.
+/// Maximum number of passes. Each pass removes at least one certificate that only another one kept; no known
+/// input needs more passes than a chain is long.
 const MAX_PASSES: usize = 8;
 
 fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
     let now = input.now;
     let before: &[Entry] = input.previous.map_or(&[], |bundle| &bundle.entries);
-    let distrusted = Distrusted::find(input.sources, input.previous, signatures, now);
+    let distrusted = Distrusted::find(input, signatures);
     let is_distrusted = |certificate: &Certificate| distrusted.holds(certificate);
-    // What is there now and may stay.
+    // Entries of the current truststore that may stay.
     let living: Vec<&Entry> = before
         .iter()
         .filter(|entry| now < entry.certificate.not_after && !is_distrusted(&entry.certificate))
@@ -183,8 +183,8 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
             for certificate in &offer.certificates {
                 entries.offer(offer, certificate, &living, &twins);
             }
-            // Trusted as long as nothing better is known: API Gateway knows whether the expired authority
-            // matters.
+            // Stays trusted while there is no better certificate: API Gateway knows whether the expired
+            // authority matters.
             for entry in living
                 .iter()
                 .filter(|entry| offer.stranded.contains(&entry.certificate))
@@ -193,7 +193,7 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
             }
         } else {
             let carried = with_issuers(offer.last_good(&living), &living, signatures);
-            // Another authority lists it: it stands there.
+            // An entry that another authority lists is placed with that authority.
             for entry in carried
                 .into_iter()
                 .filter(|entry| !contains(&listed, &entry.certificate))
@@ -215,7 +215,7 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
             });
         }
     }
-    // No certificate without its chain, as long as the truststore of now has it.
+    // Each certificate keeps its chain, as far as the current truststore has it.
     let kept = living.iter().copied().filter(|entry| {
         entries
             .list
@@ -265,7 +265,7 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
         if living.iter().any(|entry| entry.authority == finding.authority) {
             finding
                 .message
-                .push_str(". What is trusted of this authority already stays");
+                .push_str(". The certificates of this authority that are trusted already stay");
         }
     }
     let distrusts = before.iter().any(|entry| is_distrusted(&entry.certificate));
@@ -291,12 +291,12 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
     }
 }
 
-/// One Active authority on its way into the bundle.
+/// Active authority on its way into the bundle.
 struct Offer<'a> {
     source: &'a Source,
-    /// Without those that are distrusted; [`Offer::lint`] takes out those that expired or are not sound.
+    /// Certificates that are not distrusted; [`Offer::lint`] removes those that expired or are not sound.
     certificates: Vec<Certificate>,
-    /// Those below an authority that has expired: not published, and kept where they are in the truststore.
+    /// Certificates below an expired authority: not published, and kept where they are in the truststore.
     stranded: Vec<Certificate>,
     state: OfferState,
 }
@@ -304,10 +304,10 @@ struct Offer<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OfferState {
     Accepted,
-    /// Broken, or refused by lint: what was good last stays as it is.
+    /// Broken, or refused by lint: the last good certificates stay as they are.
     LastGood,
-    /// Its key was replaced under the same subject: what was good last stays as long as leaves under it can
-    /// live.
+    /// The authority's key was replaced under the same subject: the last good certificates stay as long as
+    /// leaves under them can live.
     Reused,
 }
 
@@ -358,8 +358,8 @@ impl<'a> Offer<'a> {
             };
             if is_stranger && !stays(certificate) {
                 let message = "stands in ca.crt and does not complete the chain of tls.crt: this authority \
-                               does not bring it \
-                               into the truststore. To trust it, list it in an authority of its own";
+                               does not bring it into the truststore. To trust it, list it in an authority \
+                               of its own";
                 told.push(certificate);
                 add(Severity::Dropped, Reason::Unrelated, message);
             } else if is_distrusted(certificate) {
@@ -369,10 +369,9 @@ impl<'a> Offer<'a> {
                 if is_stranger {
                     told.push(certificate);
                     let message = "stands in ca.crt and does not complete the chain of tls.crt. An earlier \
-                                   release trusted it, \
-                                   and it leaves the truststore as soon as this authority changes: to keep \
-                                   it, list it in an \
-                                   authority of its own; to end it, take it out of ca.crt";
+                                   release trusted it, and it leaves the truststore as soon as this \
+                                   authority changes: to keep it, list it in an authority of its own; to end \
+                                   it, take it out of ca.crt";
                     add(Severity::Warning, Reason::WouldBeRefused, message);
                 }
                 offer.certificates.push(certificate.clone());
@@ -381,8 +380,8 @@ impl<'a> Offer<'a> {
         offer
     }
 
-    /// Whether the source is as the truststore of now has it: everything valid that it lists is there, and it
-    /// lists everything that stands there under its name.
+    /// True when the source equals the current truststore: every valid certificate of the source is there,
+    /// and the source lists every entry under its name.
     fn is_unedited(
         &self,
         is_distrusted: &dyn Fn(&Certificate) -> bool,
@@ -403,7 +402,7 @@ impl<'a> Offer<'a> {
             .map(whole_seconds)
     }
 
-    /// Whether the spec lists this name and key, still valid, published or not.
+    /// True when the spec lists this name and key, still valid, published or not.
     fn lists(&self, certificate: &Certificate) -> bool {
         contains(&self.certificates, certificate)
     }
@@ -430,15 +429,16 @@ impl<'a> Offer<'a> {
         } else {
             (self.certificates, self.stranded) = (linted.sound, linted.stranded);
         }
-        // Nothing of it is left: as if it were broken, so that a slip does not shut out the callers of now.
+        // Without a certificate left the source counts as broken, so that a mistake does not lock out the
+        // current callers.
         if self.certificates.is_empty() && self.last_good(living).next().is_some() {
             self.state = OfferState::LastGood;
         }
         findings.extend(linted.findings);
     }
 
-    /// A finding for each certificate in whose place another one of its name and key, from the same source,
-    /// is trusted.
+    /// Returns a finding for each certificate in whose place another one of its name and key, from the same
+    /// source, is trusted.
     fn redundant(&self, bundle: &Bundle, now: Timestamp) -> Vec<Finding> {
         let valid = self
             .source
@@ -454,8 +454,7 @@ impl<'a> Offer<'a> {
             let by = if twin.self_signed { "itself" } else { &twin.issuer };
             let message = format!(
                 "of issuer {} is left out: the one of the same name and key that is signed by {by} is \
-                 trusted in its place, and \
-                 callers of both get in",
+                 trusted in its place, and API Gateway accepts the callers of both",
                 certificate.issuer
             );
             let finding = Finding {
@@ -472,7 +471,7 @@ impl<'a> Offer<'a> {
         findings
     }
 
-    /// What this authority has in the truststore now and nobody has replaced yet.
+    /// Returns this authority's entries in the current truststore that no other certificate has replaced yet.
     fn last_good<'e>(&self, living: &[&'e Entry]) -> impl Iterator<Item = &'e Entry> {
         living.iter().copied().filter(|entry| {
             let superseded = self.state == OfferState::Reused
@@ -491,8 +490,8 @@ fn lint_offers(
     now: Timestamp,
     findings: &mut Vec<Finding>,
 ) {
-    // An authority that gives one subject two keys is refused, and nobody's chain leads through it: its
-    // certificates, which may be many, are not tried as issuers.
+    // An authority that gives one subject two keys is refused, and no other authority's chain leads through
+    // it: its certificates, which may be many, are not tried as issuers.
     let is_plain = |offer: &&Offer<'_>| {
         let mut keys: HashMap<&str, &str> = HashMap::new();
         offer
@@ -523,8 +522,8 @@ fn lint_offers(
     }
 }
 
-/// API Gateway refuses two certificates with one subject. Whoever is in the truststore and stays has the
-/// subject, then whoever comes first in the spec.
+/// Refuses an authority whose subject is taken: API Gateway refuses two certificates with one subject. An
+/// entry that stays in the truststore has the subject first, then the first authority of the spec.
 fn refuse_reused_subjects(
     offers: &mut [Offer<'_>],
     living: &[&Entry],
@@ -555,9 +554,8 @@ fn refuse_reused_subjects(
             if taken.iter().any(|other| is_other_key(other, certificate)) && !contains(&taken, certificate) {
                 offer.state = OfferState::Reused;
                 let message = "is the subject of another certificate that is trusted already, with another \
-                               key, and API Gateway \
-                               refuses two: the old one stays, the new one is not published. Give the new \
-                               authority another subject";
+                               key, and API Gateway refuses two: the old one stays, the new one is not \
+                               published. Give the new authority another subject";
                 findings.push(Finding {
                     severity: Severity::Refused,
                     authority: offer.source.authority.clone(),
@@ -573,8 +571,8 @@ fn refuse_reused_subjects(
     }
 }
 
-/// An authority may lean on another's root; when that one is not published, its own chain is broken.
-/// Certificates of which a twin has a whole chain do not count: the twin is published.
+/// Refuses authorities whose chain is broken because another authority, which brings their root, is not
+/// published. Ignores certificates of which a twin has a whole chain: the twin is published.
 fn refuse_broken_chains(offers: &mut [Offer<'_>], signatures: &Signatures, findings: &mut Vec<Finding>) {
     loop {
         let listed = accepted(offers);
@@ -610,22 +608,22 @@ fn refuse_broken_chains(offers: &mut [Offer<'_>], signatures: &Signatures, findi
             subject: certificate.subject,
             reason: Reason::ChainIncomplete,
             message: format!(
-                "has no whole chain to its root: the issuer of {}, {}, is not published; see what is said of \
-                 that one",
+                "has no whole chain to its root: the issuer of {}, {}, is not published; see the finding \
+                 on that issuer",
                 stop.subject, stop.issuer
             ),
         });
     }
 }
 
-/// What chains may go through: all that the spec lists and nothing speaks against. What is only carried
-/// forward does not count: nobody shall begin to lean on it.
+/// Returns the certificates that chains may go through: all certificates of accepted offers. Entries that are
+/// only carried forward do not count, so that no new certificate depends on them.
 fn accepted(offers: &[Offer<'_>]) -> Vec<Certificate> {
     let accepting = offers.iter().filter(|offer| offer.state == OfferState::Accepted);
     accepting.flat_map(|offer| offer.certificates.clone()).collect()
 }
 
-/// These entries, each followed by its issuers among `living`.
+/// Returns these entries, and after them their issuers among `living`.
 fn with_issuers<'e>(
     entries: impl Iterator<Item = &'e Entry>,
     living: &[&'e Entry],
@@ -659,13 +657,14 @@ fn with_issuers<'e>(
     all
 }
 
-/// When an entry leaves that nothing issues under any more: once the longest leaf under it, given out at the
-/// last moment, is over. Set once; only `overlap` makes it earlier. `None`: no leaf of ours hangs on it.
+/// Returns the time at which an entry leaves when no authority issues under it any more: the end of the
+/// longest leaf under it, issued at the last moment. Set once; only `overlap` makes it earlier. `None`: no
+/// leaf of the operator depends on the entry.
 fn keep_until(entry: &Entry, input: &CompileInput<'_>) -> Option<Timestamp> {
     let max_leaf = entry.max_leaf?;
     let until = entry.keep_until.unwrap_or_else(|| end_of(input.now, max_leaf));
-    // Without an overlap it leaves with this compile: rounded up to a second it would come and go with every
-    // upload until the domain uses one of them.
+    // With an overlap of zero the entry leaves with this compile: rounded up to a second it would come and go
+    // with every upload until the domain uses one of the uploaded truststores.
     let end = |overlap: SignedDuration| {
         if overlap.is_zero() {
             input.now
@@ -676,8 +675,8 @@ fn keep_until(entry: &Entry, input: &CompileInput<'_>) -> Option<Timestamp> {
     Some(input.overlap.map_or(until, |overlap| until.min(end(overlap))))
 }
 
-/// `now + life`, rounded up by at most 1% of the life and one hour: a compile that has to be repeated gives
-/// the same bytes.
+/// Returns `now + life`, rounded up by at most 1% of the life and one hour: a repeated compile gives the same
+/// bytes.
 fn end_of(now: Timestamp, life: SignedDuration) -> Timestamp {
     let step = (life.as_secs() / 100).clamp(1, 3600);
     let Ok(end) = now.checked_add(life) else {
@@ -687,14 +686,14 @@ fn end_of(now: Timestamp, life: SignedDuration) -> Timestamp {
     Timestamp::from_second(whole + (step - whole.rem_euclid(step)) % step).unwrap_or(Timestamp::MAX)
 }
 
-/// The bundle in the making: each subject once.
+/// Bundle in the making: each subject once.
 #[derive(Default)]
 struct Entries {
     list: Vec<Entry>,
 }
 
 impl Entries {
-    /// A certificate that the spec lists. Of several of one name and key the best twin counts.
+    /// Adds a certificate that the spec lists. Of several of one name and key the best twin counts.
     fn offer(&mut self, offer: &Offer<'_>, certificate: &Certificate, living: &[&Entry], twins: &Twins<'_>) {
         let max_leaf = offer.max_leaf();
         if let Some(entry) = self
@@ -707,7 +706,7 @@ impl Entries {
             entry.certificate = twins.better(&entry.certificate, certificate).clone();
             return;
         }
-        // Carried forward for want of better; what the spec lists goes first.
+        // An entry that is only carried forward gives way to a certificate that the spec lists.
         self.list
             .retain(|entry| entry.certificate.subject_key != certificate.subject_key);
         let there = living
@@ -723,7 +722,7 @@ impl Entries {
         });
     }
 
-    /// An entry of the truststore of now that stays.
+    /// Adds an entry of the current truststore that stays.
     fn keep(&mut self, entry: Entry) {
         if !self
             .list
@@ -734,9 +733,9 @@ impl Entries {
         }
     }
 
-    /// What outlives a Distrusted authority, or a withdrawn one, stands under the name of the one that needs
-    /// it, else it would go with the next reconcile. And whatever no authority of the spec has placed is put
-    /// in order, by name and subject.
+    /// Renames entries that stay although their authority is distrusted or withdrawn: each gets the name of
+    /// an authority that needs it, else it would leave with the next reconcile. Sorts the entries that no
+    /// authority of the spec has placed, by name and subject.
     fn settle(&mut self, sources: &[Source], placed: usize, signatures: &Signatures) {
         let distrusted = |name: &str| {
             sources
@@ -762,19 +761,19 @@ impl Entries {
     }
 }
 
-/// The choice between certificates of one name and key, of which API Gateway takes one.
+/// Choice between certificates of one name and key, of which API Gateway takes one.
 struct Twins<'p> {
     pool: Pool<'p>,
     now: Timestamp,
 }
 
 impl Twins<'_> {
-    /// Prefers a whole chain, then one that a client certificate may stand under, then a certificate that is
-    /// valid already, then the shortest chain (a self-signed certificate is one by itself, which nothing can
-    /// break), then the chain that expires last.
+    /// Prefers a whole chain, then a chain that a client certificate may be under, then a certificate that is
+    /// valid already, then the shortest chain (a self-signed certificate is a chain by itself, which nothing
+    /// can break), then the chain that expires last.
     fn better<'c>(&self, one: &'c Certificate, other: &'c Certificate) -> &'c Certificate {
         if one == other {
-            return one; // as at every reconcile that changes nothing: no chain is searched for
+            return one; // the usual case, without a search for chains
         }
         let rank = |certificate: &Certificate| {
             let began = certificate.not_before <= self.now;
@@ -782,7 +781,7 @@ impl Twins<'_> {
             let (length, end) = route.map_or((0, certificate.not_after), |route| {
                 (route.certificates, route.end)
             });
-            // An authority that no client certificate may stand under is no help to callers.
+            // An authority with constraints that no client certificate meets does not help callers.
             let chain = self.pool.chain(certificate, MAX_CHAIN).unwrap_or_default();
             let usable = constraints::of_authorities(&chain).is_none();
             (route.is_some(), usable, began, Reverse(length), end)

@@ -1,5 +1,5 @@
-//! Constraints: what authorities say of the certificates below them (keyUsage, extended key usage, path
-//! length, name constraints). Pure. Source: RFC 5280, sections 4.2.1.3, 4.2.1.9, 4.2.1.10 and 4.2.1.12.
+//! Constraints of authorities on the certificates below them (keyUsage, extended key usage, path length, name
+//! constraints). Pure. Source: RFC 5280, sections 4.2.1.3, 4.2.1.9, 4.2.1.10 and 4.2.1.12.
 
 use x509_parser::{
     extensions::{self, GeneralName, GeneralSubtree},
@@ -10,18 +10,18 @@ use x509_parser::{
 use super::certificate::Certificate;
 use super::name;
 
-/// The name constraints of an authority.
+/// Name constraints of an authority.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameConstraints {
     permitted: Vec<Subtree>,
     excluded: Vec<Subtree>,
 }
 
-/// Names times subtrees that are compared for one certificate; OpenSSL has such a limit too. More are
-/// refused.
+/// Maximum number of names times subtrees compared for one certificate; beyond it the certificate is refused.
+/// OpenSSL has such a limit too.
 const MAX_COMPARED: usize = 1 << 14;
 
-/// A set of names, by the form of the names in it.
+/// Set of names, by the form of the names in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Subtree {
     Dns(String),
@@ -29,9 +29,9 @@ enum Subtree {
     Email(String),
     /// Relative distinguished names in their normal form, from the root down.
     Directory(Vec<String>),
-    /// IP addresses and others that no certificate of ours carries.
+    /// IP addresses and other forms that no certificate of ours carries.
     Other,
-    /// Could not be read: nothing is known to be permitted.
+    /// Unreadable form: permits no name.
     Unreadable,
 }
 
@@ -45,7 +45,7 @@ impl NameConstraints {
         }
     }
 
-    /// The constraints of an extension that cannot be read: they permit nothing.
+    /// Returns the constraints of an extension that cannot be read: they permit no name.
     pub(crate) fn unreadable() -> NameConstraints {
         NameConstraints {
             permitted: vec![Subtree::Unreadable],
@@ -53,7 +53,7 @@ impl NameConstraints {
         }
     }
 
-    /// The first of a certificate's names that these constraints do not admit.
+    /// Returns the first of a certificate's names that these constraints do not admit.
     fn refuses(&self, certificate: &Certificate) -> Option<String> {
         let names = names(certificate);
         if names
@@ -123,7 +123,7 @@ impl Subtree {
     }
 }
 
-/// A name of a certificate that name constraints are about.
+/// Name of a certificate that name constraints apply to.
 enum Name<'c> {
     Subject(&'c str, Vec<String>),
     Dns(&'c str),
@@ -162,13 +162,13 @@ fn names(certificate: &Certificate) -> Vec<Name<'_>> {
     subject.into_iter().chain(alternative).collect()
 }
 
-/// A DNS name is in a subtree when labels on its left make it of the base; OpenSSL takes a leading dot too.
+/// True when labels on the left of the base make the DNS name; OpenSSL takes a leading dot too.
 fn is_below(name: &str, base: &str) -> bool {
     let base = base.strip_prefix('.').unwrap_or(base);
     base.is_empty() || name == base || name.strip_suffix(base).is_some_and(|rest| rest.ends_with('.'))
 }
 
-/// A host is the base itself, or below it where the base begins with a dot.
+/// True when the host is the base itself, or below a base that begins with a dot.
 fn is_host_of(host: &str, base: &str) -> bool {
     match base.strip_prefix('.') {
         Some(domain) => host
@@ -178,7 +178,7 @@ fn is_host_of(host: &str, base: &str) -> bool {
     }
 }
 
-/// The host of a URI, in lower case; `None` where it has none, as in `urn:x:y`.
+/// Returns the host of a URI, in lower case; `None` when there is no host, as in `urn:x:y`.
 fn host(uri: &str) -> Option<String> {
     let (_, rest) = uri.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -191,18 +191,18 @@ fn host(uri: &str) -> Option<String> {
     (!host.is_empty()).then(|| host.to_ascii_lowercase())
 }
 
-/// An authority of a chain, and which of its constraints a certificate below it breaks.
+/// Authority of a chain, and its constraint that a certificate below breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the authority {authority} {constraint}")]
 pub struct Violation {
-    /// RFC 4514 subject of the authority.
+    /// Subject of the authority, by RFC 4514.
     pub authority: String,
-    /// What it says, and what breaks it.
+    /// Constraint, and the certificate that breaks it.
     pub constraint: String,
 }
 
-/// The first constraint that a client certificate under `chain[0]` breaks, whatever its names. `chain`: from
-/// the issuing authority up to the root.
+/// Returns the first constraint that every client certificate under `chain[0]` breaks, with any names.
+/// `chain`: from the issuing authority up to the root.
 pub fn of_authorities(chain: &[Certificate]) -> Option<Violation> {
     let violated = chain.iter().enumerate().find_map(|(at, authority)| {
         let constraint = of_authority(authority, &chain[..at])?;
@@ -214,8 +214,8 @@ pub fn of_authorities(chain: &[Certificate]) -> Option<Violation> {
     })
 }
 
-/// The first constraint of `chain`, from its issuing authority up to the root, that this client certificate
-/// breaks.
+/// Returns the first constraint of `chain`, from its issuing authority up to the root, that this client
+/// certificate breaks.
 pub fn of_leaf(leaf: &Certificate, chain: &[Certificate]) -> Option<Violation> {
     of_authorities(chain).or_else(|| {
         chain.iter().find_map(|authority| {
@@ -229,7 +229,8 @@ pub fn of_leaf(leaf: &Certificate, chain: &[Certificate]) -> Option<Violation> {
     })
 }
 
-/// `below`: the authorities between it and the client certificate.
+/// Returns the constraint of one authority that is broken. `below`: the authorities between it and the client
+/// certificate.
 fn of_authority(authority: &Certificate, below: &[Certificate]) -> Option<String> {
     if !authority.may_sign {
         return Some("may not sign certificates: its keyUsage has no keyCertSign".to_owned());
@@ -285,7 +286,7 @@ mod tests {
             .success()
     }
 
-    /// A certificate `name`.pem with these extensions, signed by `by` or itself.
+    /// Creates a certificate `name`.pem with these extensions, signed by `by` or by itself.
     fn made(dir: &Path, name: &str, subject: &str, by: Option<&str>, extensions: &str) -> Certificate {
         std::fs::write(dir.join("ext"), extensions).unwrap();
         let (key, csr, out) = (
@@ -319,8 +320,8 @@ mod tests {
         "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n";
     const LEAF: &str = "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n";
 
-    /// What the root says, what the issuing authority says, the leaf's names, and what is told of it; empty:
-    /// nothing.
+    /// Cases: the root's extensions, the issuing authority's extensions, the leaf's names, and the expected
+    /// message; empty: none.
     const CASES: &[(&str, &str, &str, &str)] = &[
         ("", "", "", ""),
         (
@@ -435,7 +436,7 @@ mod tests {
         ),
     ];
 
-    /// Extensions of which a later line takes the place of an earlier one of its name.
+    /// Merges extensions: a later line replaces an earlier one of its name.
     fn extensions(base: &str, more: &str) -> String {
         let (name, _) = more.split_once('=').unwrap_or((more, ""));
         let kept: Vec<_> = base
@@ -446,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn openssl_and_we_agree_on_who_may_stand_where() {
+    fn openssl_and_the_operator_agree_on_constraints() {
         for (root, issuing, leaf, told) in CASES {
             let dir = tempfile::tempdir().unwrap();
             let at = dir.path();
@@ -477,7 +478,7 @@ mod tests {
             );
             assert_eq!(found.is_none(), openssl, "{leaf_extensions}: {found:?}");
             assert!(found.unwrap_or_default().contains(told), "{told}");
-            // What is issued under the same authority says the same before anything is written.
+            // The issuing side reports the same constraint before it writes anything.
             let read = |name: &str| std::fs::read_to_string(at.join(name)).unwrap();
             let issuer = Issuer::from_pem(
                 &read("issuing.pem"),

@@ -1,4 +1,4 @@
-//! Certificate signing requests: what a requester who keeps its private key asks for, within the limits of a
+//! Certificate signing requests: requests by a requester who keeps the private key, within the limits of a
 //! spec. Pure.
 
 use super::certificate::{SignatureClass, verifies};
@@ -13,12 +13,12 @@ use x509_parser::{
     x509::X509Name,
 };
 
-/// As many values of one subject attribute as a spec may have.
+/// Maximum number of values of one subject attribute, as in a spec.
 const MAX_PARTS: usize = 8;
-/// As many alternative names of one kind as a spec may have.
+/// Maximum number of alternative names of one kind, as in a spec.
 const MAX_NAMES: usize = 50;
 
-/// A request whose signature is good and that asks for nothing that a spec could not ask for.
+/// Request with a good signature that a spec could make as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Csr {
     pub request: LeafRequest,
@@ -26,7 +26,7 @@ pub struct Csr {
     pub spki: Vec<u8>,
 }
 
-/// Why a request cannot be served. Never quotes it.
+/// Reason why a request cannot be served. Never quotes the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CsrError {
     #[error("it is not one PEM block of a certificate signing request (PKCS #10)")]
@@ -52,12 +52,12 @@ pub enum CsrError {
     OtherNames,
     #[error("it asks for more than {MAX_NAMES} alternative names of one kind")]
     TooManyNames,
-    #[error("what it asks for cannot be certified: {0}")]
+    #[error("the request cannot be certified: {0}")]
     Problem(#[from] Problem),
 }
 
-/// Reads a request. Subject and alternative names count; every other extension that it asks for (keytool asks
-/// for a key identifier, others for usages) is left out of what is issued.
+/// Parses a request. Takes its subject and alternative names; ignores every other extension (keytool requests
+/// a key identifier, other programs request usages).
 pub fn read(text: &(impl AsRef<[u8]> + ?Sized), duration: SignedDuration) -> Result<Csr, CsrError> {
     let blocks = pem::scan(text.as_ref()).collect::<Result<Vec<_>, _>>()?;
     match blocks.iter().map(Block::kind).find(|kind| *kind != Kind::Request) {
@@ -113,7 +113,7 @@ pub fn read(text: &(impl AsRef<[u8]> + ?Sized), duration: SignedDuration) -> Res
     })
 }
 
-/// The parts by their kind; in what order they stand is ours.
+/// Sorts the parts of a subject by their kind; the operator chooses their order.
 fn subject(name: &X509Name<'_>) -> Result<LeafRequest, CsrError> {
     let mut request = LeafRequest::default();
     let mut common_names = Vec::new();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_for_is_what_is_issued() {
+    fn the_issued_leaf_equals_the_request() {
         let pem = openssl(&format!(
             "{EC} -utf8 -subj /CN=client1/O=Acme/OU=a/OU=b/C=DE/L=Köln/ST=NRW -addext \
              subjectAltName=DNS:a.example,URI:spiffe://acme/c,email:ops@acme.example -addext \
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(
             (leaf.is_ca, leaf.spki_der()),
             (false, &csr.spki[..]),
-            "neither an authority nor anybody else's key"
+            "neither an authority nor another key"
         );
         assert_eq!(
             read(
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn a_request_by_keytool_is_served() {
         let Ok(version) = Command::new("keytool").arg("-help").output() else {
-            println!("not tried: there is no keytool here");
+            println!("skipped: keytool is not installed");
             return;
         };
         assert!(version.status.success());
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_beyond_the_limits_is_refused() {
+    fn a_request_beyond_the_limits_is_refused() {
         let problem = |pem: &str| read(pem, DAY).unwrap_err().to_string();
         let ask = |args: &str| problem(&openssl(&format!("{EC} {args}")));
         assert!(
@@ -316,7 +316,7 @@ mod tests {
             read(&format!("{good}{key}"), DAY),
             Err(CsrError::Pem(ParseError::PrivateKey))
         );
-        // Another name under the same signature.
+        // The request has another name under the same signature.
         let mut der = pem::scan(good.as_bytes()).next().unwrap().unwrap().der.to_vec();
         let at = der.windows(7).position(|part| part == b"client1").unwrap();
         der[at + 6] = b'2';

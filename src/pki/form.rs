@@ -1,11 +1,11 @@
-//! Compares a certificate with what a release of this operator would have written in its place, octet for
+//! Comparison of a certificate with the one that a release of this operator would have written, octet for
 //! octet. Pure.
 //!
-//! Owns the answer to "may the content of this Secret be believed": labels and names can be forged by whoever
-//! writes Secrets. Of a certificate only the serial number, the times, the key and the signature are its
-//! maker's choice; with those it is written once more, and everything else follows: version, usages,
-//! extensions and their order, string types, encoding. A release that writes another form has to accept here
-//! what those before it wrote.
+//! Decides whether the operator may trust the content of a Secret: any writer of Secrets can forge labels and
+//! names. Only the serial number, the times, the key and the signature are the maker's choice. With these
+//! parts the operator writes the certificate again, and all other parts follow: version, usages, extensions
+//! and their order, string types, encoding. A release that writes another form has to accept the forms of all
+//! releases before it.
 
 use super::authority::{CLOCK_SLACK, Issuer, later};
 use super::certificate::Certificate;
@@ -24,7 +24,7 @@ use x509_cert::{
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Name};
 
-/// Why a certificate is not one of ours.
+/// Reason why a certificate is not one of the operator's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     #[error("its key is of a kind, or written in a way, that the operator never makes")]
@@ -35,16 +35,16 @@ pub enum Mismatch {
     Form,
     #[error("it is not signed by its own key")]
     Signature,
-    #[error("it does not say what is asked for")]
+    #[error("it differs from the request")]
     Request,
-    #[error("it is valid for longer than is asked for or allowed")]
+    #[error("it is valid for longer than requested or allowed")]
     Life,
     #[error("its validity begins in the future")]
     Future,
 }
 
-/// What a self-signed client certificate says, when a release of ours may have written it; `duration` and
-/// `not_after` are not in it. Children of such a certificate are nobody's: it is no authority.
+/// Returns the content of a self-signed client certificate that a release of the operator may have written,
+/// without `duration` and `not_after`. Such a certificate issues no others: it is no authority.
 pub fn signed_itself(certificate: &Certificate) -> Result<LeafRequest, Mismatch> {
     let kind = KeyKind::of_der(certificate.spki_der()).ok_or(Mismatch::Key)?;
     let said = said(certificate).ok_or(Mismatch::Form)?;
@@ -62,8 +62,8 @@ pub fn signed_itself(certificate: &Certificate) -> Result<LeafRequest, Mismatch>
     }
 }
 
-/// Whether a self-signed client certificate is what a release of ours would have issued for `request`,
-/// whatever revision it is of.
+/// Checks that a self-signed client certificate is the one that a release of the operator would have issued
+/// for `request`, in any revision.
 pub fn signed_itself_for(
     certificate: &Certificate,
     request: &LeafRequest,
@@ -85,8 +85,8 @@ pub fn signed_itself_for(
     lives_as_asked(certificate, request, now)
 }
 
-/// Whether a client certificate is what a release of ours would have issued for `request` under `issuer`, as
-/// that one is now.
+/// Checks that a client certificate is the one that a release of the operator would have issued for `request`
+/// under the current `issuer`.
 pub fn issued_for(
     certificate: &Certificate,
     request: &LeafRequest,
@@ -113,7 +113,7 @@ pub fn issued_for(
     lives_as_asked(certificate, request, now)
 }
 
-/// What the certificate says, as a request would have it; `None`: nothing that could have been asked for.
+/// Returns the content of the certificate as a request; `None` when no spec could request it.
 fn said(certificate: &Certificate) -> Option<LeafRequest> {
     let (_, name) = X509Name::from_der(&certificate.subject_der).ok()?;
     let (mut request, mut common_names, mut numbers) = (LeafRequest::default(), Vec::new(), Vec::new());
@@ -151,8 +151,8 @@ fn said(certificate: &Certificate) -> Option<LeafRequest> {
     validate(&said).is_ok().then_some(said)
 }
 
-/// Names may stand in another order than they are asked for in: a spec whose list was sorted again asks for
-/// the same.
+/// True when the certificate has the content of the request. Names may be in another order: a spec whose list
+/// was sorted again requests the same.
 fn is_asked_for(said: &LeafRequest, request: &LeafRequest) -> bool {
     let sorted = |names: &[String]| {
         let mut names = names.to_vec();
@@ -172,7 +172,7 @@ fn is_asked_for(said: &LeafRequest, request: &LeafRequest) -> bool {
             .all(|(said, asked)| sorted(said) == sorted(asked))
 }
 
-/// It was made at most [`CLOCK_SLACK`] after its beginning.
+/// Checks the validity. The certificate was made at most [`CLOCK_SLACK`] after its beginning.
 fn lives_as_asked(certificate: &Certificate, request: &LeafRequest, now: Timestamp) -> Result<(), Mismatch> {
     let made = later(certificate.not_before, CLOCK_SLACK);
     let request = LeafRequest {
@@ -189,8 +189,8 @@ fn lives_as_asked(certificate: &Certificate, request: &LeafRequest, now: Timesta
     }
 }
 
-/// Writes it once more, with its own serial, times, key and signature, and compares. `issuer`: name (DER) and
-/// key id.
+/// Writes the certificate again, with its own serial, times, key and signature, and compares. `issuer`: name
+/// (DER) and key id.
 fn is_written_as(
     certificate: &Certificate,
     said: &LeafRequest,
@@ -202,7 +202,7 @@ fn is_written_as(
         again(certificate, issuer.0, subject_der(said)?, extensions, algorithm)
     };
     let same = |usage| is_it(usage).is_ok_and(|der: Vec<u8>| der == certificate.der());
-    // The first versions let RSA keys encipher keys too.
+    // The first versions allowed RSA keys to encipher keys too.
     let with_encipherment = || KeyUsage(KeyUsages::DigitalSignature | KeyUsages::KeyEncipherment);
     let is_rsa = matches!(certificate.key, KeyStrength::Rsa(_));
     if same(usage()) || (is_rsa && same(with_encipherment())) {
@@ -288,7 +288,7 @@ mod tests {
         self_sign(request, key, now()).unwrap().certificate
     }
 
-    /// As `self_sign`, but for what `change` makes of it.
+    /// Signs as `self_sign` does, after `change` has changed the draft.
     fn drafted(request: &LeafRequest, key: &KeyPair, change: impl FnOnce(&mut Draft)) -> Certificate {
         let (spki, subject) = (key.subject_public_key_info(), subject_der(request).unwrap());
         let mut draft = Draft {
@@ -315,7 +315,7 @@ mod tests {
         all
     }
 
-    /// Tag and content of the first value, and what follows it.
+    /// Returns tag and content of the first value, and the bytes after it.
     fn first(der: &[u8]) -> (u8, &[u8], &[u8]) {
         let (octets, length) = match der[1] {
             0x81 => (3, usize::from(der[2])),
@@ -325,7 +325,7 @@ mod tests {
         (der[0], &der[octets..octets + length], &der[octets + length..])
     }
 
-    /// The values in a constructed one, each with its tag.
+    /// Returns the values in a constructed value, each with its tag.
     fn parts(der: &[u8]) -> Vec<Vec<u8>> {
         let (mut all, mut rest) = (Vec::new(), first(der).1);
         while !rest.is_empty() {
@@ -336,12 +336,12 @@ mod tests {
         all
     }
 
-    /// version, serial, algorithm, issuer, validity, subject, key, extensions.
+    /// Returns version, serial, algorithm, issuer, validity, subject, key and extensions.
     fn tbs(certificate: &Certificate) -> Vec<Vec<u8>> {
         parts(&parts(certificate.der())[0])
     }
 
-    /// The extensions of a certificate, each as it is encoded.
+    /// Returns the extensions of a certificate, each in its encoding.
     fn listed(tbs: &[Vec<u8>]) -> Vec<Vec<u8>> {
         parts(first(&tbs[7]).1)
     }
@@ -352,7 +352,7 @@ mod tests {
         tlv(0x30, &[tbs, &parts(like.der())[1], &tlv(3, &signature)].concat())
     }
 
-    /// The certificate with other parts, signed again with its own key.
+    /// Changes parts of the certificate, and signs it again with its own key.
     fn changed(certificate: &Certificate, key: &KeyPair, change: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
         let mut all = tbs(certificate);
         change(&mut all);
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_issued_today_or_was_by_an_earlier_release_is_ours() {
+    fn certificates_of_this_and_of_earlier_releases_are_ours() {
         let ca = issuer("Partners", now());
         for kind in [
             KeyKind::EcdsaP256,
@@ -439,7 +439,7 @@ mod tests {
                 .certificate;
             assert_eq!(issued_for(&issued, &full(), &ca, now()), Ok(()), "{kind}");
 
-            // Earlier releases: five minutes for clocks, and RSA keys for encipherment too.
+            // Earlier releases: five minutes of clock slack, and key encipherment for RSA keys.
             let five = drafted(&full(), &key, |d| {
                 d.not_before = earlier(now(), SignedDuration::from_mins(5))
             });
@@ -455,10 +455,10 @@ mod tests {
         }
     }
 
-    /// Written by another program in the forms that there have been. These stay ours for good: what is not
-    /// leaves truststores at once.
+    /// Another program wrote these certificates in the forms of all releases. They stay ours for good: a
+    /// certificate that is not ours leaves truststores at once.
     #[test]
-    fn the_kept_certificates_of_each_form_are_ours() {
+    fn the_stored_certificates_of_each_form_are_ours() {
         let kept = [
             (include_str!("forms/ecdsa-p256.pem"), full()),
             (include_str!("forms/ecdsa-p384-revision-2.pem"), numbered("2")),
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_in_any_other_way_is_not_ours() {
+    fn a_certificate_in_any_other_form_is_not_ours() {
         let (key, other) = (key(), generate(KeyKind::EcdsaP256).unwrap());
         let good = signed(&full(), &key);
         let none = Name::default();
@@ -491,7 +491,7 @@ mod tests {
         let usages = |usages| KeyUsage(usages).to_extension(&none, &[]).unwrap();
         let eku = |all: &[_]| ExtendedKeyUsage(all.to_vec()).to_extension(&none, &[]).unwrap();
         let of_draft = |change: &dyn Fn(&mut Draft)| drafted(&full(), &key, change).der().to_vec();
-        // An extension that nobody knows: 1.2.3, with and without the flag.
+        // Unknown extension 1.2.3, with and without the critical flag.
         let unknown = tlv(0x30, &[&tlv(6, &[42, 3])[..], &tlv(4, &[5, 0])].concat());
         let critical = tlv(
             0x30,
@@ -666,7 +666,7 @@ mod tests {
                 "with a needless zero before it",
                 serial(&[&[0][..], &[0x40; 16]].concat()),
             ),
-            ("16 octets as we never give them", serial(&[0x3f; 16])),
+            ("16 octets that the operator never gives", serial(&[0x3f; 16])),
             (
                 "a subject in PrintableString",
                 changed(&sanless, &key, |tbs| (tbs[3], tbs[5]) = (name(0x13), name(0x13))),
@@ -760,14 +760,14 @@ mod tests {
                 assert!(signed_itself_for(&certificate, &full(), now()).is_err(), "{what}");
             }
         }
-        // The tools themselves break nothing.
+        // The test's own tools break nothing.
         let same = Certificate::from_der(&with_extensions(&good, &key, |_| ())).unwrap();
         assert_eq!(signed_itself_for(&same, &full(), now()), Ok(()));
         let serial = Certificate::from_der(&serial(&[0x40; 16])).unwrap();
         assert_eq!(signed_itself_for(&serial, &full(), now()), Ok(()));
     }
 
-    /// `openssl` makes the keys that we never make.
+    /// `openssl` generates kinds of keys that the operator never generates.
     #[test]
     fn other_kinds_of_keys_are_not_ours() {
         let dir = tempfile::tempdir().unwrap();
@@ -795,7 +795,7 @@ mod tests {
             let spki = made.remove(0).spki_der().to_vec();
             assert_eq!(KeyKind::of_der(&spki), None, "{case}");
         }
-        // In a certificate of our form otherwise.
+        // The certificate has the operator's form otherwise.
         let key = key();
         let good = signed(&request("client1"), &key);
         let certificate = Certificate::from_der(&changed(&good, &key, |tbs| {
@@ -810,7 +810,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_is_asked_for_and_no_more() {
+    fn a_certificate_of_ours_has_the_content_of_the_request_and_no_more() {
         let leaf = signed(&full(), &key());
         let with = |change: &dyn Fn(&mut LeafRequest)| {
             let mut asked = full();
@@ -863,7 +863,7 @@ mod tests {
             let leaf = signed(&numbered(number), &key());
             assert_eq!(signed_itself_for(&leaf, &full(), now()), expected, "{number}");
         }
-        // An authority's leaves have none.
+        // Leaves of an authority have no serial number in the subject.
         let ca = issuer("Partners", now());
         let leaf = issue(&numbered("2"), &spki(KeyKind::EcdsaP256), &ca, now())
             .unwrap()
@@ -872,7 +872,7 @@ mod tests {
     }
 
     #[test]
-    fn it_lives_no_longer_than_it_may() {
+    fn a_certificate_of_ours_is_valid_no_longer_than_allowed() {
         let (key, day) = (key(), HOUR * 24);
         let living = |from: Timestamp, life: SignedDuration| {
             drafted(&full(), &key, |d| {
@@ -904,7 +904,7 @@ mod tests {
                 asked(day * 2, Some(now() + day)),
                 Err(Mismatch::Life),
             ),
-            // A life of fractions of a second ends with a whole one.
+            // A duration with fractions of a second ends with a whole second.
             (
                 living(start, CLOCK_SLACK + second * 2),
                 asked(SignedDuration::from_millis(1500), None),
@@ -930,7 +930,7 @@ mod tests {
                 asked(day, None),
                 Err(Mismatch::Future),
             ),
-            // Written in GeneralizedTime, as from 2050 on.
+            // Times from 2050 on are written in GeneralizedTime.
             (living(start, day * 36500), asked(day * 36500, None), Ok(())),
         ];
         for (at, (leaf, asked, expected)) in cases.into_iter().enumerate() {
@@ -938,9 +938,9 @@ mod tests {
         }
     }
 
-    /// Somebody who has the issuer's key makes what we would not.
+    /// Another holder of the issuer's key makes certificates that the operator would not.
     #[test]
-    fn a_leaf_of_another_hand_under_our_issuer_is_not_ours() {
+    fn a_leaf_by_another_holder_of_the_issuers_key_is_not_ours() {
         let (ca, other) = (issuer("Partners", now()), issuer("Partners", now()));
         let key = spki(KeyKind::EcdsaP256);
         let by = |change: &dyn Fn(&mut Draft), signer: &Issuer| {
@@ -986,8 +986,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(crate::cases(400))]
-        /// Whatever octet is changed before it is signed: what is still ours differs in its serial and its
-        /// times only.
+        /// Any octet is changed before the signature: a certificate that still counts as ours differs in its
+        /// serial and its times only.
         #[test]
         fn no_other_octet_is_free(at in any::<prop::sample::Index>(), octet in any::<u8>()) {
             let key = key();

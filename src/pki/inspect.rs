@@ -1,5 +1,5 @@
-//! Does the Secret of a client certificate still hold what it should? One list of rules, each pure; the first
-//! that is broken is the reason to issue again.
+//! Inspection of a client certificate's Secret: a list of rules, each pure. The first broken rule is the
+//! reason to issue again.
 
 use super::authority::{CLOCK_SLACK, Issuer, earlier, later};
 use super::certificate::{Certificate, parse_pem_bundle};
@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use rcgen::PublicKeyData;
 use sha2::{Digest, Sha256};
 
-/// The data of a leaf's Secret, as far as it is there. Has no Debug: it holds a private key.
+/// Data of a leaf's Secret, as far as it is there. Has no Debug: it holds a private key.
 #[derive(Clone, Default)]
 pub struct SecretData {
     pub tls_crt: Option<Vec<u8>>,
@@ -19,57 +19,57 @@ pub struct SecretData {
     pub ca_crt: Option<Vec<u8>>,
 }
 
-/// What [`needs_issue`] looks at.
+/// Input of [`needs_issue`].
 pub struct Inspection<'a> {
-    /// `None`: there is no Secret.
+    /// Data of the Secret; `None`: there is no Secret.
     pub secret: Option<&'a SecretData>,
     pub request: &'a LeafRequest,
     pub key: &'a DesiredKey,
-    /// `None`: the leaf signs itself.
+    /// Issuer of the leaf; `None`: the leaf signs itself.
     pub issuer: Option<&'a Issuer>,
     pub renew_before: RenewBefore,
-    /// Somebody asked for a renewal that has not been yet.
+    /// True when a user asked for a renewal that has not happened yet.
     pub renewal_asked: bool,
     pub now: Timestamp,
 }
 
-/// When to renew, as `spec.renewBefore` and `spec.renewBeforePercentage` say.
+/// Time of renewal, from `spec.renewBefore` and `spec.renewBeforePercentage`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RenewBefore {
-    /// With a third of the life left.
+    /// Renews when a third of the lifetime is left.
     Unset,
-    /// This long before the end. Not shorter than the certificate's life: then as `Unset`, else it would be
-    /// renewed forever.
+    /// Renews this long before the end. A duration as long as the certificate's lifetime or longer counts as
+    /// `Unset`, else the renewal would never stop.
     Duration(SignedDuration),
-    /// With this percentage of the life left (1 to 99; else as `Unset`).
+    /// Renews when this percentage of the lifetime is left (1 to 99; any other value counts as `Unset`).
     Percentage(u8),
 }
 
-/// A rule that is broken: issue again.
+/// Broken rule: the certificate has to be issued again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub reason: Reason,
-    /// For people; holds neither time nor counter.
+    /// Message for people; holds neither time nor counter.
     pub message: String,
 }
 
-/// In the order in which the rules are asked.
+/// Reasons in the order of the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     SecretMissing,
     DataMissing,
     Damaged,
     KeyMismatch,
-    /// The key is of another kind, or written in another encoding, than the spec says.
+    /// The key is of another kind, or in another encoding, than the spec says.
     KeyDiffers,
     SubjectDiffers,
     DurationDiffers,
-    /// Not issued by the current authority, or by its previous key.
+    /// The current authority did not issue the leaf, or issued it with its previous key.
     IssuerDiffers,
     /// `ca.crt` or the intermediates in `tls.crt` are not the issuer's current chain.
     ChainDiffers,
-    /// The certificate is not what a release of ours would have issued: forged, or made by somebody else who
-    /// has the issuer's key.
+    /// No release of the operator would have issued the certificate: it is forged, or another holder of the
+    /// issuer's key made it.
     FormDiffers,
     Expired,
     RenewalAsked,
@@ -77,13 +77,14 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The leaf is as the spec says and still good: no reason to worry while the next one cannot be had.
+    /// True when the leaf matches the spec and is still good: it stays usable while the operator cannot get
+    /// the next one.
     pub fn is_renewal(self) -> bool {
         matches!(self, Reason::RenewalAsked | Reason::RenewalDue)
     }
 }
 
-/// Why the Secret needs a new certificate; `None` when it holds the right one.
+/// Returns the reason why the Secret needs a new certificate; `None` when it holds the right one.
 pub fn needs_issue(inspection: &Inspection<'_>) -> Option<Violation> {
     let found = match Found::read(inspection.secret, inspection.key) {
         Ok(found) => found,
@@ -114,14 +115,15 @@ fn broken(reason: Reason, message: impl Into<String>) -> Option<Violation> {
     })
 }
 
-/// What a Secret holds, read. Reading is the first three rules.
+/// Content of a Secret, parsed. Parsing covers the first three reasons.
 struct Found {
     leaf: Certificate,
     intermediates: Vec<Certificate>,
     ca: Vec<Certificate>,
     /// DER SubjectPublicKeyInfo of the private key, or of the CSR.
     spki: Vec<u8>,
-    /// Of a private key that we make: its kind, if it is one of ours, and how it is written.
+    /// Kind and encoding of a private key that the operator generates; the kind is `None` for other kinds of
+    /// keys.
     private: Option<(Option<KeyKind>, Option<Encoding>)>,
 }
 
@@ -133,7 +135,7 @@ impl Found {
         fn data<'a>(name: &str, data: &'a Option<Vec<u8>>) -> Result<&'a [u8], Violation> {
             let broken = |reason, message| Err(Violation { reason, message });
             match data {
-                // Programs that mount the Secret may read fewer shapes.
+                // Programs that mount the Secret may read fewer shapes of PEM.
                 Some(data) if !pem::is_plain(data) => broken(
                     Reason::Damaged,
                     format!("{name} is PEM in a shape that not every program reads"),
@@ -231,9 +233,9 @@ fn sorted(names: &[String]) -> Vec<&String> {
     sorted
 }
 
-/// Compares the end of life with what issuing at the same moment would have given. That moment is only known
-/// to within the clock slack (a young issuer's own beginning cuts it), so changes of less than that go
-/// unseen.
+/// Compares the end of validity with the end of a certificate issued at the same moment. The operator knows
+/// that moment only to within the clock slack (a young issuer's own beginning cuts it), so smaller changes go
+/// unnoticed.
 fn duration_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
     let asked = |from: Timestamp| inspection.request.end(from, inspection.issuer);
     let second = SignedDuration::from_secs(1);
@@ -306,7 +308,7 @@ fn expired(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
 fn renewal_is_asked_for(inspection: &Inspection<'_>, _: &Found) -> Option<Violation> {
     inspection.renewal_asked.then(|| Violation {
         reason: Reason::RenewalAsked,
-        message: "a renewal was asked for by annotation".to_owned(),
+        message: "an annotation asks for a renewal".to_owned(),
     })
 }
 
@@ -314,22 +316,22 @@ fn renewal_is_due(inspection: &Inspection<'_>, found: &Found) -> Option<Violatio
     if inspection.now < renewal_time(&found.leaf, inspection.renew_before) {
         return None;
     }
-    // At the end of an authority's life, or of a grant's, a new leaf would not live longer: renewing it would
-    // go on forever.
+    // Near the end of an authority, or of a grant, a new leaf would not live longer: its renewal would never
+    // stop.
     let renewed = inspection.request.end(inspection.now, inspection.issuer);
     if renewed.as_second() <= found.leaf.not_after.as_second() {
         return None;
     }
-    broken(Reason::RenewalDue, "the time to renew has come")
+    broken(Reason::RenewalDue, "the certificate is due for renewal")
 }
 
-/// When to renew a certificate: `renew_before` its end, and up to 1% of its life earlier. How much is told by
-/// its serial, so that the certificates of one day do not all renew in one minute, and the answer is always
-/// the same.
+/// Returns the time to renew a certificate: `renew_before` its end, and up to 1% of its lifetime earlier. The
+/// serial decides how much earlier, so that certificates of one day do not all renew in one minute, and the
+/// result is always the same.
 pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Timestamp {
     let end = certificate.not_after;
     let life = end.duration_since(certificate.not_before);
-    // Issued that much after it begins, unless a young issuer cut that.
+    // The certificate was issued this long after its beginning, unless a young issuer cut that.
     let life = if life > CLOCK_SLACK {
         life - CLOCK_SLACK
     } else {
@@ -498,7 +500,7 @@ mod tests {
                 None,
             ),
             ("CRLF", |w| replace(&mut w.data().tls_key, "\n", "\r\n"), None),
-            // What others mount has to be in a shape that they read.
+            // Other programs mount the Secret, so its PEM has to be in a shape that they read.
             (
                 "a byte order mark",
                 |w| prefix(&mut w.data().tls_key, b"\xef\xbb\xbf"),
@@ -676,9 +678,9 @@ mod tests {
         }
     }
 
-    /// Everything that the other rules look at is as asked for.
+    /// The certificate satisfies all other rules.
     #[test]
-    fn a_leaf_that_no_release_of_ours_has_written_is_issued_again() {
+    fn a_leaf_that_no_release_of_the_operator_wrote_is_issued_again() {
         let key = keys::generate(KeyKind::EcdsaP256).unwrap();
         let spki = key.subject_public_key_info();
         for by_itself in [true, false] {
@@ -738,7 +740,7 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_near_its_end_is_not_asked_for_ever() {
+    fn near_the_end_of_its_authority_a_leaf_is_not_renewed_without_end() {
         let wanted = authority::AuthorityRequest {
             duration: DAY * 10,
             ..authority::tests::request("short")
@@ -779,7 +781,7 @@ mod tests {
                 "{renew_before:?}: {jitter:?}"
             );
         }
-        // Spread: twenty certificates of one moment do not share a renewal time.
+        // Twenty certificates of one moment do not share a renewal time.
         let mut times: Vec<Timestamp> = (0..20)
             .map(|_| {
                 let issuer = world.issuer.as_ref().unwrap();
@@ -796,8 +798,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(crate::cases(64))]
-        /// Whatever is asked for: what was just issued needs nothing, and its renewal lies between issue and
-        /// end.
+        /// A certificate that was just issued needs nothing, for any request, and its renewal lies between
+        /// issue and end.
         #[test]
         fn just_issued_needs_nothing(
             seconds in 1i64..400_000_000,
@@ -817,7 +819,8 @@ mod tests {
             if seconds > 2 {
                 prop_assert_eq!(world.reason(), None);
                 let due = renewal_time(&world.leaf(), world.renew_before);
-                prop_assert!(due > earlier(now, SignedDuration::from_secs(1)) && due <= world.leaf().not_after);
+                let begin = earlier(now, SignedDuration::from_secs(1));
+                prop_assert!(due > begin && due <= world.leaf().not_after);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Private keys: making them, reading them from PEM, writing them as PEM. Touches nothing but memory.
+//! Private keys: generation, parsing from PEM, encoding as PEM. In memory only: no files, no network.
 
 use super::pem::{self, Block, Kind, ParseError};
 use aws_lc_rs::{
@@ -11,7 +11,7 @@ use x509_cert::der::pem::{LineEnding, encode_string};
 use x509_parser::{public_key::PublicKey, x509::SubjectPublicKeyInfo};
 use zeroize::Zeroizing;
 
-/// A kind of key that we generate, as `spec.privateKey.{algorithm,size}` names it.
+/// Kind of a key that the operator generates, as `spec.privateKey.{algorithm,size}` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyKind {
     EcdsaP256,
@@ -22,14 +22,14 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
-    /// The kind of an existing key; `None` when it is one that we never generate (P-521, Ed25519, RSA of
-    /// another size or with another public exponent than 65537).
+    /// Returns the kind of an existing key; `None` for a key that the operator never generates (P-521,
+    /// Ed25519, RSA of another size or with another public exponent than 65537).
     pub fn of(key: &KeyPair) -> Option<KeyKind> {
         KeyKind::of_der(&key.subject_public_key_info())
     }
 
-    /// The kind of a public key (DER SubjectPublicKeyInfo); `None` also when it is written in another way
-    /// than we write it.
+    /// Returns the kind of a public key (DER SubjectPublicKeyInfo); `None` also for an encoding that the
+    /// operator never writes.
     pub(crate) fn of_der(spki: &[u8]) -> Option<KeyKind> {
         let is_it = |shape: &&Shape| {
             let rest = spki
@@ -40,7 +40,7 @@ impl KeyKind {
         SHAPES.iter().find(is_it).map(|shape| shape.kind)
     }
 
-    /// How it signs itself.
+    /// Returns the algorithm with which the key signs.
     pub(crate) fn signature(self) -> &'static SignatureAlgorithm {
         match self {
             KeyKind::EcdsaP256 => &rcgen::PKCS_ECDSA_P256_SHA256,
@@ -50,17 +50,17 @@ impl KeyKind {
     }
 }
 
-/// The one DER SubjectPublicKeyInfo of a kind of key: all but the point or the modulus is fixed.
+/// Shape of the DER SubjectPublicKeyInfo of a kind of key: all but the point or the modulus is fixed.
 struct Shape {
     kind: KeyKind,
     head: &'static [u8],
-    /// Of the point, or of the modulus, whose first bit is set.
+    /// Octets of the point, or of the modulus, whose first bit is set.
     octets: usize,
     tail: &'static [u8],
 }
 
-/// An uncompressed point (RFC 5480); a modulus and the exponent 65537 under rsaEncryption with NULL (RFC
-/// 3279).
+/// Shapes: an uncompressed point (RFC 5480), or a modulus and the exponent 65537 under rsaEncryption with
+/// NULL (RFC 3279).
 const SHAPES: [Shape; 5] = [
     Shape {
         kind: KeyKind::EcdsaP256,
@@ -99,7 +99,7 @@ const SHAPES: [Shape; 5] = [
     },
 ];
 
-/// INTEGER 65537.
+/// DER of INTEGER 65537.
 const EXPONENT: [u8; 5] = [0x02, 0x03, 0x01, 0x00, 0x01];
 
 impl std::fmt::Display for KeyKind {
@@ -114,21 +114,21 @@ impl std::fmt::Display for KeyKind {
     }
 }
 
-/// Whose the private key of a leaf is.
+/// Owner of a leaf's private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DesiredKey {
-    /// The operator makes it.
+    /// The operator generates the key.
     Made {
         kind: KeyKind,
         encoding: Encoding,
-        /// A key that still fits is used again.
+        /// True when the operator keeps an existing key that still fits.
         keep: bool,
     },
-    /// The requester keeps it: DER SubjectPublicKeyInfo of their CSR.
+    /// The requester keeps the key: DER SubjectPublicKeyInfo of the CSR.
     Requested { spki: Vec<u8> },
 }
 
-/// How strong a public key found in a certificate is. RSA by the bits of its modulus.
+/// Strength of a public key in a certificate. RSA by the bits of its modulus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyStrength {
     Rsa(usize),
@@ -148,7 +148,7 @@ impl KeyStrength {
             return KeyStrength::Rsa((modulus.len() - zeros) * 8 - top as usize);
         }
         let curve = spki.algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok());
-        // A compressed point is the same key in other bytes: a distrust by its hash would miss it.
+        // A compressed point is the same key in other bytes: a distrust by hash would miss it.
         let bits = &spki.subject_public_key;
         let is_plain = bits.unused_bits == 0 && bits.data.first() == Some(&4);
         let curve = curve.filter(|_| is_plain);
@@ -165,14 +165,14 @@ impl KeyStrength {
     }
 }
 
-/// How a private key is written, as cert-manager names it: `PKCS1` is PKCS#1 for RSA and SEC1 for ECDSA.
+/// Encoding of a private key, as cert-manager names it: `PKCS1` is PKCS#1 for RSA and SEC1 for ECDSA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     Pkcs8,
     Pkcs1,
 }
 
-/// What can be wrong with a private key. Never says anything about its bytes.
+/// Problem with a private key. Never tells anything of its bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     #[error("the key could not be generated")]
@@ -197,7 +197,7 @@ pub enum KeyError {
     Encode,
 }
 
-/// A new random key. RSA keys take up to 1.6 s of CPU: call it from `tokio::task::spawn_blocking`.
+/// Generates a random key. RSA keys take up to 1.6 s of CPU: call this from `tokio::task::spawn_blocking`.
 pub fn generate(kind: KeyKind) -> Result<KeyPair, KeyError> {
     match kind {
         KeyKind::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
@@ -209,13 +209,13 @@ pub fn generate(kind: KeyKind) -> Result<KeyPair, KeyError> {
     .map_err(KeyError::Generate)
 }
 
-/// Reads the first private key of a PEM file: PKCS#8, PKCS#1 or SEC1 (blocks before it, as `EC PARAMETERS`,
-/// are skipped).
+/// Parses the first private key of a PEM file: PKCS#8, PKCS#1 or SEC1. Skips blocks before it, such as `EC
+/// PARAMETERS`.
 pub fn parse(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<KeyPair, KeyError> {
     KeyPair::try_from(private_block(text.as_ref())?.der.as_slice()).map_err(|_| KeyError::Unreadable)
 }
 
-/// How the first private key of a PEM file is written; `None` when there is none.
+/// Returns the encoding of the first private key of a PEM file; `None` when there is none.
 pub fn encoding_of(text: &(impl AsRef<[u8]> + ?Sized)) -> Option<Encoding> {
     match private_block(text.as_ref()).ok()?.label.as_str() {
         "PRIVATE KEY" => Some(Encoding::Pkcs8),
@@ -224,14 +224,14 @@ pub fn encoding_of(text: &(impl AsRef<[u8]> + ?Sized)) -> Option<Encoding> {
     }
 }
 
-/// The first private key of a PEM file as a block of its own, in the shape that every program reads. Its
-/// encoding stays.
+/// Returns the first private key of a PEM file as a block of its own, in the shape that every program reads.
+/// Keeps its encoding.
 pub fn alone(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Zeroizing<String>, KeyError> {
     Ok(private_block(text.as_ref())?.to_pem())
 }
 
-/// The key as PEM. For keys that we generate, or write again in another encoding; a key that stays as it is
-/// in a Secret is handed on as the bytes it came in, never through here.
+/// Encodes a key as PEM, for keys that the operator generates or re-encodes. An unchanged key of a Secret is
+/// passed on byte for byte, never through this function.
 pub fn pem(key: &KeyPair, encoding: Encoding) -> Result<Zeroizing<String>, KeyError> {
     let pkcs8 = pkcs8(key)?;
     let write = |label, der: &[u8]| {
@@ -248,12 +248,12 @@ pub fn pem(key: &KeyPair, encoding: Encoding) -> Result<Zeroizing<String>, KeyEr
         return write("RSA PRIVATE KEY", info.private_key.as_bytes());
     }
     let pair = ecdsa(key)?;
-    // RFC 5915, with the curve in it.
+    // RFC 5915 form, with the curve in it.
     let sec1 = pair.private_key().as_der().map_err(|_| KeyError::Encode)?;
     write("EC PRIVATE KEY", sec1.as_ref())
 }
 
-/// PKCS#8, whatever form the key was read from (rcgen keeps the bytes that it was given).
+/// Returns PKCS#8 for a key read from any form (rcgen keeps the original bytes).
 pub(crate) fn pkcs8(key: &KeyPair) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let der = key.serialized_der();
     if pkcs8::PrivateKeyInfoRef::try_from(der).is_ok() {
@@ -281,7 +281,7 @@ fn ecdsa(key: &KeyPair) -> Result<EcdsaKeyPair, KeyError> {
     EcdsaKeyPair::from_private_key_der(algorithm, key.serialized_der()).map_err(|_| KeyError::Encode)
 }
 
-/// The first private key. Text and blocks after it do not matter.
+/// Returns the first private key. Ignores text and blocks after it.
 fn private_block(text: &[u8]) -> Result<Block, KeyError> {
     let mut public = false;
     for block in pem::scan(text) {
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn openssl_reads_what_we_write() {
+    fn openssl_reads_our_keys() {
         for (kind, encoding) in [
             (KeyKind::EcdsaP256, Encoding::Pkcs1),
             (KeyKind::EcdsaP384, Encoding::Pkcs8),
@@ -347,7 +347,8 @@ mod tests {
     #[test]
     fn keys_made_by_openssl_are_read() {
         let cases = [
-            ("ecparam -name prime256v1 -genkey", Ok(Some(KeyKind::EcdsaP256))), // EC PARAMETERS first, then SEC1
+            // EC PARAMETERS first, then SEC1.
+            ("ecparam -name prime256v1 -genkey", Ok(Some(KeyKind::EcdsaP256))),
             (
                 "ecparam -name secp384r1 -genkey -noout",
                 Ok(Some(KeyKind::EcdsaP384)),
@@ -377,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_key_says_so() {
+    fn a_text_without_a_key_is_refused_with_a_reason() {
         assert!(matches!(parse(""), Err(KeyError::NoKey)));
         assert!(matches!(parse("hello"), Err(KeyError::NoKey)));
         let empty = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";

@@ -1,14 +1,14 @@
-//! PKCS #12 keystores: a key with its certificates under a password. Touches nothing but memory.
+//! PKCS #12 keystores: a key with its certificates under a password. In memory only: no files, no network.
 
 use super::certificate::Certificate;
 use super::keys::{self, KeyError};
 use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy, PrivateKey, PrivateKeyChain};
 use zeroize::Zeroizing;
 
-/// The name of the one entry, as cert-manager calls it.
+/// Name of the single entry, as cert-manager names it.
 const ALIAS: &str = "certificate";
 
-/// Why a keystore could not be written.
+/// Reason why a keystore could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum KeystoreError {
     #[error(transparent)]
@@ -17,9 +17,9 @@ pub enum KeystoreError {
     Write(#[source] p12_keystore::error::Error),
 }
 
-/// One entry: the private key (PEM, any encoding) and its certificates, the leaf first. With AES-256 and
-/// HMAC-SHA-256, as OpenSSL 3 and Java write it: what is older than OpenSSL 1.1.0 and Java 8u301 cannot read
-/// it. No two are the same, whatever is in them.
+/// Writes a keystore with one entry: the private key (PEM, any encoding) and its certificates, the leaf
+/// first. Encrypts with AES-256 and HMAC-SHA-256, as OpenSSL 3 and Java do: programs older than OpenSSL 1.1.0
+/// and Java 8u301 cannot read the keystore. Two calls never give the same bytes.
 pub fn write(
     tls_key: &(impl AsRef<[u8]> + ?Sized),
     chain: &[Certificate],
@@ -39,7 +39,7 @@ pub fn write(
     built().map_err(KeystoreError::Write)
 }
 
-/// Whether this is what [`write`] would have written, but for what is random in it.
+/// True when the keystore equals the output of [`write`], apart from its random parts.
 pub fn holds(
     keystore: &[u8],
     tls_key: &(impl AsRef<[u8]> + ?Sized),
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn openssl_and_java_read_what_we_write() {
+    fn openssl_and_java_read_our_keystores() {
         let issuer = issuer("Partners", at("2026-11-01T00:00:00Z"));
         for (kind, encoding) in [
             (KeyKind::EcdsaP256, Encoding::Pkcs8),
@@ -121,7 +121,7 @@ mod tests {
             );
             assert_eq!(parse_pem_bundle(certificates).unwrap(), chain);
             if Command::new("keytool").arg("-help").output().is_err() {
-                println!("not tried: there is no keytool here");
+                println!("skipped: keytool is not installed");
                 continue;
             }
             let listed = read(
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_holds_is_told_without_its_random_parts() {
+    fn keystores_are_compared_without_their_random_parts() {
         let issuer = issuer("Partners", at("2026-11-01T00:00:00Z"));
         let (tls_key, chain) = made(&issuer, KeyKind::EcdsaP256, Encoding::Pkcs1);
         let (other_key, other_chain) = made(&issuer, KeyKind::EcdsaP256, Encoding::Pkcs8);

@@ -1,4 +1,4 @@
-//! Client certificates: what may be asked for, and issuing one. Pure but for the serial's random octets.
+//! Client certificates: validation of a request, and issuing. Pure but for the serial's random octets.
 
 use super::authority::{CLOCK_SLACK, Issuer, earlier, key_id, later};
 use super::certificate::Certificate;
@@ -24,7 +24,7 @@ use x509_cert::{
 };
 use x509_parser::{prelude::FromDer, x509::X509Name};
 
-/// What a client certificate shall say; `spec` of a ClientCertificate.
+/// Content of a client certificate; from `spec` of a ClientCertificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeafRequest {
     pub common_name: String,
@@ -33,19 +33,19 @@ pub struct LeafRequest {
     pub countries: Vec<String>,
     pub localities: Vec<String>,
     pub provinces: Vec<String>,
-    /// Tells the subjects of one caller's self-signed certificates apart, digits only; never the spec's.
-    /// `None`: there is none.
+    /// Serial number in the subject: tells the subjects of one caller's self-signed certificates apart.
+    /// Digits only; never from the spec. `None`: the subject has none.
     pub serial_number: Option<String>,
     pub dns_names: Vec<String>,
     pub uris: Vec<String>,
     pub email_addresses: Vec<String>,
     pub duration: SignedDuration,
-    /// Nothing lives longer than until then, whatever its duration; never the spec's.
+    /// Latest end of the certificate, which bounds any duration; never from the spec.
     pub not_after: Option<Timestamp>,
 }
 
 impl LeafRequest {
-    /// The end of one that begins to live at `from`, under an issuer or without.
+    /// Returns the end of a certificate that begins at `from`, under an issuer or without one.
     pub(crate) fn end(&self, from: Timestamp, issuer: Option<&Issuer>) -> Timestamp {
         let caps = [issuer.map(Issuer::not_after), self.not_after];
         caps.into_iter()
@@ -54,26 +54,26 @@ impl LeafRequest {
     }
 }
 
-/// A field that cannot be put into a certificate, and why.
+/// Field that cannot be put into a certificate, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct Problem {
-    /// As in the spec: `subject.organizations[1]`.
+    /// Path of the field in the spec: `subject.organizations[1]`.
     pub field: String,
     pub message: &'static str,
 }
 
-/// An issued client certificate.
+/// Issued client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
-    /// The leaf first, then the intermediates, without the root: the Secret's `tls.crt`.
+    /// Leaf first, then the intermediates, without the root: the Secret's `tls.crt`.
     pub chain_pem: String,
-    /// Who vouches for it: the Secret's `ca.crt`.
+    /// Chain of the issuer: the Secret's `ca.crt`.
     pub ca_pem: String,
     pub certificate: Certificate,
 }
 
-/// Why a client certificate could not be issued.
+/// Reason why a client certificate could not be issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
     #[error(transparent)]
@@ -85,8 +85,8 @@ pub enum IssueError {
     #[error("the authority's subject ({subject}) cannot be written as an issuer byte for byte")]
     IssuerName { subject: String },
     #[error(
-        "no caller would get in with it: {0}; change what is asked for, or give the domain an authority \
-         without that constraint"
+        "API Gateway would accept no caller with it: {0}; change the request, or give the domain an \
+         authority without that constraint"
     )]
     Constrained(#[from] Violation),
     #[error("the certificate could not be written")]
@@ -94,7 +94,7 @@ pub enum IssueError {
 }
 
 /// Checks a request: lengths by RFC 5280 (appendix A, upper bounds); no `=`, `,` or control characters in the
-/// subject, so that a back end that splits the subject string cannot be fooled.
+/// subject, so that no subject misleads a back end that splits the subject string.
 pub fn validate(request: &LeafRequest) -> Result<(), Problem> {
     subject_part("subject.commonName", &request.common_name, 64)?;
     let parts: [(&str, &[String], usize); 4] = [
@@ -151,7 +151,7 @@ pub fn validate(request: &LeafRequest) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Field, its values, what each must fit, and what to say when not.
+/// Field, its values, the check of a value, and the message for an invalid value.
 type List<'a> = (&'static str, &'a [String], fn(&str) -> bool, &'static str);
 
 pub(crate) fn subject_part(field: &str, value: &str, longest: usize) -> Result<(), Problem> {
@@ -221,7 +221,7 @@ fn is_email(value: &str) -> bool {
         && is_dns_name(domain)
 }
 
-/// Issues a client certificate for a key (DER SubjectPublicKeyInfo): EKU clientAuth only, CA:FALSE; valid
+/// Issues a client certificate for a key (DER SubjectPublicKeyInfo): EKU clientAuth only, CA:FALSE. Valid
 /// from a quarter of an hour ago (not before its issuer) for `duration` from now, but never longer than its
 /// issuer's chain.
 pub fn issue(
@@ -253,8 +253,8 @@ pub fn issue(
     };
     let der = sign(draft, issuer.key())?;
     let certificate = Certificate::from_der(&der).expect("x509-cert writes what x509-parser reads");
-    // x509-cert sorts the values of a multi-valued RDN; an authority that did not would get leaves that do
-    // not chain.
+    // x509-cert sorts the values of a multi-valued RDN. An authority with unsorted values would get leaves
+    // that do not chain.
     if certificate.issuer_der != authority.subject_der || !certificate.is_issued_by(authority) {
         return Err(IssueError::IssuerName { subject: subject() });
     }
@@ -272,7 +272,8 @@ pub fn issue(
     })
 }
 
-/// As [`issue`], but signed with its own key: itself is what a truststore then has to hold.
+/// Issues a client certificate as [`issue`] does, but signed with its own key: a truststore has to hold the
+/// certificate itself.
 pub fn self_sign(request: &LeafRequest, key: &KeyPair, now: Timestamp) -> Result<Leaf, IssueError> {
     validate(request)?;
     let (spki, subject) = (key.subject_public_key_info(), subject_der(request)?);
@@ -297,7 +298,7 @@ pub(super) fn key_id_of(spki: &[u8]) -> Result<Vec<u8>, builder::Error> {
     Ok(key_id(spki)?.0.as_bytes().to_vec())
 }
 
-/// The subject as [`issue`] writes it.
+/// Encodes the subject as [`issue`] writes it.
 pub(crate) fn subject_der(request: &LeafRequest) -> Result<Vec<u8>, builder::Error> {
     let subject = Subject {
         countries: &request.countries,
@@ -311,19 +312,19 @@ pub(crate) fn subject_der(request: &LeafRequest) -> Result<Vec<u8>, builder::Err
     Ok(subject.to_der()?)
 }
 
-/// The normal form of that subject, as [`Certificate::subject_key`] has it.
+/// Returns the normal form of the request's subject, equal to [`Certificate::subject_key`].
 pub fn subject_key(request: &LeafRequest) -> Option<String> {
     let der = subject_der(request).ok()?;
     let (_, name) = X509Name::from_der(&der).ok()?;
     Some(normal_form(&name))
 }
 
-/// All that goes with clientAuth, for RSA too (RFC 5280, section 4.2.1.12).
+/// Usages that go with clientAuth, for RSA too (RFC 5280, section 4.2.1.12).
 pub(super) fn usage() -> KeyUsage {
     KeyUsage(KeyUsages::DigitalSignature.into())
 }
 
-/// The extensions of a leaf, in their order.
+/// Returns the extensions of a leaf, in their order.
 pub(super) fn extensions(
     request: &LeafRequest,
     spki: &[u8],
@@ -357,7 +358,7 @@ pub(super) fn extensions(
         names.push(GeneralName::Rfc822Name(Ia5String::new(address)?));
     }
     if !names.is_empty() {
-        // Not critical: the subject is never empty.
+        // The extension is not critical: the subject is never empty.
         extensions.push(SubjectAltName(names).to_extension(&Name::default(), &[])?);
     }
     Ok(extensions)
@@ -410,7 +411,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// openssl's verdict on a chain, as TLS servers judge a client.
+    /// Returns openssl's result for a chain, checked as TLS servers check a client.
     fn openssl_verify(root: &str, leaf: &str, now: Timestamp) -> String {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
@@ -437,7 +438,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn openssl_accepts_what_we_issue() {
+    fn openssl_accepts_issued_leaves() {
         let now = at("2026-11-24T12:00:00Z");
         let issuer = issuer("Partners", now);
         let cases = [
@@ -459,7 +460,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_leaf_says_what_was_asked_for() {
+    fn the_leaf_has_the_content_of_the_request() {
         let now = at("2026-11-24T12:00:00.9Z");
         let ca = issuer("Partners", at("2026-11-01T00:00:00Z"));
         let key = keys::generate(KeyKind::EcdsaP256).unwrap();
@@ -537,33 +538,30 @@ pub(crate) mod tests {
         assert!(error(born - SignedDuration::from_mins(16)).contains("not valid yet"));
     }
 
-    /// Whoever makes a certificate, and whoever judges it, may have a clock that is ten minutes wrong, either
+    /// The issuing operator and the checking server may each have a clock that is ten minutes wrong, either
     /// way.
     #[test]
-    fn a_clock_ten_minutes_wrong_keeps_nobody_out() {
+    fn a_clock_ten_minutes_wrong_keeps_no_caller_out() {
         let (right, off) = (at("2026-11-24T12:00:00Z"), SignedDuration::from_mins(10));
         let key = spki(KeyKind::EcdsaP256);
         for made in [right - off, right, right + off] {
             let made_by = authority::generate(&authority::tests::request("ca"), made).unwrap();
             let ca = Issuer::from_pem(&made_by.certificate_pem, &made_by.key_pem, None).unwrap();
-            // The next operator has another clock.
+            // The other operator has another clock.
             for now in [right - off, right, right + off] {
-                // Twenty minutes between the two are more than either is wrong.
+                // A difference of twenty minutes is more than either clock is wrong.
                 if made.duration_since(now) > off {
                     continue;
                 }
                 let leaf = issue(&request("x"), &key, &ca, now).unwrap().certificate;
                 for certificate in [&leaf, ca.authority()] {
-                    assert!(
-                        certificate.not_before <= right,
-                        "{made} {now}: nobody gets in with it yet"
-                    );
+                    assert!(certificate.not_before <= right, "{made} {now}: not valid yet");
                 }
             }
         }
     }
 
-    /// Root and intermediate made by openssl, with repeated attributes and a multi-valued RDN.
+    /// The test's root and intermediate come from openssl, with repeated attributes and a multi-valued RDN.
     #[test]
     fn a_third_party_intermediate_issues() {
         let dir = tempfile::tempdir().unwrap();
@@ -617,7 +615,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_self_signed_one_vouches_for_itself() {
+    fn a_self_signed_leaf_is_its_own_trust_anchor() {
         let now = at("2026-11-24T12:00:00Z");
         for kind in [KeyKind::EcdsaP256, KeyKind::EcdsaP384, KeyKind::Rsa2048] {
             let key = keys::generate(kind).unwrap();

@@ -1,5 +1,5 @@
-//! What API Gateway would refuse, or warn about once and never again: looked for before a truststore is
-//! uploaded. Pure.
+//! Lint of certificates before a truststore is uploaded: problems that API Gateway would refuse, or warn
+//! about once and never again. Pure.
 //!
 //! Rules without another source: "Configuring mutual TLS authentication", API Gateway Developer Guide.
 
@@ -11,41 +11,42 @@ use super::truststore::identity;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashSet;
 
-/// Certificates in one truststore. Reported by users of API Gateway, on no AWS page that we know.
+/// Maximum number of certificates in one truststore. Reported by users of API Gateway, on no AWS page that we
+/// know.
 pub const MAX_CERTIFICATES: usize = 1000;
-/// Bytes of one truststore object. Reported by users of API Gateway, on no AWS page that we know.
+/// Maximum bytes of one truststore object. Reported by users of API Gateway, on no AWS page that we know.
 pub const MAX_BYTES: usize = 1_000_000;
-/// A certificate that ends within this time is warned about: AWS does not.
+/// Time before its end from which a certificate gets a warning: AWS does not warn.
 pub const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 
-/// Something about one authority's certificates that somebody should know.
+/// Finding about one authority's certificates, for its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub severity: Severity,
-    /// Name of the authority in the spec; empty when it is about the truststore as a whole.
+    /// Name of the authority in the spec; empty for a finding about the whole truststore.
     pub authority: String,
-    /// RFC 4514; empty when it is not about one certificate.
+    /// Subject by RFC 4514; empty for a finding that is not about one certificate.
     pub subject: String,
     pub reason: Reason,
-    /// What is wrong and what to do about it, to be read after the subject where there is one. The same as
-    /// long as the world is the same.
+    /// Problem and remedy, to be read after the subject if there is one. Stays equal while its cause does.
     pub message: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// The authority's new content is not published; what was good last stays.
+    /// The authority's new content is not published; the last good content stays.
     Refused,
-    /// This certificate is not published, the rest is.
+    /// This certificate is not published; the rest is.
     Dropped,
     Warning,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The Secret, ConfigMap or key that should hold the certificates is not there, or not for us.
+    /// The Secret, ConfigMap or key that should hold the certificates is missing, or the operator may not
+    /// read it.
     SourceMissing,
-    /// Not PEM, no certificate, or a block that does not parse.
+    /// The content is not PEM, has no certificate, or has a block that does not parse.
     Unreadable,
     PrivateKeyFound,
     NotAnAuthority,
@@ -53,56 +54,59 @@ pub enum Reason {
     ChainTooDeep,
     WeakKey,
     WeakSignature,
-    /// Ed25519 and others that AWS does not list as supported.
+    /// Ed25519 and other algorithms that AWS does not list as supported.
     UnsupportedAlgorithm,
-    /// P-521: AWS's "ECDSA-256 or stronger" covers it, but nobody has told us that it works.
+    /// P-521: AWS's "ECDSA-256 or stronger" covers it, but no user has reported that it works.
     UnprovenAlgorithm,
     /// Two certificates of one authority share a subject but not a key.
     DuplicateSubject,
     /// The subject belongs to another key that is trusted already and still needed.
     SubjectReused,
-    /// It does not fit into the truststore beside what comes first.
+    /// The certificate does not fit into the truststore beside the certificates that come first.
     TooLarge,
     /// The result would have been an empty truststore.
     WouldBeEmpty,
     /// A label selector finds no object.
     NothingSelected,
     Expired,
-    /// Another entry of the spec distrusts it, or its issuer.
+    /// Another entry of the spec distrusts the certificate, or its issuer.
     Distrusted,
-    /// The chain above it has expired.
+    /// The chain above the certificate has expired.
     IssuerExpired,
-    /// Another certificate of the same name and key is trusted in its place.
+    /// Another certificate of the same name and key is trusted in place of this one.
     Redundant,
-    /// A Distrusted authority's source cannot be read, and nothing is remembered of it: its distrust has no
-    /// effect.
+    /// A Distrusted authority's source cannot be read, and the truststore records nothing of it: its distrust
+    /// has no effect.
     DistrustUnread,
-    /// A Distrusted authority's source cannot be read, or no longer lists what it listed: what it distrusted
-    /// stays distrusted.
+    /// A Distrusted authority's source cannot be read, or no longer lists a key that it listed: its keys stay
+    /// distrusted.
     DistrustKept,
-    /// A Distrusted authority has never kept anything out of the truststore.
+    /// A Distrusted authority has never kept a certificate out of the truststore.
     DistrustsNothing,
-    /// A Distrusted authority lists a single client's certificate, which its issuer answers for.
+    /// A Distrusted authority lists a single client's certificate, which is trusted through its issuer.
     DistrustsLeaf,
-    /// A Distrusted authority lists it as the issuer of another certificate, and another authority needs it.
+    /// A Distrusted authority lists the certificate as the issuer of another one, and another authority needs
+    /// it.
     DistrustSpares,
-    /// It stands beside an authority's certificate and is not in its chain.
+    /// The certificate stands beside an authority's certificate and is not in its chain.
     Unrelated,
-    /// A rule of this release leaves it out; it is trusted already and stays until its authority is edited.
+    /// A rule of this release leaves the certificate out. It is trusted already and stays until its authority
+    /// is edited.
     WouldBeRefused,
     NotYetValid,
     Version1,
     ExpiresSoon,
-    /// An authority says of itself, or of those below it, that no client certificate may stand there.
+    /// Constraints of an authority in the chain admit no client certificate below it.
     Constrained,
 }
 
-/// Why an authority's certificates are not to be had.
+/// Reason why an authority's certificates are not available.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SourceError {
     #[error("its source is missing")]
     Missing,
-    /// The Kubernetes API did not answer: nothing is known, and nothing is held against the authority.
+    /// The Kubernetes API did not answer: the operator knows nothing, and holds nothing against the
+    /// authority.
     #[error("its source could not be read")]
     Unseen,
     #[error(transparent)]
@@ -127,26 +131,26 @@ impl SourceError {
     }
 }
 
-/// The certificates that chains may go through.
+/// Certificates that chains may go through.
 #[derive(Clone, Copy)]
 pub struct Pools<'a> {
-    /// Those that have not expired.
+    /// Certificates that have not expired.
     pub valid: &'a Pool<'a>,
-    /// Those that have as well.
+    /// All certificates, expired ones included.
     pub all: &'a Pool<'a>,
 }
 
-/// One authority's certificates, judged.
+/// Result of the lint of one authority's certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Linted {
     pub findings: Vec<Finding>,
-    /// The certificates that may be published, those of one name and key all of them.
+    /// Certificates that may be published, all of those with one name and key.
     pub sound: Vec<Certificate>,
-    /// Those that cannot be published because the chain above them has expired.
+    /// Certificates that cannot be published because the chain above them has expired.
     pub stranded: Vec<Certificate>,
 }
 
-/// Judges one authority's certificates. `max_leaf`: the longest life of a leaf when the authority issues.
+/// Checks one authority's certificates. `max_leaf`: the longest lifetime of a leaf when the authority issues.
 pub fn lint(
     authority: &str,
     certificates: &[Certificate],
@@ -156,7 +160,7 @@ pub fn lint(
 ) -> Linted {
     let mut linted = Linted::default();
     let valid = |certificate: &Certificate| now < certificate.not_after;
-    // Names and keys that had a whole chain before a certificate expired, that of a twin included.
+    // Names and keys that had a whole chain before a certificate expired, in a twin's chain too.
     let once: HashSet<_> = certificates
         .iter()
         .filter(|c| pools.all.best(c, MAX_CHAIN).is_some())
@@ -195,14 +199,13 @@ pub fn lint(
         }
         if earlier.iter().any(|other| is_other_key(other, certificate)) {
             let message = "has the subject of another certificate here, with another key: API Gateway \
-                           refuses that; give one \
-                           of them another subject";
+                           refuses that; give one of them another subject";
             add(Severity::Refused, Reason::DuplicateSubject, message.to_owned());
             continue;
         }
         if let Some((reason, message)) = problem {
-            // A certificate that another one of its name and key makes redundant is no reason to refuse
-            // anything.
+            // A certificate that another one of its name and key makes redundant is no reason to refuse the
+            // authority.
             if !has_sound_twin(certificate) {
                 let stranded = *reason == Reason::IssuerExpired;
                 add(
@@ -220,7 +223,7 @@ pub fn lint(
         }
         if now < certificate.not_before {
             let message = format!(
-                "is not valid before {}: nobody gets in with it until then",
+                "is not valid before {}: API Gateway accepts no caller with it until then",
                 certificate.not_before
             );
             add(Severity::Warning, Reason::NotYetValid, message);
@@ -255,13 +258,13 @@ pub fn lint(
     linted
 }
 
-/// One subject, two keys.
+/// True for one subject with two keys.
 pub(crate) fn is_other_key(one: &Certificate, other: &Certificate) -> bool {
     one.subject_key == other.subject_key && one.spki_sha256 != other.spki_sha256
 }
 
-/// The constraint that no client certificate under this one can keep. A self-signed client certificate is no
-/// authority, and is not asked for what authorities have to be.
+/// Returns the constraint that no client certificate under this one can meet. A self-signed client
+/// certificate is no authority, and does not need the properties of one.
 fn violation(certificate: &Certificate, pools: Pools<'_>) -> Option<constraints::Violation> {
     let authority = certificate.is_ca || !certificate.self_signed;
     let chain = pools
@@ -272,7 +275,7 @@ fn violation(certificate: &Certificate, pools: Pools<'_>) -> Option<constraints:
     constraints::of_authorities(&chain)
 }
 
-/// Why API Gateway takes no certificate with this key, or signed in this way.
+/// Returns the reason why API Gateway takes no certificate with this key or signature.
 pub fn weakness(certificate: &Certificate) -> Option<(Reason, String)> {
     match certificate.key {
         KeyStrength::Rsa(bits) if bits < 2048 => {
@@ -308,7 +311,8 @@ pub fn weakness(certificate: &Certificate) -> Option<(Reason, String)> {
     }
 }
 
-/// `once`: its chain was whole before a certificate of it expired.
+/// Returns the reason to refuse a certificate. `once`: its chain was whole before a certificate of it
+/// expired.
 fn refusal(certificate: &Certificate, pools: Pools<'_>, once: bool) -> Option<(Reason, String)> {
     if let Some(weakness) = weakness(certificate) {
         return Some(weakness);
@@ -328,8 +332,7 @@ fn refusal(certificate: &Certificate, pools: Pools<'_>, once: bool) -> Option<(R
     if let Broken::TooLong(chain) = broken {
         let message = format!(
             "is {} certificates below its root, and API Gateway takes chains of {MAX_CHAIN} in all: leave it \
-             out, or have it \
-             issued nearer to the root",
+             out, or have it issued nearer to the root",
             chain.len() - 1
         );
         return Some((Reason::ChainTooDeep, message));
@@ -338,7 +341,7 @@ fn refusal(certificate: &Certificate, pools: Pools<'_>, once: bool) -> Option<(R
     let last = chain.last().unwrap_or(certificate);
     let message = if last == certificate {
         format!(
-            "has no issuer here: add it, {}, and what leads up to the root",
+            "has no issuer here: add it, {}, and the chain from there up to the root",
             last.issuer
         )
     } else {
@@ -410,7 +413,8 @@ mod tests {
         let cases = [
             (format!("{EC} {year}"), vec![]),
             (format!("{EC} {year} -sha512"), vec![]),
-            (format!("{EC} {year} -addext basicConstraints=CA:FALSE"), vec![]), // self-signed client certificates
+            // Self-signed client certificates.
+            (format!("{EC} {year} -addext basicConstraints=CA:FALSE"), vec![]),
             (format!("-newkey rsa:2048 {year}"), vec![]),
             (
                 format!("-newkey rsa:1024 {year}"),

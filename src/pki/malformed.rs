@@ -1,6 +1,6 @@
-//! The kept corpus of bad truststores and requests (fuzz/corpus, where cargo-fuzz puts what it finds), and
-//! random damage to it: nothing panics, and no certificate is lost in silence. `fuzz/` has the same checks
-//! for as long as one likes.
+//! Malformed input: the stored corpus of bad truststores and requests (fuzz/corpus, where cargo-fuzz stores
+//! its findings), and random damage to it. No input causes a panic, and no certificate is lost in silence.
+//! `fuzz/` runs the same checks for as long as a developer wants.
 use std::{fs, path::Path};
 
 use jiff::SignedDuration;
@@ -12,7 +12,7 @@ use super::{
     truststore::Bundle,
 };
 
-/// The name and content of each of a kind.
+/// Returns the name and content of each file of a kind.
 fn corpus(kind: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz/corpus")
@@ -32,11 +32,11 @@ fn corpus(kind: &str) -> Vec<(String, Vec<u8>)> {
 
 const BEGIN: &[u8] = b"-----BEGIN ";
 
-/// Panics when a certificate of the text is not in the bundle that is read from it, or not in what is written
-/// from that.
+/// Panics when a certificate of the text is missing in the bundle parsed from it, or in the bundle after a
+/// round trip.
 fn truststore_is_whole(text: &[u8]) {
     let Ok(bundle) = Bundle::parse(text) else {
-        return; // said, so nothing is lost in silence
+        return; // an error, so nothing is lost in silence
     };
     let begins = text
         .windows(BEGIN.len())
@@ -45,7 +45,7 @@ fn truststore_is_whole(text: &[u8]) {
     let certificates = if begins == 0 {
         vec![]
     } else {
-        parse_pem_bundle(text).expect("as a bundle it could be read")
+        parse_pem_bundle(text).expect("the same text parses as a truststore")
     };
     assert!(certificates.len() >= begins, "a block was skipped");
     let entries = |bundle: &Bundle| {
@@ -58,19 +58,19 @@ fn truststore_is_whole(text: &[u8]) {
     for certificate in &certificates {
         assert!(entries(&bundle).contains(certificate), "{certificate:?} is lost");
     }
-    let again = Bundle::parse(&bundle.render()).expect("what we write can be read");
+    let again = Bundle::parse(&bundle.render()).expect("a rendered bundle parses");
     assert_eq!(entries(&again), entries(&bundle));
 }
 
-/// Panics when what is read from a request could not be asked for in a spec.
+/// Panics when a spec could not make the request that is read.
 fn request_is_sound(text: &[u8]) {
     if let Ok(found) = csr::read(text, SignedDuration::from_hours(24)) {
-        leaf::validate(&found.request).expect("it was validated");
+        leaf::validate(&found.request).expect("read validates the request");
         assert!(!found.spki.is_empty());
     }
 }
 
-/// Panics when a block is skipped, or is not where it is said to be.
+/// Panics when a block is skipped, or is not at its reported place.
 fn blocks_are_whole(text: &[u8]) {
     let _ = (
         keys::parse(text).is_ok(),
@@ -106,11 +106,7 @@ fn the_corpus_is_read_or_refused_as_its_names_say() {
     for (name, text) in corpus("truststore") {
         truststore_is_whole(&text);
         let read = Bundle::parse(&text).map(|bundle| bundle.entries.len());
-        match name
-            .split_once('-')
-            .expect("a name begins with what comes of it")
-            .0
-        {
+        match name.split_once('-').expect("a name begins with good or bad").0 {
             "bad" => assert!(read.is_err(), "{name}: {read:?}"),
             count => assert_eq!(
                 read.map_err(|e| e.to_string()),
@@ -142,18 +138,18 @@ fn the_corpus_is_read_or_refused_as_its_names_say() {
     }
 }
 
-/// What is done to a text.
+/// Damage to a text.
 #[derive(Clone, Debug)]
 enum Damage {
-    /// Bytes are taken out.
+    /// Removes bytes.
     Cut(prop::sample::Index, usize),
-    /// Another byte.
+    /// Replaces one byte.
     Change(prop::sample::Index, u8),
-    /// Something is put in.
+    /// Inserts bytes.
     Insert(prop::sample::Index, &'static [u8]),
-    /// One line in the place of another.
+    /// Puts one line in the place of another.
     Move(prop::sample::Index, prop::sample::Index),
-    /// A part of another text follows.
+    /// Appends a part of another text.
     Append(prop::sample::Index, prop::sample::Index),
 }
 
@@ -228,19 +224,28 @@ fn damaged(text: &[u8], others: &[(String, Vec<u8>)], damages: &[Damage]) -> Vec
 proptest! {
     #![proptest_config(crate::cases(500))]
     #[test]
-    fn damage_loses_no_certificate_in_silence(which in any::<prop::sample::Index>(), damages in prop::collection::vec(damage(), 1..6)) {
+    fn damage_loses_no_certificate_in_silence(
+        which in any::<prop::sample::Index>(),
+        damages in prop::collection::vec(damage(), 1..6),
+    ) {
         let all = corpus("truststore");
         truststore_is_whole(&damaged(&all[which.index(all.len())].1, &all, &damages));
     }
 
     #[test]
-    fn damage_loses_no_block_in_silence(which in any::<prop::sample::Index>(), damages in prop::collection::vec(damage(), 1..6)) {
+    fn damage_loses_no_block_in_silence(
+        which in any::<prop::sample::Index>(),
+        damages in prop::collection::vec(damage(), 1..6),
+    ) {
         let all = [corpus("pem"), corpus("truststore")].concat();
         blocks_are_whole(&damaged(&all[which.index(all.len())].1, &all, &damages));
     }
 
     #[test]
-    fn a_damaged_request_is_refused_or_sound(which in any::<prop::sample::Index>(), damages in prop::collection::vec(damage(), 1..6)) {
+    fn a_damaged_request_is_refused_or_sound(
+        which in any::<prop::sample::Index>(),
+        damages in prop::collection::vec(damage(), 1..6),
+    ) {
         let all = corpus("csr");
         request_is_sound(&damaged(&all[which.index(all.len())].1, &all, &damages));
     }

@@ -1,5 +1,5 @@
-//! Keys, certificates, authorities, leaves and the truststore. No Kubernetes, no AWS, no clock: time is
-//! passed in.
+//! Keys, certificates, authorities, leaves and the truststore. No Kubernetes, no AWS, no clock: the caller
+//! passes the time.
 
 pub mod authority;
 pub mod certificate;

@@ -1,8 +1,8 @@
-//! X.509 names: the RFC 4514 string for people, and the normal form that names are compared by.
+//! X.509 names: the RFC 4514 string for people, and the normal form by which names are compared.
 
 use x509_parser::x509::{RelativeDistinguishedName, X509Name};
 
-/// RFC 4514, most specific part first, as API Gateway's `clientCert.subjectDN` shows it:
+/// Returns the RFC 4514 string, most specific part first, as API Gateway's `clientCert.subjectDN` shows it:
 /// `CN=client1,O=Acme,C=DE`. Always one line: control characters are escaped.
 pub(crate) fn text(name: &X509Name<'_>) -> String {
     let mut rdns: Vec<String> = name
@@ -26,13 +26,13 @@ pub(crate) fn text(name: &X509Name<'_>) -> String {
     rdns.join(",")
 }
 
-/// The normal form in which two names are the same name: string types, case and repeated spaces do not count
-/// (RFC 5280, section 7.1, as OpenSSL and the JDK compare).
+/// Returns the normal form of a name. Two names are equal when their normal forms are: string types, case and
+/// repeated spaces do not count (RFC 5280, section 7.1, as OpenSSL and the JDK compare).
 pub(crate) fn normal_form(name: &X509Name<'_>) -> String {
     rdns(name).iter().map(|rdn| format!("{rdn},")).collect()
 }
 
-/// The relative distinguished names of a name, each in its normal form, from the root down.
+/// Returns the relative distinguished names of a name, each in its normal form, from the root down.
 pub(crate) fn rdns(name: &X509Name<'_>) -> Vec<String> {
     let normal = |rdn: &RelativeDistinguishedName<'_>| {
         let mut parts: Vec<String> = rdn
@@ -54,12 +54,12 @@ pub(crate) fn rdns(name: &X509Name<'_>) -> Vec<String> {
     name.iter_rdn().map(normal).collect()
 }
 
-/// Lower-case hex without separators.
+/// Encodes bytes as lower-case hex without separators.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The names of RFC 4514, and the usual ones for two that it leaves out.
+/// Returns the attribute's name by RFC 4514, and the usual names of attributes that RFC 4514 leaves out.
 pub(crate) fn short_name(oid: &str) -> Option<&'static str> {
     Some(match oid {
         "2.5.4.3" => "CN",

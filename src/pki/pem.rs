@@ -1,6 +1,6 @@
-//! The PEM scanner: finds every block in a text of bytes, in the shapes that editors, templates and programs
-//! leave, and names the cause and the remedy where it cannot. No other code looks for boundaries. Each
-//! `-----BEGIN` of a text is a block or an error.
+//! PEM scanner: finds every block in a text of bytes, in the shapes that editors, templates and programs
+//! leave, and names cause and remedy for a text that it cannot read. No other code searches for boundaries.
+//! Each `-----BEGIN` of a text is a block or an error.
 
 use super::certificate::Certificate;
 use base64ct::{Base64, Encoding};
@@ -20,32 +20,32 @@ const BEGIN: &[u8] = b"-----BEGIN";
 const END: &[u8] = b"-----END";
 const HYPHENS: &[u8] = b"-----";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Longest label between `-----BEGIN ` and the hyphens after it.
+/// Maximum length of the label between `-----BEGIN ` and the hyphens after it.
 const MAX_LABEL: usize = 64;
-/// Most backslashes before the letter of a written-out line break, as JSON in JSON has them.
+/// Maximum number of backslashes before the letter of a written-out line break, as in JSON inside JSON.
 const MAX_BACKSLASHES: usize = 8;
-/// Most white space before the # of a comment, where a BEGIN follows in the same line.
+/// Maximum white space before the # of a comment, where a BEGIN follows in the same line.
 const MAX_INDENT: usize = 256;
-/// Shortest base64 outside of a block that counts as the content of a block with a lost boundary.
+/// Minimum length of base64 outside of a block that counts as the content of a block with a lost boundary.
 const MIN_UNFRAMED: usize = 40;
 
-/// One block, from its BEGIN to its END. Has no Debug: it may hold a private key.
+/// Block, from its BEGIN to its END. Has no Debug: it may hold a private key.
 pub struct Block {
-    /// The words of its BEGIN, separated by single spaces.
+    /// Words of the BEGIN, separated by single spaces.
     pub label: String,
-    /// The decoded content. Empty for a private key with encryption headers (Proc-Type, DEK-Info).
+    /// Decoded content. Empty for a private key with encryption headers (Proc-Type, DEK-Info).
     pub der: Zeroizing<Vec<u8>>,
-    /// A private key that is protected by a password.
+    /// True for a private key that is protected by a password.
     pub encrypted: bool,
-    /// The line of its BEGIN, counted from 1.
+    /// Line of the BEGIN, counted from 1.
     pub line: usize,
-    /// The bytes that it takes up in the text, both boundaries included.
+    /// Bytes of the block in the text, both boundaries included.
     pub range: Range<usize>,
-    /// Every program reads this shape: each boundary has a line of its own.
+    /// True when every program reads this shape: each boundary has a line of its own.
     pub plain: bool,
 }
 
-/// The kind of a block or of DER.
+/// Kind of a block or of DER.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Certificate,
@@ -60,12 +60,12 @@ pub enum Kind {
     Other,
 }
 
-/// Maximum length of one source of certificates, in bytes: as much as the Kubernetes API takes in one object.
+/// Maximum length of one source of certificates, in bytes: the Kubernetes API takes no more in one object.
 pub const MAX_SOURCE_BYTES: usize = 1024 * 1024;
 /// Maximum number of certificates in one source.
 pub const MAX_SOURCE_CERTIFICATES: usize = 500;
 
-/// A reason why a text cannot be read. Names the line and the way out, and never quotes the text.
+/// Reason why a text cannot be read. Names the line and the way out, and never quotes the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
     #[error("it is not PEM: there is no -----BEGIN CERTIFICATE----- line")]
@@ -87,8 +87,8 @@ pub enum ParseError {
     #[error("line {line}: {kind} in binary form, not PEM: {} converts it", kind.conversion("FILE"))]
     Der { line: usize, kind: Kind },
     #[error(
-        "line {line}: base64 of PEM, encoded once too often: base64 -d FILE decodes it (data of a Secret is encoded once, \
-         stringData not at all)"
+        "line {line}: base64 of PEM, encoded once too often: base64 -d FILE decodes it (data of a Secret is \
+         encoded once, stringData not at all)"
     )]
     EncodedPem { line: usize },
     #[error(
@@ -127,8 +127,7 @@ pub enum ParseError {
     NotCertificate { line: usize },
     #[error(
         "line {line}: the settings of this TRUSTED CERTIFICATE exclude TLS clients (clientAuth): leave it \
-         out, or remove \
-         the settings with openssl x509 -in FILE -out NEW"
+         out, or remove the settings with openssl x509 -in FILE -out NEW"
     )]
     NotTrusted { line: usize },
     #[error("line {line}: {kind} where a certificate belongs: {}", kind.way_out())]
@@ -137,7 +136,7 @@ pub enum ParseError {
 
 /// Reads a text that may hold certificates only: each with its block, in the order of the text, at least one.
 pub fn certificates(text: &[u8]) -> Result<Vec<(Certificate, Block)>, ParseError> {
-    // First, so that no damaged block before the key hides it.
+    // This check comes first, so that no damaged block before the key hides it.
     if names_private_key(text) {
         return Err(ParseError::PrivateKey);
     }
@@ -154,8 +153,8 @@ pub fn certificates(text: &[u8]) -> Result<Vec<(Certificate, Block)>, ParseError
     })
 }
 
-/// Reads one source of certificates: [`certificates`], within the limits of a source. Nothing of a longer one
-/// is parsed.
+/// Reads one source of certificates: [`certificates`], within the limits of a source. Parses nothing of a
+/// longer source.
 pub fn source(text: &[u8]) -> Result<Vec<Certificate>, ParseError> {
     if text.len() > MAX_SOURCE_BYTES {
         return Err(ParseError::TooLong);
@@ -218,8 +217,8 @@ pub fn is_blank(text: &[u8]) -> bool {
         .is_empty()
 }
 
-/// True when every block has the shape that every program reads, not only this one. Blocks that cannot be
-/// read do not count.
+/// True when every block has the shape that every program reads, not only this one. Ignores blocks that
+/// cannot be read.
 pub fn is_plain(text: &[u8]) -> bool {
     scan(text).filter_map(Result::ok).all(|block| block.plain)
 }
@@ -236,7 +235,7 @@ pub fn scan(text: &[u8]) -> Scan<'_> {
 
 pub struct Scan<'a> {
     text: &'a [u8],
-    /// The end of the previous block, and the line of that end.
+    /// End of the previous block, and the line of that end.
     at: usize,
     line: usize,
     ended: bool,
@@ -294,7 +293,7 @@ impl Scan<'_> {
         };
         let der = der.ok_or(ParseError::Base64 { line })?;
         let range = self.at + begin..self.text.len() - after_end.len();
-        // Another BEGIN that shares hyphens with a boundary of this block.
+        // Another BEGIN may share hyphens with a boundary of this block.
         let reach = (range.end + BEGIN.len() - 1).min(self.text.len());
         if let Some(another) = find(&self.text[range.start + 1..reach], BEGIN) {
             return Err(ParseError::Begin {
@@ -336,7 +335,7 @@ impl Block {
         }
     }
 
-    /// The block in the shape that every program reads.
+    /// Encodes the block in the shape that every program reads.
     pub fn to_pem(&self) -> Zeroizing<String> {
         Zeroizing::new(
             encode_string(&self.label, LineEnding::LF, &self.der).expect("a block is far below 4 GB"),
@@ -362,9 +361,9 @@ impl Block {
 
 const TRUSTED_CERTIFICATE: &str = "TRUSTED CERTIFICATE";
 
-/// Splits OpenSSL's trusted form into the certificate and its settings (X509_CERT_AUX): the usages that the
-/// certificate is trusted for, and rejected for. The second part is true when OpenSSL trusts it for TLS
-/// clients.
+/// Splits OpenSSL's trusted form into the certificate and its settings (X509_CERT_AUX): the usages for which
+/// OpenSSL trusts or rejects the certificate. The second part is true when OpenSSL trusts the certificate for
+/// TLS clients.
 fn trusted(der: &[u8]) -> Option<(&[u8], bool)> {
     const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
     const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
@@ -433,7 +432,7 @@ impl Kind {
         }
     }
 
-    /// The command that converts a file from DER to PEM.
+    /// Returns the command that converts a file from DER to PEM.
     fn conversion(self, file: &str) -> String {
         match self {
             Kind::Certificate | Kind::Other => format!("openssl x509 -inform DER -in {file} -out NEW"),
@@ -447,19 +446,19 @@ impl Kind {
         }
     }
 
-    /// The remedy for a PEM block of this kind in place of a certificate.
+    /// Returns the remedy for a PEM block of this kind in place of a certificate.
     fn way_out(self) -> &'static str {
         match self {
             Kind::Pkcs7 => "openssl pkcs7 -in FILE -print_certs -out NEW writes its certificates as PEM",
             Kind::Cms => {
                 "openssl cms -cmsout -noout -inform PEM -in FILE -certsout NEW writes its certificates as PEM"
             }
-            Kind::Request => "put here what the authority made of it",
+            Kind::Request => "put here the certificate that the authority issued for it",
             Kind::RevocationList => {
                 "API Gateway does not read these. Take it out, or keep the certificates with \
                  openssl crl2pkcs7 -nocrl -certfile FILE | openssl pkcs7 -print_certs -out NEW"
             }
-            Kind::PublicKey => "a key alone names nobody. Put the certificate here",
+            Kind::PublicKey => "a public key alone identifies no caller. Put the certificate here",
             _ => {
                 "keep the certificates with openssl crl2pkcs7 -nocrl -certfile FILE | openssl pkcs7 \
                  -print_certs -out NEW"
@@ -487,7 +486,7 @@ impl std::fmt::Display for Kind {
 
 /// Refuses a text between two blocks that holds remains of a block. `at` and `line` are its place in the
 /// whole text. In comments, lines that begin with #, only boundaries are refused: a truststore that the
-/// operator wrote has the names of certificates there, and partners choose those.
+/// operator wrote has the names of certificates there, and partners choose these names.
 fn look_between(between: &[u8], at: usize, line: usize) -> Result<(), ParseError> {
     let line_at = |offset: usize| line + line_breaks(&between[..offset]);
     let zero = between.iter().position(|byte| *byte == 0);
@@ -578,7 +577,7 @@ fn look_for_base64(line: &[u8], rest: &[u8], number: impl Fn() -> usize) -> Resu
     Ok(())
 }
 
-/// The error for a text without any block that is base64 from beginning to end.
+/// Returns the error for a text without any block that is base64 from beginning to end.
 fn encoded(text: &[u8]) -> Option<ParseError> {
     let decoded = decode(text)?;
     if find(&decoded, BEGIN).is_some() {
@@ -660,12 +659,12 @@ fn decode(content: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Base64::decode_vec(&base64).ok().map(Zeroizing::new)
 }
 
-/// White space, or the end-of-file mark of DOS programs.
+/// True for white space, and for the end-of-file mark of DOS programs.
 fn is_space(byte: u8) -> bool {
     byte.is_ascii_whitespace() || matches!(byte, 0x0b | 0x1a)
 }
 
-/// The text after a written-out line break (\n, \r, \\n), given the text after its first backslash.
+/// Returns the text after a written-out line break (\n, \r, \\n), given the text after its first backslash.
 fn after_written_break(text: &[u8]) -> Option<&[u8]> {
     let letter = text
         .iter()
@@ -695,7 +694,7 @@ fn ends_at_line_start(text: &[u8]) -> bool {
     at_start
 }
 
-/// The number of line breaks in a text: LF, CR or CRLF.
+/// Counts the line breaks in a text: LF, CR or CRLF.
 fn line_breaks(text: &[u8]) -> usize {
     let returns = text
         .iter()

@@ -1,4 +1,4 @@
-//! One X.509 certificate, written with x509-cert and signed with rcgen's key. rcgen's own writer allows one
+//! Writing of one X.509 certificate with x509-cert, signed with rcgen's key. rcgen's own writer allows one
 //! value per subject attribute and rebuilds issuer names, which goes wrong for authorities with repeated
 //! attributes (DC=com, DC=example).
 
@@ -25,11 +25,11 @@ use x509_cert::{
     time::Validity,
 };
 
-/// Everything that goes into a certificate but the signature.
+/// Content of a certificate without its signature.
 pub(crate) struct Draft {
-    /// DER, taken over byte for byte from the issuer's subject.
+    /// DER of the issuer's subject, byte for byte.
     pub issuer: Vec<u8>,
-    /// DER, as [`Subject::to_der`] writes it.
+    /// DER of the subject, as [`Subject::to_der`] writes it.
     pub subject: Vec<u8>,
     pub not_before: Timestamp,
     pub not_after: Timestamp,
@@ -41,13 +41,14 @@ pub(crate) struct Draft {
 /// Octets of a serial number.
 pub(crate) const SERIAL_OCTETS: usize = 16;
 
-/// Writes and signs; the serial is random and positive (RFC 5280, section 4.1.2.2). Returns DER.
+/// Writes and signs a certificate. The serial is random and positive (RFC 5280, section 4.1.2.2). Returns
+/// DER.
 pub(crate) fn sign(draft: Draft, key: &KeyPair) -> Result<Vec<u8>> {
     write(draft, &random_serial()?, &Signing(key))
 }
 
-/// Writes a certificate that exists already once more, with the serial and the signature that it has. Returns
-/// DER, for comparison: the same octets mean that [`sign`] could have written it.
+/// Writes an existing certificate again, with its own serial and signature. Returns DER, for comparison:
+/// equal octets mean that [`sign`] could have written the certificate.
 pub(crate) fn rewrite(
     draft: Draft,
     serial: &[u8],
@@ -62,7 +63,7 @@ pub(crate) fn rewrite(
     write(draft, serial, &signed)
 }
 
-/// Whether a serial number is one that [`sign`] gives: [`SERIAL_OCTETS`] long, its first bits 01.
+/// True for a serial number that [`sign`] gives: [`SERIAL_OCTETS`] long, its first bits 01.
 pub(crate) fn is_our_serial(serial: &[u8]) -> bool {
     serial.len() == SERIAL_OCTETS && serial[0] & 0xc0 == 0x40
 }
@@ -90,13 +91,13 @@ fn random_serial() -> Result<[u8; SERIAL_OCTETS]> {
     Ok(serial)
 }
 
-/// To the second, as X.509 has it. Before 1970 there is nothing to certify.
+/// Converts a time, in whole seconds as in X.509. A time before 1970 becomes 1970.
 fn time(at: Timestamp) -> der::Result<x509_cert::time::Time> {
     let seconds = u64::try_from(at.as_second()).unwrap_or(0);
     Ok(DateTime::from_unix_duration(Duration::from_secs(seconds))?.into())
 }
 
-/// A subject in the conventional order C, ST, L, O, OU, serialNumber, CN, so that its RFC 4514 string begins
+/// Subject in the conventional order C, ST, L, O, OU, serialNumber, CN, so that its RFC 4514 string begins
 /// with the CN.
 #[derive(Default)]
 pub(crate) struct Subject<'a> {
@@ -105,7 +106,7 @@ pub(crate) struct Subject<'a> {
     pub localities: &'a [String],
     pub organizations: &'a [String],
     pub organizational_units: &'a [String],
-    /// The attribute of the subject, not the certificate's own serial number.
+    /// Attribute serialNumber of the subject, not the certificate's own serial number.
     pub serial_number: Option<&'a str>,
     pub common_name: &'a str,
 }
@@ -160,7 +161,7 @@ impl BuilderProfile for Profile {
     }
 }
 
-/// rcgen's key as a signer for x509-cert.
+/// Signer for x509-cert with rcgen's key.
 struct Signing<'a>(&'a KeyPair);
 struct Sig(Vec<u8>);
 #[derive(Clone)]
@@ -200,7 +201,7 @@ impl DynSignatureAlgorithmIdentifier for Signing<'_> {
     }
 }
 
-/// A signer that has signed already.
+/// Signer that returns an existing signature.
 struct Signed {
     spki: Vec<u8>,
     algorithm: &'static SignatureAlgorithm,

@@ -1,46 +1,48 @@
-//! The truststore object as text: PEM for API Gateway, with our memory in the comments between. Decides
-//! nothing.
+//! Text of the truststore object: PEM for API Gateway, with the operator's records in the comments between.
+//! Decides nothing.
 
 use super::certificate::{Certificate, ParseError};
 use super::pem;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 
-/// The content of one truststore object.
+/// Content of one truststore object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bundle {
     pub entries: Vec<Entry>,
-    /// Keys that Distrusted authorities have distrusted so far; empty in a bundle that we did not write.
+    /// Keys that Distrusted authorities have distrusted so far; empty in a bundle of another writer.
     pub distrusted: DistrustedKeys,
 }
 
-/// By the authority's name in the spec (as in [`Entry::authority`]) and the key
-/// ([`Certificate::spki_sha256`]): whether the distrust ever kept a certificate out of the truststore.
+/// Distrusted keys by the authority's name in the spec (as in [`Entry::authority`]) and the key
+/// ([`Certificate::spki_sha256`]); true when the distrust ever kept a certificate out of the truststore.
 pub type DistrustedKeys = BTreeMap<String, BTreeMap<String, bool>>;
 
-/// One certificate of the truststore, and why it is there.
+/// Certificate of the truststore, and the reason for its presence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The authority in the spec that brought it (the first of several), with `/` and the object's name where
-    /// it selects several objects; empty in a bundle that we did not write.
+    /// Authority in the spec that brought the certificate (the first of several), with `/` and the object's
+    /// name when it selects several objects; empty in a bundle of another writer.
     pub authority: String,
     pub certificate: Certificate,
-    /// The longest life ever given to a leaf under it; whole seconds. `None`: we never issued under it.
+    /// Longest lifetime ever given to a leaf under this certificate, in whole seconds. `None`: the operator
+    /// never issued under it.
     pub max_leaf: Option<SignedDuration>,
-    /// Set once nothing issues under it any more: it leaves then; whole seconds.
+    /// Time at which the certificate leaves the truststore, in whole seconds. Set once no authority issues
+    /// under it any more.
     pub keep_until: Option<Timestamp>,
 }
 
 impl Entry {
-    /// What a leaf needs of its issuer: its name and its key. A renewed certificate of the same authority has
-    /// the same.
+    /// Name and key, by which a leaf finds its issuer. A renewed certificate of the same authority has the
+    /// same identity.
     pub fn identity(&self) -> (&str, &str) {
         identity(&self.certificate)
     }
 }
 
 impl Entry {
-    /// The order of entries that no authority of the spec has placed.
+    /// Sort key of entries that no authority of the spec has placed.
     pub(crate) fn order(&self) -> (&str, &str, &str) {
         (
             &self.authority,
@@ -49,7 +51,7 @@ impl Entry {
         )
     }
 
-    /// Its part of the object. The comment's last field, the subject, is for people.
+    /// Renders the entry's part of the object. The comment's last field, the subject, is for people.
     pub(crate) fn render(&self) -> String {
         let mut text = "#".to_owned();
         if !self.authority.is_empty() {
@@ -72,14 +74,14 @@ pub(crate) fn identity(certificate: &Certificate) -> (&str, &str) {
 }
 
 impl Bundle {
-    /// The entry with exactly this certificate's name and key.
+    /// Returns the entry with this certificate's name and key.
     pub fn find(&self, certificate: &Certificate) -> Option<&Entry> {
         self.entries
             .iter()
             .find(|entry| entry.identity() == identity(certificate))
     }
 
-    /// The object's bytes: ASCII only; the same bundle gives the same bytes.
+    /// Renders the object: ASCII only; the same bundle gives the same bytes.
     pub fn render(&self) -> String {
         let mut text = self.render_distrusted();
         for entry in &self.entries {
@@ -88,8 +90,8 @@ impl Bundle {
         text
     }
 
-    /// The lines before the first entry. Releases that do not know these lines skip them: of the comments
-    /// before a certificate they read the last one only.
+    /// Renders the lines before the first entry. Releases that do not know these lines skip them: of the
+    /// comments before a certificate they read the last one only.
     pub(crate) fn render_distrusted(&self) -> String {
         let mut text = String::new();
         for (authority, keys) in &self.distrusted {
@@ -100,8 +102,8 @@ impl Bundle {
         text
     }
 
-    /// Reads an object back. A foreign one has no comments of ours: its authorities are empty. A certificate
-    /// that is there twice counts once.
+    /// Parses an object. An object of another writer has no comments of the operator: its authorities are
+    /// empty. A certificate that is there twice counts once.
     pub fn parse(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Bundle, ParseError> {
         let text = text.as_ref();
         let mut bundle = Bundle::default();
@@ -110,11 +112,11 @@ impl Bundle {
         }
         bundle.distrusted = distrusted(&String::from_utf8_lossy(text));
         if !bundle.distrusted.is_empty() && pem::scan(text).next().is_none() {
-            return Ok(bundle); // all that was trusted is distrusted
+            return Ok(bundle); // all certificates are distrusted
         }
         let mut end = 0;
         for (certificate, block) in pem::certificates(text)? {
-            // The last comment between the block before and this one.
+            // The comment of a block is the last one between the previous block and this one.
             let between = String::from_utf8_lossy(&text[end..block.range.start]);
             let lines = between
                 .trim_start_matches('\u{feff}')
@@ -147,13 +149,13 @@ impl Bundle {
     }
 }
 
-/// The line that remembers a distrusted key.
+/// Renders the line that records a distrusted key.
 pub(crate) fn distrusted_line(authority: &str, key: &str, took_effect: bool) -> String {
     let effect = if took_effect { "" } else { "  effect: none" };
     format!("# authority: {}  distrusted: {key}{effect}\n", encode(authority))
 }
 
-/// What the comments before the first certificate say of distrusted keys.
+/// Parses the records of distrusted keys in the comments before the first certificate.
 fn distrusted(text: &str) -> DistrustedKeys {
     let mut all = DistrustedKeys::new();
     for line in text.lines().take_while(|line| !line.contains("-----BEGIN ")) {
@@ -188,7 +190,7 @@ struct Comment {
 }
 
 impl Comment {
-    /// Fields that do not read as ours are skipped: anybody may have written comments.
+    /// Parses a comment. Skips other fields: any writer may have added comments.
     fn parse(line: &str) -> Comment {
         let mut comment = Comment::default();
         for field in line.trim_end().split("  ") {
@@ -196,7 +198,7 @@ impl Comment {
                 Some(("authority", value)) => comment.authority = decode(value),
                 Some(("max-leaf", value)) => comment.max_leaf = duration(value),
                 Some(("keep-until", value)) => comment.keep_until = value.parse().ok(),
-                Some(("subject", _)) => break, // the last field: whatever follows is part of it
+                Some(("subject", _)) => break, // the last field: the rest of the line is part of it
                 _ => {}
             }
         }
@@ -220,8 +222,8 @@ fn duration(text: &str) -> Option<SignedDuration> {
     (unit == "h" || unit == "s").then_some(SignedDuration::from_secs(seconds))
 }
 
-/// Percent-encoding of all but the characters of Kubernetes names and the slash between two. Five hyphens
-/// would look like PEM.
+/// Percent-encodes all but the characters of Kubernetes names and the slash between two. Five hyphens would
+/// look like PEM.
 fn encode(name: &str) -> String {
     let mut text = String::new();
     for byte in name.bytes() {
@@ -256,7 +258,7 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A subject (already one line) in ASCII, escaped as RFC 4514 has it.
+/// Encodes a subject (already one line) in ASCII, escaped by RFC 4514.
 fn ascii(subject: &str) -> String {
     let mut text = String::new();
     for c in subject.chars() {
@@ -277,7 +279,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Straight from rcgen: our own authorities refuse strange names, other people's have them.
+    /// Certificate straight from rcgen: the operator's own authorities refuse strange names, other
+    /// authorities have them.
     fn certificate(common_name: &str) -> Certificate {
         let mut params = rcgen::CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -313,7 +316,7 @@ mod tests {
             ..Bundle::default()
         };
         assert_eq!(bundle.render(), format!("{line}{pem}"));
-        // Distrusted keys come first: what stands directly above a certificate is about that one.
+        // Distrusted keys come first: the comment directly above a certificate is about that certificate.
         let (one, other) = ("1".repeat(64), "f".repeat(64));
         let keys = [(other.clone(), false), (one.clone(), true)].into();
         let bundle = Bundle {
@@ -338,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn only_lines_of_ours_are_read_as_distrust() {
+    fn only_lines_of_the_operator_are_read_as_distrust() {
         let (key, pem) = ("a".repeat(64), certificate("a").to_pem());
         let lines = [
             format!("# distrusted: {key}"),
@@ -372,9 +375,9 @@ mod tests {
         assert_eq!(Bundle::parse("hello"), Err(ParseError::NotPem));
     }
 
-    /// Somebody has fetched it, looked at it, and stored it again.
+    /// Shapes that a user's editor leaves when the user downloads the object and uploads it again.
     #[test]
-    fn the_memory_stays_with_its_certificate_in_every_shape() {
+    fn a_comment_stays_with_its_certificate_in_every_shape() {
         let full = |name: &str| Entry {
             max_leaf: Some(SignedDuration::from_hours(2160)),
             keep_until: Some(at("2027-02-22T12:00:00Z")),
@@ -400,7 +403,7 @@ mod tests {
             assert_ne!(shape, text);
             assert_eq!(Bundle::parse(&shape).as_ref(), Ok(&bundle), "{shape}");
         }
-        // A comment is never one of another block, nor one in the line of a boundary.
+        // A comment never belongs to another block. A comment right after a boundary does not count.
         let moved = text.replace(
             "-----END CERTIFICATE-----\n# authority: b",
             "-----END CERTIFICATE-----# authority: b",
@@ -409,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_looks_like_a_block_is_a_name() {
+    fn an_authority_named_like_a_pem_block_stays_a_name() {
         let names = [
             "----BEGIN CERTIFICATE-----",
             "-----BEGIN PRIVATE KEY-----",
@@ -467,10 +470,21 @@ mod tests {
     proptest! {
         #![proptest_config(crate::cases(100))]
         #[test]
-        fn what_is_rendered_reads_back(
-            list in prop::collection::vec((any::<String>(), "\\PC{1,64}", prop::option::of(0i64..1_000_000_000), prop::option::of(0i64..9_000_000_000)), 0..4),
+        fn a_rendered_bundle_parses_to_the_same_bundle(
+            list in prop::collection::vec(
+                (
+                    any::<String>(),
+                    "\\PC{1,64}",
+                    prop::option::of(0i64..1_000_000_000),
+                    prop::option::of(0i64..9_000_000_000),
+                ),
+                0..4,
+            ),
             distrusted in prop::collection::btree_map(
-                prop_oneof!["[a-z0-9/-]{1,20}", any::<String>().prop_filter("a name", |name| !name.is_empty())],
+                prop_oneof![
+                    "[a-z0-9/-]{1,20}",
+                    any::<String>().prop_filter("a name", |name| !name.is_empty()),
+                ],
                 prop::collection::btree_map("[0-9a-f]{64}", any::<bool>(), 1..3),
                 0..3,
             ),
@@ -493,7 +507,8 @@ mod tests {
         fn arbitrary_text_never_panics(text in any::<String>(), field in "# \
                                      (authority|max-leaf|keep-until|authority: a  distrusted): [^\n]*") {
             let _ = Bundle::parse(&text);
-            let _ = Bundle::parse(&format!("{field}\n-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"));
+            let block = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+            let _ = Bundle::parse(&format!("{field}\n{block}"));
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Reads the text of a policy file and refuses what cannot have been meant, by the name of the field. Pure.
+//! Parser of the policy file: refuses invalid values and names their field. Pure.
 use std::collections::BTreeMap;
 
 use super::{Policy, Rule};
 
-/// Why a text is no policy.
+/// Reason why a text is not a policy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the policy is not understood{field}: {problem}")]
@@ -16,17 +16,17 @@ pub enum Error {
     },
 }
 
-/// The policy that a text is.
+/// Parses a policy.
 ///
 /// # Errors
-/// [`Error`], with the place or the field, and what to write.
+/// Returns [`Error`] with the line or the field, and the valid form.
 pub fn parse(text: &str) -> Result<Policy, Error> {
     let options = serde_saphyr::options! { with_snippet: false };
     let policy: Policy = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let line = error
             .location()
             .and_then(|at| text.lines().nth(usize::try_from(at.line()).ok()?.checked_sub(1)?));
-        // Never what stands behind it.
+        // The message never shows the value behind the field's name.
         let field = line.and_then(|line| line.trim_start_matches([' ', '-', '{']).split_once(':'));
         let field = field
             .map(|(field, _)| format!(", at {field}"))
@@ -63,7 +63,7 @@ pub fn parse(text: &str) -> Result<Policy, Error> {
     Ok(policy)
 }
 
-/// The first field that cannot be meant as it is, and what to write.
+/// Returns the first invalid field of a rule, and the valid form.
 fn check(rule: &Rule) -> Option<(String, String)> {
     let filled = |text: &str| text.replace("{namespace}", "n");
     type List<'a> = (&'a str, &'a [String], fn(&str) -> bool, &'a str);
@@ -113,10 +113,7 @@ fn check(rule: &Rule) -> Option<(String, String)> {
     ];
     for (field, list, is_right, right) in lists {
         if let Some(wrong) = list.iter().find(|one| !is_right(&filled(one))) {
-            return Some((
-                field.into(),
-                format!("{wrong:?} is not what it should be: write {right}"),
-            ));
+            return Some((field.into(), format!("{wrong:?} is invalid: write {right}")));
         }
     }
     if let Some(role) = rule.roles.iter().find(|r| !is_role(&r.arn)) {
@@ -178,10 +175,13 @@ fn is_account(text: &str) -> bool {
 
 fn is_role(text: &str) -> bool {
     let parts: Vec<_> = text.splitn(6, ':').collect();
-    matches!(parts[..], ["arn", _, "iam", "", account, role] if is_account(account) && role.starts_with("role/") && !role.contains('*'))
+    let ["arn", _, "iam", "", account, role] = parts.as_slice() else {
+        return false;
+    };
+    is_account(account) && role.starts_with("role/") && !role.contains('*')
 }
 
-/// A whole one, or at least the service of the beginning of some.
+/// True for a whole ARN of the service, or for a prefix that includes the service.
 fn is_arn(text: &str, service: &str) -> bool {
     let parts: Vec<_> = text.splitn(6, ':').collect();
     parts.first() == Some(&"arn")
@@ -201,7 +201,7 @@ fn is_bucket(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// The file that docs/policy.md shows.
+    /// The example in docs/policy.md is a valid policy.
     #[test]
     fn the_documented_example_is_a_policy() {
         let page = include_str!("../../docs/policy.md");
@@ -212,7 +212,7 @@ mod tests {
             .unwrap();
         let policy = parse(example).unwrap();
         assert!(policy.rules.len() > 1);
-        // Every field is shown.
+        // The example shows every field.
         let shown: Vec<_> = policy.rules.iter().map(|r| format!("{r:?}")).collect();
         for unset in [
             "domain_suffixes: None",
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_by_name() {
+    fn an_invalid_value_is_refused_with_its_field() {
         let rule = |more: &str| format!("rules:\n- name: a\n  namespaces: {{names: [a]}}\n{more}");
         assert_eq!(parse("rules: []").unwrap().rules.len(), 0);
         parse(&rule("  accounts: [\"012345678901\"]\n  regions: []")).unwrap();

@@ -1,4 +1,4 @@
-//! Which specs fit which rules.
+//! Tests of specs against rules.
 use proptest::prelude::*;
 
 use super::*;
@@ -52,12 +52,13 @@ fn one_part_against_one_rule() {
     );
     let function =
         |name: &str| Resource::Function(format!("arn:aws:lambda:eu-west-1:123456789012:function:{name}"));
-    let functions = "functions: [\"arn:aws:lambda:eu-west-1:123456789012:function:pay-*\", \"arn:aws:lambda:eu-west-1:123456789012:function:one\"]";
+    let functions = "functions: [\"arn:aws:lambda:eu-west-1:123456789012:function:pay-*\", \
+                     \"arn:aws:lambda:eu-west-1:123456789012:function:one\"]";
     let cert = "arn:aws:acm:eu-west-1:123456789012:certificate/a";
     let bucket = "buckets: [{name: bkt, prefix: \"x/{namespace}/\"}, {name: all}]";
     let tag = "apis: {tag: {key: team, value: \"{namespace}\"}}";
     for (rule, resource, fits) in [
-        // What every spec needs: a missing list bounds nothing, an empty one allows nothing.
+        // A spec always has these resources: a missing list bounds nothing, an empty list allows nothing.
         ("domainSuffixes: [example.com]", name("example.com"), true),
         ("domainSuffixes: [example.com]", name("a.b.example.com"), true),
         ("domainSuffixes: [example.com]", name("*.example.com"), true),
@@ -116,7 +117,7 @@ fn one_part_against_one_rule() {
         (tag, api(&[]), false),
         ("adoption: Never", api(&[]), true),
         ("adoption: Never", Resource::Api(None), true),
-        // What a spec can do without: a missing list allows nothing.
+        // A spec can do without these resources: a missing list allows nothing.
         ("adoption: Never", Resource::Role(role.into()), false),
         (
             "roles: [{arn: \"arn:aws:iam::123456789012:role/a\"}]",
@@ -185,7 +186,7 @@ rules:
 ";
 
 #[test]
-fn a_spec_fits_one_rule_as_a_whole_and_is_told_no_other() {
+fn a_spec_fits_one_rule_as_a_whole_and_a_message_reveals_no_other_rule() {
     let policy = policy(TWO);
     let shop = Namespace {
         name: "shop",
@@ -212,7 +213,7 @@ fn a_spec_fits_one_rule_as_a_whole_and_is_told_no_other() {
         }
         other => panic!("{other:?}"),
     };
-    // A part that no rule allows is told alone.
+    // The message names a part that no rule allows, and no other part.
     let said = denials("a.secret.example.com", "us-east-1");
     assert!(
         said.starts_with("spec.domainName: a.secret.example.com: does not fit"),
@@ -223,14 +224,14 @@ fn a_spec_fits_one_rule_as_a_whole_and_is_told_no_other() {
         said.starts_with("spec.domainName: a.example.com; spec.aws.region: eu-north-1: does not"),
         "{said}"
     );
-    // Each is allowed by some rule, but not together.
+    // Some rule allows each part, but no rule allows both.
     let said = denials("a.shop.example.com", "us-east-1");
     assert!(
         said.starts_with("spec.aws.region: us-east-1: does not fit the operator's policy together with"),
         "{said}"
     );
 
-    let nobody = policy.decide(
+    let without_rule = policy.decide(
         Namespace {
             name: "x",
             labels: None,
@@ -238,10 +239,10 @@ fn a_spec_fits_one_rule_as_a_whole_and_is_told_no_other() {
         &[],
     );
     assert!(
-        matches!(&nobody, Decision::Denied(said) if said.contains("no rule for this namespace")),
-        "{nobody:?}"
+        matches!(&without_rule, Decision::Denied(said) if said.contains("no rule for this namespace")),
+        "{without_rule:?}"
     );
-    // What cannot be told does not hide what does not fit anyway.
+    // An unknown zone does not hide a part that fits no rule.
     let zone = access_request("zone", Resource::Zone(None));
     let with_zone = |name, region| {
         policy.decide(
@@ -295,7 +296,7 @@ fn namespaces_by_name_and_by_label() {
 }
 
 #[test]
-fn a_message_has_an_end() {
+fn a_message_lists_ten_parts_and_counts_the_rest() {
     let policy = policy("rules: [{name: a, namespaces: {}, domainSuffixes: []}]");
     let all: Vec<_> = (0..99)
         .map(|n| access_request(&format!("name {n}"), Resource::Name(format!("n{n}.example.com"))))
@@ -315,7 +316,9 @@ fn a_message_has_an_end() {
 #[test]
 fn the_external_id_is_the_roles_own() {
     let policy = policy(
-        "rules: [{name: a, namespaces: {}, roles: [{arn: \"arn:aws:iam::123456789012:role/a\", externalId: x}, {arn: \"arn:aws:iam::123456789012:role/b\"}]}]",
+        "rules: [{name: a, namespaces: {}, roles: [\
+         {arn: \"arn:aws:iam::123456789012:role/a\", externalId: x}, \
+         {arn: \"arn:aws:iam::123456789012:role/b\"}]}]",
     );
     assert_eq!(policy.external_id("arn:aws:iam::123456789012:role/a"), Some("x"));
     assert_eq!(policy.external_id("arn:aws:iam::123456789012:role/b"), None);
@@ -331,8 +334,8 @@ fn some_rule() -> impl Strategy<Value = (Option<Vec<String>>, Option<Vec<String>
 }
 
 proptest! {
-    /// More of a spec never fits where less does not; what is unknown is decided by nothing that is known of
-    /// it; a rule more never takes anything away.
+    /// A larger spec never fits where a smaller spec does not. An unknown zone makes the decision Unknown
+    /// unless known facts decide. A further rule never removes a permission.
     #[test]
     fn fitting_is_monotone(
         rules in prop::collection::vec(some_rule(), 0..4),
@@ -347,19 +350,24 @@ proptest! {
             rule
         }).collect();
         let namespace = Namespace { name: "n", labels: None };
-        let mut requests: Vec<_> = names.iter().map(|name| access_request(name, Resource::Name(name.clone()))).collect();
+        let of_name = |name: &String| access_request(name, Resource::Name(name.clone()));
+        let mut requests: Vec<_> = names.iter().map(of_name).collect();
         requests.push(access_request("zone", Resource::Zone(zone.clone())));
         let whole = Policy { rules: rules.clone() };
         let decision = whole.decide(namespace, &requests);
 
-        // By hand: the words of the documentation.
+        // Computes the decision as the documentation words it.
         let allows = |rule: &Rule| {
             let below = |name: &String, suffix: &String| {
-                let (name, suffix): (Vec<_>, Vec<_>) = (name.split('.').collect(), suffix.split('.').collect());
+                let [name, suffix] = [name, suffix].map(|text| text.split('.').collect::<Vec<_>>());
                 name.ends_with(&suffix)
             };
-            names.iter().all(|name| rule.domain_suffixes.as_ref().is_none_or(|all| all.iter().any(|s| below(name, s))))
-                && zone.as_ref().is_none_or(|zone| rule.hosted_zone_ids.as_ref().is_none_or(|all| all.contains(zone)))
+            let (suffixes, zones) = (&rule.domain_suffixes, &rule.hosted_zone_ids);
+            let fits = |name: &String| {
+                suffixes.as_ref().is_none_or(|all| all.iter().any(|suffix| below(name, suffix)))
+            };
+            names.iter().all(fits)
+                && zone.as_ref().is_none_or(|zone| zones.as_ref().is_none_or(|all| all.contains(zone)))
         };
         let certain = |rule: &&Rule| allows(rule) && (zone.is_some() || rule.hosted_zone_ids.is_none());
         let by_hand = match (rules.iter().any(|r| certain(&r)), rules.iter().any(allows)) {

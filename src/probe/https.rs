@@ -476,7 +476,7 @@ mod tests {
     #[tokio::test]
     async fn a_proxy_of_the_environment_is_not_for_probes() {
         const INNER: &str = "MTLS_OPERATOR_TEST_PROBE";
-        const NAME: &str = "outside::probe::tests::a_proxy_of_the_environment_is_not_for_probes";
+        const NAME: &str = "probe::https::tests::a_proxy_of_the_environment_is_not_for_probes";
         if std::env::var_os(INNER).is_some() {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
             // Found at this machine, where it may well be refused; the outer process says whether a proxy was

@@ -317,9 +317,15 @@ fn queue(quota: &Quota, encoder: &mut DescriptorEncoder) -> fmt::Result {
     let seconds = Some(&Unit::Seconds);
     let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     put(
+        "aws_quota_queue_position",
+        "Number of MtlsDomains ahead of this one in the queue for an AWS operation that has a quota",
+        None,
+        &|position| whole(position.ahead),
+    )?;
+    // The name of earlier releases, served for this one more.
+    put(
         "aws_quota_place",
-        "How many others go before an MtlsDomain that waits in the queue at an operation of AWS's that has a \
-         quota",
+        "Deprecated: use mtls_operator_aws_quota_queue_position",
         None,
         &|position| whole(position.ahead),
     )?;
@@ -646,6 +652,8 @@ pub(super) mod tests {
         w.assert_shown(&[
             r#"aws_quota_place{namespace="n",name="d",operation="UpdateDomainName"} 0"#,
             r#"aws_quota_place{namespace="n",name="e",operation="UpdateDomainName"} 1"#,
+            r#"aws_quota_queue_position{namespace="n",name="d",operation="UpdateDomainName"} 0"#,
+            r#"aws_quota_queue_position{namespace="n",name="e",operation="UpdateDomainName"} 1"#,
             r#"aws_quota_wait_seconds{namespace="n",name="d",operation="UpdateDomainName"} 30"#,
             r#"aws_quota_wait_seconds{namespace="n",name="e",operation="UpdateDomainName"} 60"#,
             r#"aws_quota_waiting_since_timestamp_seconds{namespace="n",name="e",operation="UpdateDomainName"} 2000"#,

@@ -75,7 +75,7 @@ async fn a_distrust_is_loud_until_it_is_read_and_holds_whatever_becomes_of_its_s
     env.end_lease().await;
     env.operator.restart().expect("it starts");
     let object = until_object(&env, DOMAIN, "partners", "a warning", |o| {
-        warnings(o).contains("What this entry distrusted before stays distrusted")
+        warnings(o).contains("keys that this entry distrusted before stay distrusted")
     })
     .await;
     assert_eq!(

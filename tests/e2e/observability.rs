@@ -168,7 +168,7 @@ fn series_and_events_tell_an_objects_lifecycle() {
             &format!(r#"mtls_operator_condition_status{{{domain},type="Ready",status="True"}} 0"#),
             &format!(r#"mtls_operator_condition_status{{{domain},type="Ready",status="Unknown"}} 1"#),
             &format!(r#"mtls_operator_condition_reason{{{domain},type="DomainProgrammed",reason="Queued"}} 1"#),
-            &format!(r#"mtls_operator_aws_quota_place{{namespace="{ns}",name="queued",operation="CreateDomainName"}} 0"#),
+            &format!(r#"mtls_operator_aws_quota_queue_position{{namespace="{ns}",name="queued",operation="CreateDomainName"}} 0"#),
             &format!(
                 r#"mtls_operator_aws_quota_waiting_since_timestamp_seconds{{namespace="{ns}",name="queued",operation="CreateDomainName"}} 1"#
             ),

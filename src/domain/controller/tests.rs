@@ -17,15 +17,16 @@ use crate::{
 
 type Log = Arc<Mutex<Vec<String>>>;
 
-/// A controller whose Kubernetes and AWS are functions. AWS has nothing at first, and remembers nothing.
+/// Test stage: a controller whose Kubernetes and AWS are functions. AWS is empty at first, and keeps no
+/// state.
 pub(in crate::domain) struct Stage {
     pub ctx: Arc<Ctx>,
-    /// Every write, in order, and that AWS was read at all.
+    /// Every write, in order, and a single entry for all reads of AWS.
     log: Log,
 }
 
 impl Stage {
-    /// `policy`: the text of one; `team`: the value of the label `team` of the namespace, when it is known.
+    /// `policy`: the text of a policy; `team`: the value of the namespace's label `team`, when it is known.
     fn new(domains: Vec<Guard>, policy: Option<&str>, team: Option<&str>) -> Stage {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let log = Log::default();
@@ -61,7 +62,9 @@ impl Stage {
                 (_, Some(object)) => (200, serde_json::to_value(object).unwrap()),
                 _ if path.ends_with("/secrets") => (
                     200,
-                    json!({"metadata": {}, "items": [{"metadata": {"name": "partners.acme-ca", "namespace": "shop"}}]}),
+                    json!({"metadata": {}, "items": [
+                        {"metadata": {"name": "partners.acme-ca", "namespace": "shop"}},
+                    ]}),
                 ),
                 _ => k8s::fake::refusal(404, "NotFound"),
             }
@@ -117,7 +120,7 @@ impl Stage {
     }
 }
 
-/// Reads of AWS are noted once, as they come in any order.
+/// Notes an entry of the log. Consecutive reads of AWS are noted once, because their order varies.
 fn note(log: &Log, what: String) {
     let mut log = log.lock().unwrap();
     if !what.ends_with(' ') && log.last() != Some(&what) {
@@ -145,7 +148,7 @@ fn answer(call: &str) -> (u16, String) {
     }
 }
 
-/// Meaning of a write to the API server, in a few words.
+/// Returns the meaning of a write to the API server, in a few words.
 fn meaning(path: &str, body: &Value) -> String {
     if path.ends_with("/status") {
         let conditions = body[1]["value"]["conditions"]
@@ -199,7 +202,7 @@ fn domain(change: impl FnOnce(&mut Value)) -> MtlsDomain {
     serde_json::from_value(object).unwrap()
 }
 
-/// Deleted, and held by our finalizer.
+/// A deleted domain, held by the operator's finalizer.
 fn deleted(change: impl FnOnce(&mut Value)) -> MtlsDomain {
     domain(|o| {
         o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
@@ -212,7 +215,7 @@ fn guard(domain: MtlsDomain) -> Guard {
     DeserializeGuard(Ok(domain))
 }
 
-/// The futures of a reconcile are larger than the stack of a test's thread likes.
+/// Runs a test on a large stack: the futures of a reconcile do not fit on the default stack of a test thread.
 fn on_a_large_stack<F: Future<Output = ()> + 'static>(test: fn() -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -227,7 +230,7 @@ fn on_a_large_stack<F: Future<Output = ()> + 'static>(test: fn() -> F) {
 }
 
 #[test]
-fn what_a_reconcile_does_before_anything_is_written_to_aws() {
+fn a_reconcile_is_refused_or_held_before_its_first_write_to_aws() {
     on_a_large_stack(reconciles);
 }
 
@@ -365,7 +368,7 @@ async fn reconciles() {
             &["PATCH status Unreachable"],
         ),
         (
-            "deleted, and nothing was made",
+            "deleted, and nothing was created",
             deleted(|o| o["metadata"]["finalizers"] = json!(["other/one"])),
             None,
             None,
@@ -381,7 +384,7 @@ async fn reconciles() {
             &["read AWS", "DELETE a Secret", "PATCH release"],
         ),
         (
-            "deleted, and its secrets stay",
+            "deleted, and its AWS resources and Secrets are retained",
             deleted(|o| o["spec"]["deletionPolicy"] = json!("Retain")),
             None,
             None,
@@ -429,7 +432,7 @@ async fn reconciles() {
             &["PATCH status Suspended", "POST event DeletionWaits"],
         ),
         (
-            "deleted elsewhere",
+            "deleted, and its resources are elsewhere",
             deleted(elsewhere),
             None,
             None,
@@ -480,7 +483,7 @@ async fn reconciles() {
         );
         Box::pin(reconcile_domain(&object, &stage.ctx)).await.unwrap();
         assert_eq!(stage.log(), expected, "{what}");
-        // What a domain lets in is told to its ClientCertificates once AWS has been asked.
+        // The domain publishes its trust to its ClientCertificates once AWS has been read.
         let served = expected.contains(&"PATCH status Accepted");
         let key = ("shop".to_owned(), "partners".to_owned());
         let known = object.metadata.deletion_timestamp.is_none() && stage.ctx.active_trust.is_known(&key);
@@ -489,7 +492,7 @@ async fn reconciles() {
 }
 
 #[test]
-fn what_an_object_says_before_aws_is_called() {
+fn metadata_and_spec_decide_the_course_before_aws_is_called() {
     let observe = |o: &mut Value| o["spec"]["managementPolicy"] = json!("Observe");
     let suspend = |o: &mut Value| o["spec"]["suspend"] = json!(true);
     let abandon = |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::ABANDON: "partners"});
@@ -500,7 +503,11 @@ fn what_an_object_says_before_aws_is_called() {
         ("abandoned", domain(abandon), Start::CallAws),
         ("suspended", domain(suspend), Start::Suspend),
         ("deleted", deleted(|_| {}), Start::CallAws),
-        ("deleted without our finalizer", deleted(gone), Start::Forget),
+        (
+            "deleted without the operator's finalizer",
+            deleted(gone),
+            Start::Forget,
+        ),
         ("deleted and abandoned", deleted(abandon), Start::Abandon),
         ("deleted and suspended", deleted(suspend), Start::Suspend),
         ("deleted and observed", deleted(observe), Start::Leave),
@@ -515,7 +522,7 @@ fn what_an_object_says_before_aws_is_called() {
             Start::Suspend,
         ),
         (
-            "deleted and observed, without our finalizer",
+            "deleted and observed, without the operator's finalizer",
             deleted(|o| (observe(o), gone(o)).0),
             Start::Forget,
         ),
@@ -525,7 +532,7 @@ fn what_an_object_says_before_aws_is_called() {
 }
 
 #[test]
-fn resources_in_another_place_are_neither_changed_nor_deleted() {
+fn resources_in_another_account_or_region_are_neither_changed_nor_deleted() {
     let operator_config = OperatorConfig {
         cluster_id: "c",
         account: ACCOUNT,
@@ -536,7 +543,7 @@ fn resources_in_another_place_are_neither_changed_nor_deleted() {
         move |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: place})
     };
     for (what, object, expected) in [
-        ("nothing is made yet", domain(|_| {}), "Serve"),
+        ("nothing is created yet", domain(|_| {}), "Serve"),
         ("here", domain(at("123456789012/eu-west-1")), "Serve"),
         (
             "another account",
@@ -571,7 +578,7 @@ fn resources_in_another_place_are_neither_changed_nor_deleted() {
 }
 
 #[test]
-fn an_older_claim_goes_before_the_spec_unless_the_policy_refuses_it() {
+fn an_older_claim_is_checked_before_the_spec_unless_the_policy_denies_it() {
     let with = |name: &'static str, namespace: &'static str, created: &'static str| {
         domain(|o| {
             for field in ["name", "uid"] {
@@ -605,12 +612,12 @@ fn an_older_claim_goes_before_the_spec_unless_the_policy_refuses_it() {
     assert_eq!(
         told(&[&me, &cross_namespace], ""),
         message("an older MtlsDomain"),
-        "of another namespace no name is told"
+        "the name of an object in another namespace is not disclosed"
     );
     assert_eq!(
         told(&[&me, &winner], "older"),
         None,
-        "what the policy refuses has a claim on nothing"
+        "an object that the policy denies has no claim"
     );
     assert_eq!(told(&[&me, &winner], "me"), message("the older MtlsDomain older"));
 
@@ -640,7 +647,7 @@ fn an_older_claim_goes_before_the_spec_unless_the_policy_refuses_it() {
 }
 
 #[test]
-fn an_operator_without_a_region_serves_those_that_name_one() {
+fn an_operator_without_a_region_serves_domains_that_specify_one() {
     let error = |kind| errors::Error {
         kind,
         operation: "sts:GetCallerIdentity",
@@ -656,7 +663,7 @@ fn an_operator_without_a_region_serves_those_that_name_one() {
 }
 
 #[test]
-fn the_status_that_holds_is_our_last_one_until_the_cache_shows_another() {
+fn the_last_written_status_is_current_until_the_cache_shows_another() {
     let status = |generation| MtlsDomainStatus {
         observed_generation: Some(generation),
         ..MtlsDomainStatus::default()
@@ -688,7 +695,7 @@ fn the_status_that_holds_is_our_last_one_until_the_cache_shows_another() {
 }
 
 #[test]
-fn events_are_about_what_went_wrong_and_that_all_is_well_again() {
+fn failures_and_recovery_get_events() {
     for (type_, status, reason, expected) in [
         ("Ready", "True", Reason::Ready, true),
         ("Ready", "False", Reason::PermissionDenied, true),
@@ -711,7 +718,7 @@ fn events_are_about_what_went_wrong_and_that_all_is_well_again() {
 }
 
 #[test]
-fn aws_is_polled_ever_less_often() {
+fn polls_of_aws_back_off_exponentially() {
     let waits = [1, 2, 3, 8, 9, 1000].map(|polls| poll_after(polls).as_millis());
     assert_eq!(waits, [100, 200, 400, 12_800, 15_000, 15_000]);
 }
@@ -745,7 +752,7 @@ fn terms(max: Option<i64>) -> Terms {
 }
 
 #[test]
-fn only_granted_certificates_of_other_namespaces_count() {
+fn only_granted_cross_namespace_certificates_count() {
     let me = domain(|_| {});
     let key = ("shop".to_owned(), "partners".to_owned());
     let own = certificate("own", "shop", |_| {});
@@ -782,7 +789,7 @@ fn only_granted_certificates_of_other_namespaces_count() {
     assert_eq!(
         clients.longest.as_hours(),
         5000,
-        "of those that an authority issues, and that may be granted"
+        "the longest leaf that an authority issues and that may be granted"
     );
     let entries: Vec<_> = clients
         .self_signed
@@ -811,7 +818,7 @@ fn only_granted_certificates_of_other_namespaces_count() {
 }
 
 #[tokio::test]
-async fn a_failure_is_tried_again_unless_only_another_object_can_help() {
+async fn a_failed_reconcile_is_retried_unless_only_a_change_of_the_object_can_help() {
     let object = Arc::new(guard(domain(|_| {})));
     let stage = Stage::new(vec![(*object).clone()], None, None);
     assert_eq!(
@@ -826,7 +833,7 @@ async fn a_failure_is_tried_again_unless_only_another_object_can_help() {
 }
 
 #[test]
-fn an_object_is_reconciled_as_it_is_now_and_only_while_there_is_a_turn() {
+fn the_current_object_is_reconciled_and_only_with_a_permit() {
     on_a_large_stack(as_it_is_now);
 }
 
@@ -841,7 +848,7 @@ async fn as_it_is_now() {
     assert_eq!(
         stage.log(),
         ["PATCH status Suspended"],
-        "not as it was when it was queued"
+        "the current object, not the queued one"
     );
     assert_eq!(
         reconcile(gone, stage.ctx.clone()).await.unwrap(),

@@ -1,5 +1,4 @@
-//! The server certificate in status, and what is told of it in Events: renewals and expiry, of which no
-//! condition speaks. Pure.
+//! Server certificate in the status, and its Events: renewals and expiry, which no condition reports. Pure.
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -16,7 +15,7 @@ use crate::{
     pki::lint::EXPIRES_SOON,
 };
 
-/// What status says of the certificate that the domain shall have.
+/// Returns the status of the certificate that the domain is to have.
 pub(super) fn state(
     placement: &Placement,
     plan: &Plan,
@@ -35,7 +34,7 @@ pub(super) fn state(
     })
 }
 
-/// What is new in the status of the certificate, for Events: each warning once, and that it was renewed.
+/// Returns the Events about the certificate: each new warning once, and each renewal.
 pub fn notices(
     old: &MtlsDomainStatus,
     new: &MtlsDomainStatus,
@@ -69,9 +68,9 @@ pub fn notices(
     notices
 }
 
-/// Of the certificate that the domain shall have, of the one that proves the name, and of the one in use as
-/// long as that is another: what will go wrong unless somebody does something. An Event's reason and the
-/// text.
+/// Returns the problems that need a user's action, each with its Event reason. Covers the certificate that
+/// the domain is to have, the certificate that proves the ownership of the name, and a different certificate
+/// that is still in use.
 fn worries(placement: &Placement, plan: &Plan, o: &Observed, now: Timestamp) -> Vec<(Notice, String)> {
     let ours = o
         .domain
@@ -140,7 +139,7 @@ mod tests {
         SignedDuration::from_hours(24 * n)
     }
 
-    /// One reconcile: the status after it, and the reasons of its Events.
+    /// Runs a reconcile. Returns the status after it, and the reasons of its Events.
     fn reported(w: &World, old: &MtlsDomainStatus, now: Timestamp) -> (MtlsDomainStatus, Vec<Notice>) {
         let (d, o) = (desired(), w.observed());
         let plan = plan(&d, &o, now);
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn each_step_of_a_renewal_is_told_once() {
+    fn each_step_of_a_renewal_is_reported_once() {
         let (mut w, mut status) = (empty(), MtlsDomainStatus::default());
         w.converge(&desired());
         let mut renewal =
@@ -167,7 +166,7 @@ mod tests {
                 assert_eq!(
                     (&again, reasons),
                     (&new, vec![]),
-                    "told once, and an unchanged status"
+                    "reported once, and an unchanged status"
                 );
                 status = new;
                 status.certificate.clone().expect("there")
@@ -214,7 +213,7 @@ mod tests {
             (told.renewal.as_deref(), told.warnings),
             (Some("SUCCESS"), vec![])
         );
-        // The word of the last time does not hide the next expiry.
+        // The warning about the previous expiry does not hide the next expiry.
         renewal(
             380,
             396,
@@ -223,7 +222,7 @@ mod tests {
         );
     }
 
-    /// While its successor is on the way, the one in use is watched too.
+    /// Checks that the certificate in use is watched while its successor is pending.
     #[test]
     fn a_certificate_in_use_is_watched_until_it_is_replaced() {
         let (mut w, status) = (empty(), MtlsDomainStatus::default());

@@ -1,4 +1,4 @@
-//! The records that somebody else must create, for the status.
+//! DNS records that another party must create, for the status.
 use crate::{
     api::{DnsRecord, DnsState, MtlsDomainStatus},
     domain::{
@@ -9,11 +9,11 @@ use crate::{
 };
 
 const CNAME: &str = "CNAME";
-/// At the first name of a zone, where a CNAME cannot be.
+/// Kind at the apex of a zone, where a CNAME cannot be.
 const ALIAS: &str = "ALIAS";
 
-/// What somebody else must create, as far as it is known yet: kept as it was where it cannot be seen now, and
-/// none when the operator makes the records.
+/// Returns the records that another party must create, as far as they are known yet. Keeps the previous ones
+/// while AWS cannot be read; `None` when the operator manages the records.
 pub(super) fn records(
     status: &MtlsDomainStatus,
     placement: &Placement,
@@ -41,7 +41,7 @@ pub(super) fn records(
         r#type: kind.to_owned(),
         value,
     };
-    // Whoever brought a certificate along sees to its records.
+    // The owner of a certificate that the operator did not request creates its validation records.
     let ours = plan
         .certificate
         .iter()

@@ -1,7 +1,7 @@
-//! Certificates that must leave the truststore, and the keys that stay remembered so that no distrust ends by
-//! accident. Pure.
+//! Certificates that must leave the truststore, and the recorded keys that keep a distrust in force when its
+//! source is lost. Pure.
 
-use super::{Source, State, contains};
+use super::{CompileInput, Source, State, contains, keep_until};
 use crate::pki::certificate::Certificate;
 use crate::pki::chain::{Pool, Prefer, Signatures};
 use crate::pki::lint::{Finding, Reason, Severity, SourceError};
@@ -9,38 +9,41 @@ use crate::pki::truststore::{Bundle, DistrustedKeys, Entry, identity};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// Certificates that must go.
+/// Certificates that must leave the truststore.
 #[derive(Default)]
 pub(super) struct Distrusted {
-    /// Keys that Distrusted authorities list or listed, distrusted in whatever certificate they come.
+    /// Keys that Distrusted authorities list or listed, distrusted in every certificate of the key.
     keys: BTreeSet<String>,
     /// Certificates of withdrawn sources, and issuers above a Distrusted authority that no Active authority
     /// needs: by name and key.
     listed: Vec<Certificate>,
-    /// Fingerprints of certificates issued under those; a twin from another issuer stays.
+    /// Fingerprints of certificates issued under distrusted or withdrawn ones; a twin from another issuer
+    /// stays.
     hanging: HashSet<String>,
-    /// The next truststore's memory.
+    /// Distrusted keys that the next truststore records.
     pub remembered: DistrustedKeys,
     pub findings: Vec<Finding>,
 }
 
 impl Distrusted {
-    pub fn find(
-        sources: &[Source],
-        previous: Option<&Bundle>,
-        signatures: &Signatures,
-        now: Timestamp,
-    ) -> Distrusted {
+    pub fn find(input: &CompileInput<'_>, signatures: &Signatures) -> Distrusted {
+        let &CompileInput {
+            sources,
+            previous,
+            now,
+            ..
+        } = input;
         let before: &[Entry] = previous.map_or(&[], |bundle| &bundle.entries);
         let active = || sources.iter().filter(|source| source.state == State::Active);
         let mut others: Vec<Certificate> = active().flat_map(|source| source.own(signatures)).collect();
         let (mut heads, mut above) = (Vec::new(), Vec::new());
         let mut gone = Distrusted::default();
-        // The certificates that each Distrusted source really distrusts, as far as its source lists them now.
+        // Certificates that each Distrusted source really distrusts, as far as its source lists them now.
         let mut judged = Vec::new();
         for source in sources.iter().filter(|source| source.state != State::Active) {
             let own = source.own(signatures);
-            // What it brought earlier goes too, unless that is listed by another one by now.
+            // Certificates that the source brought earlier leave as well, unless another source lists them
+            // now.
             let there = before.iter().filter(|entry| entry.authority == source.authority);
             let earlier = there
                 .map(|entry| &entry.certificate)
@@ -49,7 +52,7 @@ impl Distrusted {
             let first = heads.len();
             let mut named = Vec::new();
             let pool = Pool::new(&all, Prefer::Shortest, signatures);
-            // What is listed is judged by what is listed with it.
+            // A listed certificate is an issuer only in relation to other listed certificates.
             let above_own = issuers_of(&all[..own.len()], &pool);
             let above_all = issuers_of(&all, &pool);
             for (at, certificate) in all.iter().enumerate() {
@@ -73,9 +76,17 @@ impl Distrusted {
             }
         }
         if !heads.is_empty() || !gone.keys.is_empty() {
-            let carried = before
-                .iter()
-                .filter(|entry| active().any(|source| source.authority == entry.authority));
+            // A certificate that stays for the leaves under it needs its issuers as one does that is listed.
+            let of = |entry: &Entry, state: &dyn Fn(State) -> bool| {
+                sources
+                    .iter()
+                    .any(|source| state(source.state) && source.authority == entry.authority)
+            };
+            let stays = |entry: &Entry| keep_until(entry, input).is_some_and(|until| now < until);
+            let carried = before.iter().filter(|entry| {
+                of(entry, &|state| state == State::Active)
+                    || (stays(entry) && !of(entry, &|state| state != State::Active))
+            });
             others.extend(carried.map(|entry| entry.certificate.clone()));
             let listed_heads: HashSet<_> = heads.iter().map(identity).collect();
             let is_head =
@@ -96,7 +107,7 @@ impl Distrusted {
                 .partition(|(_, certificate)| stays(certificate));
             gone.tell_spared(&spared, now);
             others.extend(before.iter().map(|entry| entry.certificate.clone()));
-            // A remembered key may come in a certificate that its authority never listed.
+            // A recorded key may come in a certificate that its authority never listed.
             heads.extend(
                 others
                     .iter()
@@ -122,7 +133,7 @@ impl Distrusted {
             || self.hanging.contains(&certificate.fingerprint_sha256)
     }
 
-    /// The keys of a Distrusted authority: those of `heads` now, and those that are remembered of it.
+    /// Records the keys of a Distrusted authority: those of `heads` now, and those recorded before.
     fn remember(&mut self, authority: &str, heads: &[Certificate], previous: Option<&Bundle>) {
         let known = previous.and_then(|bundle| bundle.distrusted.get(authority));
         let mut keys: BTreeMap<String, bool> = known.cloned().unwrap_or_default();
@@ -135,8 +146,8 @@ impl Distrusted {
         }
     }
 
-    /// Notes which keys keep something out: a certificate of the key, or one issued with it, is or was to be
-    /// trusted.
+    /// Records which keys keep a certificate out: one of the key, or one issued with it, that is trusted or
+    /// was about to be.
     fn note_effects(&mut self, heads: &[Certificate], others: &[Certificate], below: &Below<'_>) {
         let there: HashSet<&str> = others.iter().map(|other| other.spki_sha256.as_str()).collect();
         let issued: HashSet<&str> = heads
@@ -149,7 +160,7 @@ impl Distrusted {
         }
     }
 
-    /// Everything that was issued under `heads`.
+    /// Collects all certificates that were issued under `heads`.
     fn hang(&mut self, heads: &[Certificate], below: &Below<'_>) {
         let mut reached: Vec<&Certificate> = heads.iter().collect();
         while let Some(head) = reached.pop() {
@@ -170,10 +181,8 @@ impl Distrusted {
                 continue;
             };
             let message = "stays trusted: it stands in this entry as the issuer of another certificate, and \
-                           another \
-                           authority needs it. To distrust it and all that it issued, list it in a \
-                           Distrusted entry \
-                           of its own";
+                           another authority needs it. To distrust it and all that it issued, list it in a \
+                           Distrusted entry of its own";
             self.findings.push(Finding {
                 severity: Severity::Warning,
                 authority,
@@ -184,7 +193,8 @@ impl Distrusted {
         }
     }
 
-    /// `own`: the certificates that its source lists; `named`: those among them that are not above another.
+    /// Reports findings on a Distrusted source. `own`: the certificates that the source lists; `named`: those
+    /// among them that are not issuers of other listed certificates.
     fn judge(
         &mut self,
         source: &Source,
@@ -212,17 +222,16 @@ impl Distrusted {
         match (error, keys) {
             (Some(error), None) => {
                 let message = format!(
-                    "the distrust has no effect yet: {error}. What this entry should keep out is still \
-                     accepted. \
-                     Put the certificates to distrust there as PEM, or write them into pem of a Distrusted \
-                     entry"
+                    "the distrust has no effect yet: {error}. API Gateway still accepts the certificates \
+                     that this entry should keep out. Put the certificates to distrust there as PEM, or \
+                     write them into pem of a Distrusted entry"
                 );
                 add(Severity::Refused, "", Reason::DistrustUnread, message);
             }
             (Some(error), Some(keys)) => {
                 let message = format!(
-                    "{error}. What this entry distrusted before stays distrusted until the entry is removed \
-                     (keys: {})",
+                    "{error}. The keys that this entry distrusted before stay distrusted until the entry is \
+                     removed (keys: {})",
                     keys.len()
                 );
                 add(Severity::Warning, "", Reason::DistrustKept, message);
@@ -237,9 +246,8 @@ impl Distrusted {
                     .count();
                 if lost > 0 {
                     let message = format!(
-                        "its source does not list everything that it distrusted before (keys: {lost}): that \
-                         stays \
-                         distrusted, in whatever certificate it comes, until the entry is removed"
+                        "its source does not list all keys that it distrusted before (keys: {lost}): the \
+                         missing keys stay distrusted, in every certificate, until the entry is removed"
                     );
                     add(Severity::Warning, "", Reason::DistrustKept, message);
                 }
@@ -251,18 +259,16 @@ impl Distrusted {
             let message = format!(
                 "is the certificate of a single client. API Gateway judges issuers only: this certificate is \
                  accepted until {} as long as its issuer, {}, is trusted. Distrust the issuer, or wait for \
-                 the end \
-                 of the certificate. A self-signed ClientCertificate leaves the truststore when it is deleted",
+                 the end of the certificate. A self-signed ClientCertificate leaves the truststore when it \
+                 is deleted",
                 leaf.not_after, leaf.issuer
             );
             add(Severity::Warning, &leaf.subject, Reason::DistrustsLeaf, message);
         }
         if !authorities.is_empty() && !keys.into_iter().flatten().any(|(_, took_effect)| *took_effect) {
             let message = "takes nothing away: no certificate that it lists, and none issued under one, was \
-                           in this \
-                           truststore or is listed by another entry. API Gateway accepts every certificate \
-                           whose issuer \
-                           is in the truststore: list that issuer here";
+                           in this truststore or is listed by another entry. API Gateway accepts every \
+                           certificate whose issuer is in the truststore: list that issuer here";
             add(
                 Severity::Warning,
                 "",
@@ -272,8 +278,7 @@ impl Distrusted {
         }
         for stranger in source.strangers(signatures) {
             let message = "stands in ca.crt and does not complete the chain of tls.crt: this entry does not \
-                           distrust \
-                           it. List it in a Distrusted entry of its own";
+                           distrust it. List it in a Distrusted entry of its own";
             add(
                 Severity::Warning,
                 &stranger.subject,
@@ -284,7 +289,7 @@ impl Distrusted {
     }
 }
 
-/// Fingerprints of the issuers, in this pool, of these certificates.
+/// Returns fingerprints of the issuers, in this pool, of these certificates.
 fn issuers_of<'c, 'p>(
     certificates: impl IntoIterator<Item = &'c Certificate>,
     pool: &Pool<'p>,
@@ -298,8 +303,8 @@ fn issuers_of<'c, 'p>(
         .collect()
 }
 
-/// Certificates by the issuer that signed them. An issuer that was not tried, among very many of one name,
-/// counts as theirs: no number of keys lets a certificate escape a distrust.
+/// Certificates by the issuer that signed them. An untried issuer, among very many of one name, counts as an
+/// issuer: no number of keys lets a certificate escape a distrust.
 struct Below<'a>(HashMap<&'a str, Vec<&'a Certificate>>);
 
 impl<'a> Below<'a> {
@@ -335,7 +340,7 @@ mod tests {
     use super::super::fill::MAX_REMEMBERED;
     use super::super::tests::*;
     use super::super::{Compiled, Source, State};
-    use super::Distrusted;
+    use super::{CompileInput, Distrusted};
     use crate::pki::certificate::{Certificate, ParseError};
     use crate::pki::chain::Signatures;
     use crate::pki::lint::{Reason, Severity, SourceError};
@@ -353,7 +358,7 @@ mod tests {
         SourceError::Unreadable(ParseError::NotPem)
     }
 
-    /// What is remembered, by authority and subject, and whether it took effect.
+    /// Returns the recorded keys, by authority and subject, and whether each took effect.
     fn remembered(compiled: &Compiled, known: &[&Certificate]) -> Vec<String> {
         let name = |key: &String| {
             known
@@ -375,7 +380,7 @@ mod tests {
         all
     }
 
-    /// A second look changes nothing, not even what it says.
+    /// Checks that a second compile changes nothing, not even the findings.
     fn settled(sources: &[Source], compiled: &Compiled) {
         let again = run(
             sources,
@@ -403,7 +408,7 @@ mod tests {
             assert_eq!(
                 next.bundle.render(),
                 first.bundle.render(),
-                "nobody knows what to take out"
+                "the keys to remove are not known"
             );
             let told: Vec<_> = next.findings.iter().map(|f| (f.severity, f.reason)).collect();
             assert_eq!(
@@ -421,8 +426,8 @@ mod tests {
         assert_eq!(reasons(&out), [("all", Reason::Distrusted)]);
         assert_eq!(remembered(&out, &[&p.a]), ["out:CN=A true"]);
         settled(&read, &out);
-        // Unreadable, deleted, not to be seen, cut off, another one's: a warning, and not a byte of
-        // difference.
+        // A source that is unreadable, deleted, unseen, cut off or replaced: a warning, and the truststore
+        // stays equal byte for byte.
         let later = [
             (failed("out", unreadable()), Some(Reason::DistrustKept)),
             (failed("out", SourceError::Missing), Some(Reason::DistrustKept)),
@@ -461,7 +466,7 @@ mod tests {
             [("out", Reason::DistrustKept), ("all", Reason::Distrusted)]
         );
         settled(&edited, &edited_);
-        // Until the entry itself goes, or is trusted.
+        // The distrust ends when the entry is removed, or is trusted.
         let removed = run(&trusted, Some(&out.bundle), start());
         assert_eq!(removed.bundle.render(), first.bundle.render());
         let active = run(&with(source("out", &[&p.c])), Some(&edited_.bundle), start());
@@ -470,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_out_in_whatever_certificate_it_comes_and_so_is_what_hangs_on_it() {
+    fn every_certificate_of_a_distrusted_key_is_out_and_all_issued_under_it() {
         let p = &*POOL;
         let (key, root) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
         let compromised = authority("Compromised", &key, 3650, None);
@@ -514,13 +519,13 @@ mod tests {
         assert_eq!(
             names(&next),
             ["new:CN=C"],
-            "what was issued under another name of the key"
+            "the certificate issued under another name of the key"
         );
         settled(&sources, &next);
     }
 
     #[test]
-    fn issuers_above_what_is_distrusted_are_not_remembered() {
+    fn issuers_above_a_distrusted_certificate_are_not_recorded() {
         let p = &*POOL;
         let out = [
             distrusted(source("one", &[&p.int1, &p.root])),
@@ -549,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issuer_that_stays_trusted_beside_what_is_distrusted_is_told() {
+    fn an_issuer_that_stays_trusted_above_a_distrusted_certificate_is_reported() {
         let p = &*POOL;
         let trusted = source("all", &[&p.int1, &p.int2, &p.root, &p.b]);
         let first = run(std::slice::from_ref(&trusted), None, start());
@@ -568,7 +573,7 @@ mod tests {
             (names(&alone), told(&alone)),
             (vec!["all:CN=B".to_owned()], vec![])
         );
-        // Nobody else lists or needs it: it goes with the rest, and nothing is to be said.
+        // No other entry lists or needs the issuer: it leaves with the rest, without a finding.
         let trusted = source("all", &[&p.b]);
         let unneeded = run(
             &[trusted, distrusted(source("out", &[&p.int1, &p.root]))],
@@ -579,7 +584,7 @@ mod tests {
         assert!(told(&unneeded).is_empty(), "{:?}", told(&unneeded));
     }
 
-    /// Hundreds of keys under one name: the work grows with the certificates, and what cannot be tried is
+    /// Hundreds of keys under one name: the work grows with the certificates, and untried certificates are
     /// distrusted.
     #[test]
     fn many_keys_of_one_name_cost_little_and_let_nothing_through() {
@@ -589,11 +594,11 @@ mod tests {
             .iter()
             .map(|key| authority("Same", key, 3650, None))
             .collect();
-        // Without key identifiers, which would tell the issuer at once.
+        // Key identifiers would identify the issuer at once, so these certificates have none.
         let children: Vec<Certificate> = keys
             .iter()
             .enumerate()
-            .map(|(n, key)| unidentified(authority(&format!("child {n}"), &key, 3650, Some(("Same", key)))))
+            .map(|(n, key)| unidentified(authority(&format!("child {n}"), key, 3650, Some(("Same", key)))))
             .collect();
         let (heads, children): (Vec<_>, Vec<_>) = (heads.iter().collect(), children.iter().collect());
         let sources = [
@@ -602,7 +607,13 @@ mod tests {
             distrusted(source("out", &heads)),
         ];
         let signatures = Signatures::default();
-        let found = Distrusted::find(&sources, None, &signatures, start());
+        let input = CompileInput {
+            sources: &sources,
+            previous: None,
+            overlap: None,
+            now: start(),
+        };
+        let found = Distrusted::find(&input, &signatures);
         let slipped: Vec<_> = children.iter().filter(|child| !found.holds(child)).collect();
         assert!(slipped.is_empty() && !found.holds(&p.b), "{slipped:?}");
         assert!(signatures.verified() <= 64 * 150, "{}", signatures.verified());
@@ -622,7 +633,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stood_under_its_name_is_remembered_of_an_entry_that_cannot_be_read() {
+    fn entries_under_the_name_of_an_unreadable_distrust_are_recorded() {
         let p = &*POOL;
         let first = run(&[issuing("gone", &[&p.a]), source("b", &[&p.b])], None, start());
         let sources = [failed("gone", SourceError::Missing), source("b", &[&p.b])];
@@ -637,7 +648,7 @@ mod tests {
     }
 
     #[test]
-    fn a_distrust_without_effect_is_told_and_one_that_had_effect_is_not() {
+    fn a_distrust_without_effect_is_reported_and_one_that_had_effect_is_not() {
         let p = &*POOL;
         let key = KeyPair::generate().unwrap();
         let leaf = {
@@ -676,7 +687,7 @@ mod tests {
             };
             assert_eq!(told(&next), expected, "{listed:?}");
             settled(&sources, &next);
-            // Nothing is left of what was taken away once the others have it no more.
+            // The removed certificate leaves no trace once no other source has it.
             let alone = [source("all", &[&p.c]), sources[1].clone()];
             let later = run(&alone, Some(&next.bundle), start());
             assert_eq!(told(&later), expected, "{listed:?}");
@@ -689,7 +700,7 @@ mod tests {
                 && message.contains("API Gateway judges issuers"),
             "{message}"
         );
-        // Without effect until somebody lists it.
+        // The distrust has no effect until another entry lists the certificate.
         let nothing = run(&with(&[&p.a]), Some(&first.bundle), start());
         let tried = [source("all", &[&p.b, &p.a]), failed("out", SourceError::Missing)];
         let next = run(&tried, Some(&nothing.bundle), start());
@@ -722,7 +733,7 @@ mod tests {
             gone.bundle.distrusted.is_empty() && gone.findings.is_empty(),
             "{gone:?}"
         );
-        // Restored under another UID with a renewed certificate of its key.
+        // The source is restored under another UID with a renewed certificate of its key.
         let renewed = [
             source("b", &[&p.b]),
             sources[1].clone(),
@@ -735,7 +746,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_remembered_than_there_is_room_for() {
+    fn the_truststore_records_only_as_many_keys_as_fit() {
         let p = &*POOL;
         let many: Vec<Certificate> = (0..=MAX_REMEMBERED)
             .map(|n| authority(&format!("n{n}"), &KeyPair::generate().unwrap(), 3650, None))
@@ -759,7 +770,7 @@ mod tests {
         assert_eq!(
             next.bundle.distrusted["zz"].len(),
             1,
-            "what is remembered already stays"
+            "keys recorded already stay"
         );
         let told: Vec<_> = next
             .findings
@@ -779,7 +790,7 @@ mod tests {
         assert_eq!(
             names(&run(&with, Some(&next.bundle), start())),
             ["b:CN=B"],
-            "it is out as long as it is listed"
+            "the certificate is out as long as it is listed"
         );
     }
 }

@@ -1,16 +1,16 @@
-//! The truststore within API Gateway's limits: what goes in when there is not room for everything. Pure.
+//! The truststore within API Gateway's limits: the choice of certificates when there is not room for all.
+//! Pure.
 
 use super::Source;
 use crate::pki::lint::{Finding, MAX_BYTES, MAX_CERTIFICATES, Reason, Severity};
 use crate::pki::truststore::{Bundle, DistrustedKeys, Entry, distrusted_line};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// Maximum number of distrusted keys that one truststore remembers.
+/// Maximum number of distrusted keys that one truststore records.
 pub(super) const MAX_REMEMBERED: usize = 500;
 
-/// Forgets distrusted keys that there is no room for: those beyond [`MAX_REMEMBERED`], and those without
-/// which the authorities that are trusted already have room. Keys in `known`, which were remembered already,
-/// stay first.
+/// Removes distrusted keys that do not fit: those beyond [`MAX_REMEMBERED`], and those that take room from
+/// authorities that are trusted already. Keys in `known`, which were recorded already, stay first.
 fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mut Vec<Finding>) {
     let is_new =
         |authority: &str, key: &str| !known.get(authority).is_some_and(|keys| keys.contains_key(key));
@@ -39,8 +39,8 @@ fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mu
     for (authority, count) in forgotten {
         let message = format!(
             "the truststore has no room to remember all that this entry distrusts: {count} keys are \
-             distrusted only \
-             as long as its source lists them. Remove Distrusted entries that have served, or authorities"
+             distrusted only as long as its source lists them. Remove Distrusted entries that have served, \
+             or authorities"
         );
         let (severity, reason, subject) = (Severity::Warning, Reason::TooLarge, String::new());
         findings.push(Finding {
@@ -53,10 +53,10 @@ fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mu
     }
 }
 
-/// Takes out what does not fit, and names it: authorities first, those that are trusted already before new
-/// ones, each certificate with its chain; then the certificates of single clients, those that are trusted
-/// already first, then the oldest. What does not fit is skipped for something smaller. Authorities that are
-/// trusted already always stay.
+/// Removes the certificates that do not fit, and reports them. Order: authorities first, those that are
+/// trusted already before new ones, each certificate with its chain; then the certificates of single clients,
+/// those that are trusted already first, then the oldest. Skips a certificate that does not fit in favour of
+/// a smaller one. Authorities that are trusted already always stay.
 pub(super) fn fill(
     bundle: &mut Bundle,
     living: &[&Entry],
@@ -124,7 +124,7 @@ fn within(
         for at in all().filter(|at| !is_client(*at)) {
             room.offer(&chains.up(at), &texts);
         }
-        // A chain that went in with a later certificate may have made an earlier one smaller.
+        // A chain that went in with a later certificate may have made the chain of an earlier one smaller.
         if room.taken.len() == before {
             break;
         }
@@ -144,8 +144,7 @@ fn within(
     for at in all().filter(|at| !room.taken.contains(at)) {
         let message = format!(
             "does not fit: a truststore holds {certificates} certificates in {bytes} bytes at the most. \
-             Remove \
-             authorities or certificates that are not needed any more"
+             Remove authorities or certificates that are not needed any more"
         );
         findings.push(Finding {
             severity: if is_client(at) {
@@ -180,7 +179,7 @@ impl Room {
         }
     }
 
-    /// Takes all of them or none.
+    /// Takes all certificates of the chain or none.
     fn offer(&mut self, chain: &[usize], texts: &[usize]) {
         let new: Vec<usize> = chain
             .iter()
@@ -193,7 +192,7 @@ impl Room {
     }
 }
 
-/// The way up from each entry. In a bundle each subject stands once, so that names are enough.
+/// Chains above each entry. In a bundle each subject stands once, so that names are enough.
 struct Chains<'a> {
     entries: &'a [Entry],
     by_subject: HashMap<&'a str, usize>,
@@ -211,7 +210,7 @@ impl<'a> Chains<'a> {
         }
     }
 
-    /// The entry itself first.
+    /// Returns the chain of an entry, the entry itself first.
     fn up(&self, at: usize) -> Vec<usize> {
         let mut chain = vec![at];
         let mut certificate = &self.entries[at].certificate;
@@ -238,7 +237,7 @@ mod tests {
 
     static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
 
-    /// A self-signed client certificate with names of so many bytes, as old as that many days.
+    /// Self-signed client certificate with names of `bytes` bytes, issued `days` ago.
     fn client(name: &str, bytes: usize, days: i64) -> Certificate {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -264,7 +263,7 @@ mod tests {
 
     /// The tenant's certificates fill the megabyte; then the domain's owner adds an authority.
     #[test]
-    fn an_authority_has_room_before_any_client_and_the_clients_are_told() {
+    fn an_authority_has_room_before_any_client_and_the_clients_are_reported() {
         let p = &*POOL;
         let fat: Vec<Certificate> = (0..10)
             .map(|n| client(&format!("fat{n}"), 100_000, 20 - n))
@@ -298,11 +297,11 @@ mod tests {
             run(&sources, Some(&full.bundle), start()).bundle.render(),
             full.bundle.render()
         );
-        // What is small goes in where the fat does not.
+        // The small certificate fits where the large ones do not.
         let sources = with(&[source("a", &[&p.a])], std::slice::from_ref(&small));
         let more = run(&sources, Some(&full.bundle), start());
         assert_eq!((trusted(&more), &more.without_room), (trusted(&full) + 1, &left));
-        // Authorities that need the room of three, one after the other.
+        // Authorities that need the room of three clients, one after the other.
         let big: Vec<Certificate> = (0..3).map(|n| client(&format!("Big {n}"), 100_000, 0)).collect();
         let mut last = more;
         for n in 1..=3 {
@@ -351,11 +350,11 @@ mod tests {
         assert_eq!(
             names(&again),
             ["a:CN=A", "b:CN=B", "huge:CN=Huge"],
-            "what is trusted does not make way"
+            "a trusted certificate does not make way"
         );
     }
 
-    /// Entries with a chain here and there, some of them trusted already.
+    /// Entries, some with a chain, some of them trusted already.
     fn entries() -> &'static [(Entry, bool)] {
         static ALL: LazyLock<Vec<(Entry, bool)>> = LazyLock::new(|| {
             let entry = |authority: &str, certificate| Entry {
@@ -404,20 +403,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_room_authorities_come_first_with_their_chains_and_a_second_time_changes_nothing(
+        fn authorities_come_first_with_their_chains_and_a_second_pass_changes_nothing(
             order in Just(entries().to_vec()).prop_shuffle(),
             trusted in prop::collection::vec(any::<bool>(), 15),
             most in 0usize..16,
             bytes in 0usize..14_000,
             remembered in 0usize..12,
         ) {
-            let sources: Vec<Source> = order.iter().map(|(entry, is_client)| Source { client: *is_client, ..source(&entry.authority, &[]) }).collect();
+            let of_entry = |(entry, is_client): &(Entry, bool)| {
+                Source { client: *is_client, ..source(&entry.authority, &[]) }
+            };
+            let sources: Vec<Source> = order.iter().map(of_entry).collect();
             let entries = order.iter().map(|(entry, _)| entry.clone()).collect();
             let keys = (0..remembered).map(|n| (format!("{n:064x}"), true)).collect();
-            let distrusted: DistrustedKeys = if remembered == 0 { [].into() } else { [("out".to_owned(), keys)].into() };
+            let distrusted: DistrustedKeys =
+                if remembered == 0 { [].into() } else { [("out".to_owned(), keys)].into() };
             let whole = Bundle { entries, distrusted };
-            let known: DistrustedKeys = [("out".to_owned(), [(format!("{:064x}", remembered / 2), true)].into())].into();
-            let living: Vec<&Entry> = whole.entries.iter().zip(&trusted).filter(|(_, trusted)| **trusted).map(|(entry, _)| entry).collect();
+            let known: DistrustedKeys =
+                [("out".to_owned(), [(format!("{:064x}", remembered / 2), true)].into())].into();
+            let living = whole.entries.iter().zip(&trusted).filter(|(_, trusted)| **trusted);
+            let living: Vec<&Entry> = living.map(|(entry, _)| entry).collect();
             let is_client = |entry: &Entry| entry.authority.starts_with("client/");
             let (mut filled, mut findings) = (whole.clone(), vec![]);
             within(most, bytes, &mut filled, &living, &sources, &known, &mut findings);
@@ -430,30 +435,36 @@ mod tests {
             let needed_bytes: usize = needed.iter().map(|e| e.render().len()).sum();
             prop_assert!(size <= bytes.max(needed_bytes) && count <= most.max(needed.len()));
             for entry in filled.entries.iter().filter(|entry| !living.contains(entry) && !is_client(entry)) {
-                let issuer = whole.entries.iter().find(|e| e.certificate.subject_key == entry.certificate.issuer_key);
+                let issuer_key = &entry.certificate.issuer_key;
+                let issuer = whole.entries.iter().find(|e| e.certificate.subject_key == *issuer_key);
                 prop_assert!(issuer.as_ref().is_none_or(is_in), "without its issuer: {entry:?}");
             }
             let out: Vec<&Entry> = whole.entries.iter().filter(|entry| !is_in(entry)).collect();
             let forgotten = remembered - filled.distrusted.get("out").map_or(0, |keys| keys.len());
-            let (of_memory, of_entries): (Vec<_>, Vec<_>) = findings.iter().partition(|f| f.authority == "out");
+            let (of_memory, of_entries): (Vec<_>, Vec<_>) =
+                findings.iter().partition(|f| f.authority == "out");
             prop_assert_eq!(of_memory.len(), usize::from(forgotten > 0));
             if forgotten > 0 && forgotten < remembered {
                 let known = format!("{:064x}", remembered / 2);
-                prop_assert!(filled.distrusted["out"].contains_key(&known), "what is remembered already \
-                                      stays first");
+                let stays = filled.distrusted["out"].contains_key(&known);
+                prop_assert!(stays, "a key recorded already stays first");
             }
-            let told: Vec<_> = of_entries.iter().map(|f| (f.authority.as_str(), f.severity == Severity::Refused)).collect();
-            prop_assert_eq!(told, out.iter().map(|e| (e.authority.as_str(), !is_client(e))).collect::<Vec<_>>());
-            // Nothing is left out that would have had room for itself and its chain in place of the clients.
-            let clients: usize = filled.entries.iter().filter(|e| is_client(e)).map(|e| e.render().len()).sum();
+            let told = of_entries.iter().map(|f| (f.authority.as_str(), f.severity == Severity::Refused));
+            let told: Vec<_> = told.collect();
+            let expected = out.iter().map(|e| (e.authority.as_str(), !is_client(e)));
+            prop_assert_eq!(told, expected.collect::<Vec<_>>());
+            // Each certificate left out lacks room for itself and its chain, even in place of the clients.
+            let clients = filled.entries.iter().filter(|e| is_client(e));
+            let clients: usize = clients.map(|e| e.render().len()).sum();
             let clients_count = filled.entries.iter().filter(|e| is_client(e)).count();
             for entry in out.iter().filter(|e| !is_client(e) && e.certificate.self_signed) {
-                prop_assert!(size - clients + entry.render().len() > bytes || count - clients_count + 1 > most, "{entry:?} has room");
+                let (size, count) = (size - clients + entry.render().len(), count - clients_count + 1);
+                prop_assert!(size > bytes || count > most, "{entry:?} has room");
             }
             for entry in out.iter().filter(|e| is_client(e)) {
                 prop_assert!(size + entry.render().len() > bytes || count + 1 > most, "{entry:?} has room");
             }
-            // The next time the result is what is trusted.
+            // In the next compile the result is the current truststore.
             let now: Vec<&Entry> = filled.entries.iter().collect();
             let (mut again, mut repeated) = (whole.clone(), vec![]);
             within(most, bytes, &mut again, &now, &sources, &filled.distrusted, &mut repeated);

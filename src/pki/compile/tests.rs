@@ -18,7 +18,7 @@ pub(super) fn day(days: i64) -> Timestamp {
     start() + DAY * i32::try_from(days).unwrap()
 }
 
-/// An authority of `key`, valid from 1 day before the start for `days`, by `issuer` or itself.
+/// Authority of `key`, valid from 1 day before the start for `days`, signed by `issuer` or itself.
 pub(super) fn authority(
     name: &str,
     key: &KeyPair,
@@ -78,7 +78,7 @@ pub(super) static POOL: LazyLock<Pool> = LazyLock::new(|| {
     }
 });
 
-/// What an authority's source may hold, by number.
+/// Contents of an authority's source, by number.
 fn content(number: usize) -> Vec<Certificate> {
     let p = &*POOL;
     let contents: [&[&Certificate]; 13] = [
@@ -172,7 +172,7 @@ pub(super) fn reasons(compiled: &Compiled) -> Vec<(&str, Reason)> {
 }
 
 #[test]
-fn in_the_order_of_the_spec_each_once() {
+fn certificates_stand_in_the_order_of_the_spec_each_once() {
     let p = &*POOL;
     let first = run(
         &[
@@ -218,7 +218,7 @@ fn an_authority_that_issued_stays_until_its_leaves_are_over() {
 }
 
 #[test]
-fn overlap_shortens_it() {
+fn an_overlap_shortens_the_stay_of_a_superseded_certificate() {
     let p = &*POOL;
     let first = run(&[issuing("a", &[&p.a]), source("b", &[&p.b])], None, start());
     let sources = [source("b", &[&p.b])];
@@ -273,7 +273,7 @@ fn max_leaf_is_raised_and_never_lowered() {
 }
 
 #[test]
-fn a_shared_root_remembers_the_leaves_of_both() {
+fn a_shared_root_records_the_leaves_of_both() {
     let p = &*POOL;
     let shared = run(
         &[source("root", &[&p.root]), issuing("a", &[&p.int1, &p.root])],
@@ -320,7 +320,7 @@ fn trust_only_leaves_when_the_spec_says_so() {
 }
 
 #[test]
-fn a_broken_authority_keeps_what_was_good() {
+fn a_broken_authority_keeps_its_last_good_certificates() {
     let p = &*POOL;
     let first = run(&[issuing("a", &[&p.a]), source("b", &[&p.b])], None, start());
     let next = run(&[broken("a"), source("b", &[&p.c])], Some(&first.bundle), day(1));
@@ -333,7 +333,7 @@ fn a_broken_authority_keeps_what_was_good() {
     assert!(
         next.findings[0]
             .message
-            .ends_with("What is trusted of this authority already stays")
+            .ends_with("The certificates of this authority that are trusted already stay")
     );
     let refused = run(
         &[issuing("a", &[&p.int2]), source("b", &[&p.b])],
@@ -366,7 +366,7 @@ fn an_authority_whose_root_comes_from_another_keeps_it() {
 }
 
 #[test]
-fn nobody_leans_on_a_root_that_is_not_published() {
+fn no_authority_depends_on_a_root_that_is_not_published() {
     let p = &*POOL;
     let first = run(&[source("c", &[&p.root_rekeyed])], None, start());
     let sources = [
@@ -402,7 +402,7 @@ fn distrusted_is_out_at_once() {
     assert_eq!(
         [first.distrusts, next.distrusts, then.distrusts],
         [false, true, false],
-        "it is done once it is out"
+        "the distrust is done once the certificate is out"
     );
     let unreadable = run(
         &[distrusted(broken("a")), source("b", &[&p.b])],
@@ -427,7 +427,7 @@ fn distrusted_is_out_at_once() {
     );
     assert_eq!(names(&twice), ["c:CN=C", "a:CN=A<90"]);
     assert_eq!(reasons(&twice), [("b", Reason::Distrusted)]);
-    // superseded and still kept: out by the name it stands under
+    // The superseded certificate that still stays leaves by the name that it stands under.
     let superseded = run(&[source("a", &[&p.c])], Some(&first.bundle), start());
     assert_eq!(names(&superseded), ["a:CN=C", "a:CN=A<90"]);
     let out = run(
@@ -439,7 +439,7 @@ fn distrusted_is_out_at_once() {
 }
 
 #[test]
-fn distrust_spares_a_shared_root_but_not_what_hangs_below() {
+fn distrust_spares_a_shared_root_but_not_the_certificates_below() {
     let p = &*POOL;
     let both = [
         issuing("one", &[&p.int1, &p.root]),
@@ -475,7 +475,7 @@ fn a_subject_is_not_given_to_another_key() {
     let over = run(&rekeyed, Some(&next.bundle), day(100));
     assert_eq!(names(&over), ["a:CN=a"]);
     assert!(over.refused_issuers.is_empty() && over.findings.is_empty());
-    // two entries of one spec: who is trusted already has it, else who comes first
+    // Of two entries in one spec, the one that is trusted already has the subject, else the first one.
     let both = [source("x", &[&p.a_rekeyed]), source("a", &[&p.a])];
     assert_eq!(names(&run(&both, Some(&first.bundle), start())), ["a:CN=A"]);
     assert_eq!(names(&run(&both, None, start())), ["x:CN=a"]);
@@ -492,13 +492,13 @@ fn a_renewed_certificate_replaces_its_predecessor() {
     let renewed = run(&[issuing("a", &[&p.a])], Some(&short.bundle), start());
     assert_eq!(renewed.bundle.entries.len(), 1);
     assert_eq!(renewed.bundle.entries[0].certificate, p.a);
-    // the other way round the long one stays: leaves of its life are out there
+    // In the other order the long certificate stays: there are leaves of its lifetime.
     let kept = run(&[issuing("a", &[&p.a_renewed])], Some(&renewed.bundle), start());
     assert_eq!(kept.bundle.entries[0].certificate, p.a);
 }
 
 #[test]
-fn expired_leaves_and_the_last_one_stays() {
+fn an_expired_certificate_leaves_and_the_last_one_stays() {
     let p = &*POOL;
     let first = run(&[source("a", &[&p.short]), source("b", &[&p.b])], None, start());
     let expired = run(
@@ -516,7 +516,7 @@ fn expired_leaves_and_the_last_one_stays() {
         [""; 0],
         "nothing valid is left to keep"
     );
-    // expired content does not push out what is good
+    // Expired content does not replace good certificates.
     let slip = run(&[source("b", &[&p.short])], Some(&expired.bundle), day(61));
     assert_eq!(names(&slip), ["b:CN=B"]);
 }
@@ -538,7 +538,7 @@ fn too_many_go_in_as_far_as_they_fit_and_the_rest_is_named() {
     assert_eq!(reasons(&next), [("many", Reason::TooLarge)]);
     assert_eq!(next.findings[0].subject, format!("CN=n{}", MAX_CERTIFICATES - 1));
     assert!(next.refused_issuers.is_empty(), "its first certificate is in");
-    // What is trusted already does not make way, wherever the new one stands in the spec.
+    // A trusted certificate does not make way, at any position of the new one in the spec.
     let sources = [sources.as_slice(), &[issuing("b", &[&p.b])]].concat();
     let [a, many, b] = &sources[..] else {
         unreachable!()
@@ -563,7 +563,7 @@ fn beside(source: Source, completing: &[&Certificate]) -> Source {
 }
 
 #[test]
-fn beside_an_authority_only_what_completes_its_chain_counts() {
+fn certificates_beside_an_authority_count_only_when_they_complete_its_chain() {
     let p = &*POOL;
     let (root, bridge) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let bridge_ = authority("Bridge", &bridge, 3650, None);
@@ -597,7 +597,7 @@ fn beside_an_authority_only_what_completes_its_chain_counts() {
     assert_eq!(
         strangers(&[&low], &[&bridge_]),
         std::slice::from_ref(&bridge_),
-        "what lies between is missing"
+        "the certificate between is missing"
     );
 
     let sources = [beside(issuing("own", &[&p.int1]), &[&p.b, &p.root])];
@@ -609,7 +609,7 @@ fn beside_an_authority_only_what_completes_its_chain_counts() {
         ("CN=B", Severity::Dropped)
     );
     assert!(fresh.refused_issuers.is_empty());
-    // Trusted as somebody else's it is not this one's to keep, whatever the order.
+    // A certificate trusted through another authority is not this authority's to keep, in either order.
     let other = [&[source("b", &[&p.b])], &sources[..]].concat();
     for both in [other.clone(), vec![other[1].clone(), other[0].clone()]] {
         let both_ = run(&both, Some(&fresh.bundle), start());
@@ -620,7 +620,7 @@ fn beside_an_authority_only_what_completes_its_chain_counts() {
         let back = run(&sources, Some(&both_.bundle), start());
         assert_eq!(back.bundle.render(), fresh.bundle.render());
     }
-    // Nor does a stranger of any kind stand in the authority's way.
+    // A stranger of any kind does not block the authority.
     let odd = [beside(
         issuing("own", &[&p.int1]),
         &[&p.root, &p.root_rekeyed, &p.int1_rekeyed, &p.a, &p.a_rekeyed],
@@ -659,7 +659,7 @@ fn a_stranger_of_an_earlier_release_stays_until_its_authority_is_edited() {
             (now.findings[0].subject.as_str(), now.findings[0].severity),
             ("CN=B", Severity::Warning)
         );
-        // Another one's edit is none of its own; neither is what has expired, or what is distrusted by now.
+        // Another authority's edit is not an edit of this one, nor is an expired or distrusted certificate.
         let others = [as_it_was[0].clone(), source("c", &[&p.c, &p.a])];
         assert!(
             run(&others, Some(&now.bundle), start())
@@ -686,7 +686,7 @@ fn a_stranger_of_an_earlier_release_stays_until_its_authority_is_edited() {
                 .find(&p.b)
                 .is_some()
         );
-        // Edited: it is out, and does not come back with what was there before.
+        // After an edit the stranger is out, and does not come back with the earlier content.
         for edited in [
             with(&[&p.int1], &[&p.b, &p.root, &p.a]),
             with(&[&p.int2], &[&p.b, &p.root]),
@@ -706,7 +706,7 @@ fn a_stranger_of_an_earlier_release_stays_until_its_authority_is_edited() {
                 ]
             );
         }
-        // A source that breaks is no edit.
+        // A source that breaks is not an edit.
         let broken = run(&[broken(name), source("c", &[&p.c])], Some(&now.bundle), start());
         assert_eq!(broken.bundle.render(), earlier.bundle.render());
         assert_eq!(
@@ -716,8 +716,7 @@ fn a_stranger_of_an_earlier_release_stays_until_its_authority_is_edited() {
     }
 }
 
-/// An authority that was replaced in place, with the old one beside the new: leaves under the old one are
-/// alive.
+/// An authority was replaced in place, with the old one beside the new: leaves under the old one are alive.
 #[test]
 fn beside_its_successor_an_authority_stays_as_long_as_any_superseded_one() {
     let p = &*POOL;
@@ -732,7 +731,7 @@ fn beside_its_successor_an_authority_stays_as_long_as_any_superseded_one() {
         "set once"
     );
     assert_eq!(names(&run(&rotated, Some(&next.bundle), day(100))), ["own:CN=B"]);
-    // As an earlier release left it: it is trusted for as long as it is listed.
+    // An earlier release left the certificate: it stays trusted for as long as it is listed.
     let earlier = run(&[issuing("own", &[&p.b, &p.a])], Some(&first.bundle), day(10));
     let now = run(&rotated, Some(&earlier.bundle), day(10));
     assert_eq!(now.bundle.render(), earlier.bundle.render());
@@ -761,7 +760,9 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         5 => (0usize..3, 0usize..13, prop::option::weighted(0.3, 0usize..13), any::<bool>(), 1i32..120)
-            .prop_map(|(slot, content, beside, issues, leaf_days)| Step::Set { slot, content, beside, issues, leaf_days }),
+            .prop_map(|(slot, content, beside, issues, leaf_days)| {
+                Step::Set { slot, content, beside, issues, leaf_days }
+            }),
         2 => (0usize..3).prop_map(Step::Remove),
         1 => (0usize..3).prop_map(Step::Distrust),
         2 => (0usize..3).prop_map(Step::Break),
@@ -769,14 +770,14 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A leaf out there: the chain that it was issued under, and its end.
+/// Leaf in use: the chain that it was issued under, and its end.
 #[derive(Debug)]
 struct Living {
     chain: Vec<Certificate>,
     until: Timestamp,
 }
 
-/// Gives out the longest leaf that each authority may, as its ClientCertificates would.
+/// Issues the longest leaf that each authority may issue, as its ClientCertificates would.
 fn issue_leaves(sources: &[Source], published: &Compiled, now: Timestamp, leaves: &mut Vec<Living>) {
     for source in sources
         .iter()
@@ -811,7 +812,10 @@ fn issue_leaves(sources: &[Source], published: &Compiled, now: Timestamp, leaves
 proptest! {
     #![proptest_config(crate::cases(200))]
     #[test]
-    fn no_living_leaf_loses_its_issuer(history in prop::collection::vec(step(), 1..25), overlap in prop::option::weighted(0.2, 0i32..40)) {
+    fn no_living_leaf_loses_its_issuer(
+        history in prop::collection::vec(step(), 1..25),
+        overlap in prop::option::weighted(0.2, 0i32..40),
+    ) {
         let overlap = overlap.map(|days| DAY * days);
         let mut slots: [Option<Source>; 3] = [None, None, None];
         let mut leaves: Vec<Living> = Vec::new();
@@ -824,10 +828,14 @@ proptest! {
                     let longest_leaf = Some(DAY * leaf_days);
                     let completing = beside.map(content).unwrap_or_default();
                     let certificates = Ok(content(number));
-                    slots[slot] = Some(Source { issues, longest_leaf, certificates, completing, ..source(name, &[]) });
+                    let source = source(name, &[]);
+                    slots[slot] =
+                        Some(Source { issues, longest_leaf, certificates, completing, ..source });
                 }
                 Step::Remove(slot) => slots[slot] = None,
-                Step::Distrust(slot) => if let Some(source) = &mut slots[slot] { source.state = State::Distrusted },
+                Step::Distrust(slot) => if let Some(source) = &mut slots[slot] {
+                    source.state = State::Distrusted;
+                },
                 Step::Break(slot) => if let Some(source) = &mut slots[slot] {
                     source.certificates = Err(SourceError::Missing);
                 },
@@ -843,17 +851,24 @@ proptest! {
             let previous = published.as_ref().map(|compiled| &compiled.bundle);
             let next = compile(&CompileInput { sources: &sources, previous, overlap, now });
 
-            // Distrust is meant to hurt.
-            let gone: Vec<Certificate> = sources.iter().filter(|source| source.state == State::Distrusted).flat_map(|source| {
+            // Distrust may break living leaves.
+            let out = sources.iter().filter(|source| source.state == State::Distrusted);
+            let gone: Vec<Certificate> = out.flat_map(|source| {
                 let mut gone = source.certificates.clone().unwrap_or_default();
                 let there = previous.into_iter().flat_map(|bundle| &bundle.entries);
-                gone.extend(there.filter(|entry| entry.authority == source.authority).map(|entry| entry.certificate.clone()));
+                let there = there.filter(|entry| entry.authority == source.authority);
+                gone.extend(there.map(|entry| entry.certificate.clone()));
                 gone
             }).collect();
-            let remembered = |c: &Certificate| next.bundle.distrusted.values().any(|keys| keys.contains_key(&c.spki_sha256));
-            leaves.retain(|leaf| leaf.until > now && !leaf.chain.iter().any(|c| contains(&gone, c) || remembered(c)));
-            prop_assert!(!next.bundle.entries.iter().any(|entry| remembered(&entry.certificate)), "{:?}", next);
-            // A distrust holds until its entry goes or is trusted, whatever becomes of the source.
+            let recorded = |c: &Certificate| {
+                next.bundle.distrusted.values().any(|keys| keys.contains_key(&c.spki_sha256))
+            };
+            leaves.retain(|leaf| {
+                leaf.until > now && !leaf.chain.iter().any(|c| contains(&gone, c) || recorded(c))
+            });
+            let is_out = !next.bundle.entries.iter().any(|entry| recorded(&entry.certificate));
+            prop_assert!(is_out, "{:?}", next);
+            // A distrust holds until its entry is removed or trusted, for any state of its source.
             for (authority, keys) in previous.into_iter().flat_map(|bundle| &bundle.distrusted) {
                 let now = next.bundle.distrusted.get(authority);
                 if sources.iter().any(|s| s.state == State::Distrusted && s.authority == *authority) {
@@ -863,9 +878,13 @@ proptest! {
                     prop_assert_eq!(now, None);
                 }
             }
-            // A stranger comes in with nobody.
-            for entry in next.bundle.entries.iter().filter(|entry| previous.is_none_or(|p| p.find(&entry.certificate).is_none())) {
-                prop_assert!(sources.iter().any(|source| contains(&source.own(&Signatures::default()), &entry.certificate)), "{:?} in {:?}", entry, next);
+            // No stranger comes in with an authority.
+            let is_new =
+                |entry: &&Entry| previous.is_none_or(|p| p.find(&entry.certificate).is_none());
+            for entry in next.bundle.entries.iter().filter(is_new) {
+                let certificate = &entry.certificate;
+                let brings = |source: &Source| contains(&source.own(&Signatures::default()), certificate);
+                prop_assert!(sources.iter().any(brings), "{:?} in {:?}", entry, next);
             }
             for source in sources.iter().filter(|source| source.state == State::Distrusted) {
                 let head = source.certificates.as_ref().ok().and_then(|own| own.first());
@@ -876,12 +895,15 @@ proptest! {
                 for leaf in &leaves {
                     for certificate in &leaf.chain {
                         let there = next.bundle.find(certificate);
-                        prop_assert!(there.is_some_and(|entry| entry.certificate.not_after >= leaf.until), "{:?} at {now} in {:#?}", leaf, next);
+                        let lasts = there.is_some_and(|entry| entry.certificate.not_after >= leaf.until);
+                        prop_assert!(lasts, "{:?} at {now} in {:#?}", leaf, next);
                     }
                 }
             }
             for (at, entry) in next.bundle.entries.iter().enumerate() {
-                let twin = next.bundle.entries[..at].iter().any(|other| other.certificate.subject_key == entry.certificate.subject_key);
+                let subject = &entry.certificate.subject_key;
+                let before = &next.bundle.entries[..at];
+                let twin = before.iter().any(|other| other.certificate.subject_key == *subject);
                 prop_assert!(!twin && entry.certificate.not_after > now, "{:#?}", next);
             }
             let read = Bundle::parse(&next.bundle.render()).unwrap();
@@ -890,9 +912,12 @@ proptest! {
             prop_assert_eq!(again.bundle.render(), next.bundle.render());
             prop_assert_eq!(&again.findings, &next.findings, "an unchanged world, an unchanged status");
             let soon = now + SignedDuration::from_secs(30);
-            let passes = |entry: &Entry| entry.certificate.not_after <= soon || entry.keep_until.is_some_and(|until| until <= soon);
+            let passes = |entry: &Entry| {
+                entry.certificate.not_after <= soon || entry.keep_until.is_some_and(|until| until <= soon)
+            };
             if !next.bundle.entries.iter().any(passes) {
-                let again = compile(&CompileInput { sources: &sources, previous: Some(&read), overlap, now: soon });
+                let previous = Some(&read);
+                let again = compile(&CompileInput { sources: &sources, previous, overlap, now: soon });
                 prop_assert_eq!(again.bundle.render(), next.bundle.render(), "only the clock went on");
             }
             issue_leaves(&sources, &next, now, &mut leaves);
@@ -901,10 +926,10 @@ proptest! {
     }
 }
 
-/// A certificate by the numbers of its name and its issuer's, and the day on which it expires.
+/// Certificate by the numbers of its name and its issuer's name, and the day on which it expires.
 type Link = (usize, usize, i64);
 
-/// Names with one key each.
+/// Number of names, with one key each.
 const NAMES: usize = 6;
 /// Days on which certificates of the property below expire.
 const ENDS: [i64; 3] = [100, 200, 300];
@@ -921,7 +946,7 @@ static LINKS: LazyLock<HashMap<Link, Certificate>> = LazyLock::new(|| {
         )
     });
     let mut links: HashMap<Link, Certificate> = made.collect();
-    // The leaves, of the longest life, stand beside them under a number that no name has.
+    // The leaves, of the longest lifetime, stand beside the certificates under a number that no name has.
     for (by, key) in keys.iter().enumerate() {
         let leaf = authority(
             &format!("leaf{by}"),
@@ -934,7 +959,7 @@ static LINKS: LazyLock<HashMap<Link, Certificate>> = LazyLock::new(|| {
     links
 });
 
-/// OpenSSL's verdict on the leaf under a name, with these certificates as trusted ones.
+/// Returns OpenSSL's result for the leaf under a name, with these certificates as trusted ones.
 fn openssl_accepts(trusted: &str, under: usize, at: Timestamp, partial: bool) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
@@ -951,7 +976,7 @@ fn openssl_accepts(trusted: &str, under: usize, at: Timestamp, partial: bool) ->
     openssl.output().unwrap().status.success()
 }
 
-/// Whether a chain of at most `longest` valid certificates leads from a name up to a self-signed one.
+/// True when a chain of at most `longest` valid certificates leads from a name up to a self-signed one.
 fn leads_up(from: usize, links: &[Link], on: i64, longest: usize) -> bool {
     let mut own = links.iter().filter(|(of, _, end)| *of == from && on < *end);
     longest > 0 && own.any(|(of, by, _)| of == by || leads_up(*by, links, on, longest - 1))
@@ -959,12 +984,13 @@ fn leads_up(from: usize, links: &[Link], on: i64, longest: usize) -> bool {
 
 proptest! {
     #![proptest_config(crate::cases(40))]
-    /// Within API Gateway's limits OpenSSL accepts from the truststore what it accepts from the source, now
-    /// and after any one certificate of the source has expired, whether the truststore is compiled for the
-    /// first time then or again.
+    /// OpenSSL accepts every leaf from the truststore that it accepts from the source, within API Gateway's
+    /// limits. This holds now and after any one certificate of the source has expired, for the first compile
+    /// and for a later one.
     #[test]
-    fn what_openssl_accepts_from_the_source_it_accepts_from_the_truststore(
-        links in prop::collection::vec((0..NAMES, 0..NAMES, prop::sample::select(&ENDS[..])), 1..9), later in prop::sample::select(&ENDS[..]),
+    fn openssl_accepts_from_the_truststore_all_that_it_accepts_from_the_source(
+        links in prop::collection::vec((0..NAMES, 0..NAMES, prop::sample::select(&ENDS[..])), 1..9),
+        later in prop::sample::select(&ENDS[..]),
     ) {
         let sound = links.iter().all(|(of, ..)| leads_up(*of, &links, 0, MAX_CHAIN));
         prop_assume!(sound);
@@ -1007,8 +1033,8 @@ fn a_redundant_certificate_is_left_out_with_a_warning() {
         (names(&absent).len(), reasons(&absent)),
         (2, vec![("le", Reason::Redundant)])
     );
-    // A truststore that was published with the cross-signed one gets the whole chain before the old root
-    // ends.
+    // A truststore that was published with the cross-signed certificate gets the whole chain before the old
+    // root ends.
     let published = run(&[source("le", &[issuing, cross, old])], None, start());
     assert_eq!(published.bundle.entries[1].certificate, *cross);
     assert_eq!(
@@ -1033,8 +1059,8 @@ fn below_an_expired_root_nothing_is_published_and_the_living_stay() {
     assert_eq!(names(&again), ["both:CN=N2", "both:CN=N3", "both:CN=N0"]);
 }
 
-/// Certificates of one name, none of which signed another: before signatures were remembered and issuers
-/// looked up by their name, four hundred took a minute.
+/// Certificates of one name, none of which signed another. Without the cache of signatures and the lookup of
+/// issuers by name, four hundred of them took a minute.
 #[test]
 fn many_certificates_of_one_name_cost_few_signatures() {
     let key = KeyPair::generate().unwrap();

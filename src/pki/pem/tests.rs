@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::super::{csr, keys};
 use super::*;
 
-/// A certificate, its private key and a request of that key.
+/// Certificate, its private key and a request of that key.
 struct Sample {
     certificate: Certificate,
     key: String,
@@ -60,7 +60,7 @@ fn body(pem: &str) -> String {
     pem.lines().filter(|line| !line.starts_with('-')).collect()
 }
 
-/// Runs a command of the shell on a file with these bytes, called FILE; what it writes to NEW, else to its
+/// Runs a shell command on a file with these bytes, called FILE. Returns the content of NEW, else the
 /// standard output.
 fn run(command: &str, file: &[u8]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
@@ -81,7 +81,7 @@ fn run(command: &str, file: &[u8]) -> Vec<u8> {
 
 type Shape = fn(&str) -> Vec<u8>;
 
-/// What becomes of a PEM text on its way through editors, templates and programs, with the same content.
+/// Shapes of a PEM text after editors, templates and programs, with the same content.
 const SHAPES: &[(&str, Shape)] = &[
     ("as openssl writes it", |pem| pem.into()),
     ("no newline at the end", |pem| pem.trim_end().into()),
@@ -175,7 +175,7 @@ fn every_shape_is_read() {
             Ok(&request),
             "{name}"
         );
-        // And one after the other in one file, where no newline may be between the two.
+        // Two certificates one after the other in one file, possibly without a newline between them.
         let pair = read_all(bytes(&[&shaped, &shape(&b())]));
         match *name {
             "text right after it" => {
@@ -189,9 +189,9 @@ fn every_shape_is_read() {
     }
 }
 
-/// Both certificates of a file, or the error with its line.
+/// Both certificates of a file are read, or the error names its line.
 #[test]
-fn what_stands_between_two_certificates() {
+fn text_between_two_certificates_is_skipped_or_refused() {
     let last = a().lines().count();
     let among_text = |line| Err(ParseError::BeginAmongText { line });
     let cases: &[(&[u8], Result<usize, ParseError>)] = &[
@@ -250,7 +250,7 @@ fn what_stands_between_two_certificates() {
     }
 }
 
-/// Of ten hyphens some were lost.
+/// Joined boundaries have less than their ten hyphens.
 #[test]
 fn joined_boundaries_with_too_few_hyphens() {
     for hyphens in 0..10 {
@@ -275,8 +275,8 @@ fn joined_boundaries_with_too_few_hyphens() {
     );
 }
 
-/// A certificate whose boundaries, or more, were lost, behind one that is whole: said, whatever is left of
-/// it.
+/// A certificate that lost its boundaries, or more, behind a whole certificate: the scanner reports every
+/// such rest.
 #[test]
 fn no_rest_of_a_certificate_is_taken_for_text() {
     let (b, b64) = (b(), body(&b()));
@@ -437,9 +437,9 @@ fn no_rest_of_a_certificate_is_taken_for_text() {
     }
 }
 
-/// The whole of a file is of another kind: named, with a command that makes of it what can be read.
+/// A file of another kind gets an error that names the kind and a command that converts the file.
 #[test]
-fn what_is_no_pem_is_named_with_the_command_that_converts_it() {
+fn a_file_that_is_not_pem_is_named_with_the_command_that_converts_it() {
     let pem = a();
     let made = |command: &str| run(command, pem.as_bytes());
     let pkcs7 = made("openssl crl2pkcs7 -nocrl -certfile FILE");
@@ -556,7 +556,7 @@ fn what_is_no_pem_is_named_with_the_command_that_converts_it() {
     for (name, file, expected) in cases {
         let error = read_all(&file).unwrap_err();
         assert_eq!(error, expected, "{name}");
-        // The message's command, as it stands there.
+        // The test runs the command of the message as it stands there.
         let told = error.to_string();
         let start = ["openssl ", "iconv ", "base64 -d"]
             .iter()
@@ -576,9 +576,9 @@ fn what_is_no_pem_is_named_with_the_command_that_converts_it() {
     }
 }
 
-/// The same for what does not lead to certificates, or not by one command.
+/// A file that no single command converts to certificates gets an error that names its kind.
 #[test]
-fn what_is_no_certificate_is_named() {
+fn a_file_without_certificates_is_named() {
     let sample = &SAMPLES[0];
     let key = |command: &str| run(command, sample.key.as_bytes());
     let misplaced = |kind| Err(ParseError::Misplaced { line: 1, kind });
@@ -660,7 +660,7 @@ fn what_is_no_certificate_is_named() {
     for (name, file, expected) in cases {
         assert_eq!(read_all(&file).map(|found| found.len()), expected, "{name}");
     }
-    // A private key is found whatever is around it, and before everything else.
+    // A private key is found in any surroundings, and before all other problems.
     let (certificate, der) = (a(), key("openssl pkey -in FILE -outform DER"));
     let keys: Vec<(&str, Vec<u8>)> = vec![
         ("behind it", format!("{certificate}{}", sample.key).into()),
@@ -715,7 +715,7 @@ fn what_is_no_certificate_is_named() {
 }
 
 #[test]
-fn a_private_key_that_cannot_be_used_says_why() {
+fn an_unusable_private_key_is_refused_with_a_reason() {
     let sample = &SAMPLES[0];
     let key = |command: &str| run(command, sample.key.as_bytes());
     let openssh = sample.key.replace("PRIVATE", "OPENSSH PRIVATE");
@@ -754,11 +754,11 @@ fn a_private_key_that_cannot_be_used_says_why() {
             "{name}"
         );
     }
-    // What follows the key is of no concern.
+    // Text after the key does not matter.
     assert!(keys::parse(&format!("{}-----BEGIN", sample.key)).is_ok());
 }
 
-/// As OpenSSL decides it: a certificate of these settings does or does not vouch for a client.
+/// OpenSSL decides the same: with these settings a certificate does or does not vouch for a client.
 #[test]
 fn settings_of_a_trusted_certificate() {
     let cases = [
@@ -841,7 +841,7 @@ fn a_callers_file_may_hold_the_key_too() {
 }
 
 #[test]
-fn where_a_block_stands() {
+fn a_block_has_its_line_and_range() {
     let text = format!("# one\r\n{}# two\n# three\n   {}", a().replace('\n', "\r\n"), b());
     let found: Vec<_> = certificates(text.as_bytes())
         .unwrap()
@@ -879,7 +879,7 @@ fn shapes_that_only_some_programs_read() {
     }
 }
 
-/// Something between two certificates, and whether it is a shape in which both are to be read.
+/// Bytes between two certificates; true for a shape in which both certificates are read.
 const SEPARATORS: &[(&[u8], bool)] = &[
     (b"", true),
     (b" ", true),
@@ -899,9 +899,9 @@ const SEPARATORS: &[(&[u8], bool)] = &[
     (b"\0", false),
 ];
 
-/// As much of one piece as a ConfigMap holds: the time must not grow with its square.
+/// The text is as long as a ConfigMap can hold: the time must not grow with the square of the length.
 #[test]
-fn a_megabyte_is_read_in_a_moment() {
+fn a_megabyte_is_read_in_linear_time() {
     let end = "\n-----END CERTIFICATE-----\n";
     let pieces = [
         "\\",
@@ -935,11 +935,14 @@ fn a_megabyte_is_read_in_a_moment() {
 proptest! {
     #![proptest_config(crate::cases(300))]
 
-    /// Any list of certificates, each in a shape of its own, reads back as exactly these; with something
-    /// between them that is none of the shapes, as these or as an error, and never as fewer.
+    /// A list of certificates, each in a shape of its own, reads back as exactly these certificates. With
+    /// other bytes between them it reads back as these or as an error, never as fewer.
     #[test]
     fn no_certificate_of_a_list_is_lost(
-        list in prop::collection::vec((0..SAMPLES.len(), 0..SHAPES.len(), prop::sample::select(SEPARATORS)), 1..6),
+        list in prop::collection::vec(
+            (0..SAMPLES.len(), 0..SHAPES.len(), prop::sample::select(SEPARATORS)),
+            1..6,
+        ),
     ) {
         let mut text = Vec::new();
         let mut clean = true;
@@ -948,8 +951,9 @@ proptest! {
             text.extend(shape(&SAMPLES[*sample].certificate.to_pem()));
             if at + 1 < list.len() {
                 text.extend(*between);
-                let glued = name == "text right after it" && !between.contains(&b'\n') && !between.contains(&b'\r') && *between != b"\\n";
-                clean &= is_shape & !glued & (name != "a comment" || between.contains(&b'\n') || between.contains(&b'\r'));
+                let breaks = between.contains(&b'\n') || between.contains(&b'\r');
+                let glued = name == "text right after it" && !breaks && *between != b"\\n";
+                clean &= is_shape & !glued & (name != "a comment" || breaks);
             }
         }
         let expected: Vec<_> = list.iter().map(|(sample, ..)| SAMPLES[*sample].certificate.clone()).collect();
@@ -959,7 +963,7 @@ proptest! {
         }
     }
 
-    /// As many blocks as there are BEGINs, or an error; and no bytes make it panic.
+    /// The scanner returns as many blocks as there are BEGINs, or an error; no bytes cause a panic.
     #[test]
     fn a_begin_is_a_block_or_an_error(pieces in prop::collection::vec(piece(), 0..12)) {
         let text = pieces.concat();
@@ -967,10 +971,12 @@ proptest! {
         if let Ok(blocks) = scan(&text).collect::<Result<Vec<_>, _>>() {
             prop_assert!(blocks.len() >= begins, "{}", String::from_utf8_lossy(&text));
             for block in blocks {
-                prop_assert!(text[block.range.clone()].starts_with(BEGIN) && text[block.range].ends_with(HYPHENS));
+                let block = &text[block.range];
+                prop_assert!(block.starts_with(BEGIN) && block.ends_with(HYPHENS));
             }
         }
-        let _ = (read_all(&text), keys::parse(&text).is_ok(), csr::read(&text, jiff::SignedDuration::ZERO).is_ok());
+        let _ = (read_all(&text), keys::parse(&text).is_ok());
+        let _ = csr::read(&text, jiff::SignedDuration::ZERO).is_ok();
     }
 
     #[test]
@@ -1044,7 +1050,7 @@ fn a_source_beyond_its_limits_is_not_parsed() {
     );
 }
 
-/// A change of some bytes.
+/// Change of some bytes.
 #[derive(Clone, Debug)]
 enum Change {
     Cut(prop::sample::Index, usize),
@@ -1064,14 +1070,16 @@ fn change() -> impl Strategy<Value = Change> {
 proptest! {
     #![proptest_config(crate::cases(60))]
 
-    /// Whatever OpenSSL still reads of a text that was changed, we read too, or an error.
+    /// The scanner reads every certificate that OpenSSL still reads of a changed text, or returns an error.
     #[test]
     fn openssl_reads_no_certificate_that_we_miss(
         list in prop::collection::vec((0..SAMPLES.len(), 0..SHAPES.len()), 1..4),
         changes in prop::collection::vec(change(), 0..4),
     ) {
-        let mut text: Vec<u8> =
-            list.iter().flat_map(|(sample, shape)| SHAPES[*shape].1(&SAMPLES[*sample].certificate.to_pem())).collect();
+        let shaped = list.iter().flat_map(|(sample, shape)| {
+            SHAPES[*shape].1(&SAMPLES[*sample].certificate.to_pem())
+        });
+        let mut text: Vec<u8> = shaped.collect();
         for change in changes {
             match change {
                 Change::Cut(at, length) if !text.is_empty() => {

@@ -1,4 +1,5 @@
--- Ready says whether certificates can be had by it; before the operator has looked at this generation nothing is known.
+-- Ready is True when the grant can be used for certificates. The state is unknown until the operator has
+-- reconciled this generation.
 local function condition(type)
   for _, c in ipairs(obj.status.conditions or {}) do
     if c.type == type then
@@ -11,11 +12,11 @@ if obj.metadata.deletionTimestamp ~= nil then
   return {status = "Progressing", message = "it is being deleted"}
 end
 if obj.status == nil or obj.status.observedGeneration ~= obj.metadata.generation then
-  return {status = "Progressing", message = "the operator has not looked at this generation yet"}
+  return {status = "Progressing", message = "the operator has not reconciled this generation yet"}
 end
 local ready = condition("Ready")
 if ready == nil then
-  return {status = "Progressing", message = "the operator has not looked at this generation yet"}
+  return {status = "Progressing", message = "the operator has not reconciled this generation yet"}
 end
 if ready.status == "True" then
   return {status = "Healthy", message = ready.message}

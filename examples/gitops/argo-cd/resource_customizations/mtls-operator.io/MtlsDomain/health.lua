@@ -1,4 +1,5 @@
--- Ready says whether it is served as its spec says; before the operator has looked at this generation nothing is known.
+-- Ready is True when all resources are in the desired state. The state is unknown until the operator has
+-- reconciled this generation.
 local function condition(type)
   for _, c in ipairs(obj.status.conditions or {}) do
     if c.type == type then
@@ -11,14 +12,14 @@ if obj.metadata.deletionTimestamp ~= nil then
   return {status = "Progressing", message = "it is being deleted"}
 end
 if obj.status == nil or obj.status.observedGeneration ~= obj.metadata.generation then
-  return {status = "Progressing", message = "the operator has not looked at this generation yet"}
+  return {status = "Progressing", message = "the operator has not reconciled this generation yet"}
 end
 local accepted, ready = condition("Accepted"), condition("Ready")
 if accepted ~= nil and accepted.reason == "Suspended" then
   return {status = "Suspended", message = accepted.message}
 end
 if ready == nil then
-  return {status = "Progressing", message = "the operator has not looked at this generation yet"}
+  return {status = "Progressing", message = "the operator has not reconciled this generation yet"}
 end
 if ready.status == "True" then
   local bypass = condition("BypassDetected")
@@ -27,8 +28,9 @@ if ready.status == "True" then
   end
   return {status = "Healthy", message = ready.message}
 end
--- Observed, with changes pending: the spec asks for that. A refused spec is not what anybody asks for.
-if ready.status == "False" and obj.spec.managementPolicy == "Observe" and (accepted == nil or accepted.status ~= "False") then
+-- Observed, with pending changes: the spec asks for that. A rejected spec is Degraded.
+if ready.status == "False" and obj.spec.managementPolicy == "Observe"
+  and (accepted == nil or accepted.status ~= "False") then
   return {status = "Suspended", message = ready.reason .. ": " .. ready.message}
 end
 if ready.status == "False" then

@@ -1,3 +1,3 @@
--- The operator leaves everything as it is.
+-- The operator then changes nothing.
 obj.spec.suspend = true
 return obj
