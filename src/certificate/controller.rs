@@ -161,8 +161,8 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
         .flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
     let (used, heartbeat) = (ctx.clone(), ctx.heartbeat.clone());
     heartbeat.record(metrics::Controller::Certificate);
-    // The certificates that share slots come from the same stream: a subscriber of its own would keep state
-    // for each of thousands of certificates a second time.
+    // The mapper of shared slots gets its certificates from this stream too: a subscriber of its own would
+    // keep the state of each of thousands of certificates a second time.
     let (share_slots, sharing) = unbounded();
     let certificates = watches
         .certificates
@@ -220,8 +220,8 @@ fn index_secrets(c: &Guard, ctx: &Ctx) {
     }
 }
 
-/// Publishes an Event that the issued certificate stays valid. The object has no finalizer and is gone, so
-/// that only this Event reports it.
+/// Publishes an Event about the copies of a deleted certificate that the domain still accepts. The object has
+/// no finalizer and no longer exists, so that only this Event reports them.
 async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
     if is_there(&c, ctx) {

@@ -167,7 +167,7 @@ pub enum DomainOwnership {
     Made,
     /// Owned by this MtlsDomain, and taken over.
     Adopted,
-    /// Without an ownership tag.
+    /// Not owned: the domain has no ownership tag.
     Unowned,
     /// Owned by the owner that its ownership tag names.
     NotOwned(String),

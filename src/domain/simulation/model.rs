@@ -1,5 +1,5 @@
-//! The model: AWS and the cluster as far as one domain goes, what AWS does to a call, and what it goes on
-//! with by itself. It panics where AWS would refuse, and where anything of somebody else would be changed.
+//! Model of AWS and the cluster for one domain: the effect of each call, and AWS's own progress. The model
+//! panics where AWS rejects a call, and where a call changes a resource of another owner.
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -38,7 +38,7 @@ use crate::{
 
 pub(super) const NAME: &str = "api.example.com";
 pub(super) const OTHER_NAME: &str = "www.example.org";
-/// The zone of each name, by id and name.
+/// Zone of each name, by ID and name.
 pub(super) const ZONES: [(&str, &str, &str); 3] = [
     (NAME, "Z1", "example.com"),
     ("*.api.example.com", "Z1", "example.com"),
@@ -49,7 +49,7 @@ pub(super) const TARGET: &str = "d-1.execute-api.eu-west-1.amazonaws.com";
 pub(super) const THEIRS: &str = "other/ns/partners";
 pub(super) const URI: &str = "s3://truststores/partners.pem";
 pub(super) const KMS_KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/1";
-/// Ours, taken over.
+/// Owned by this MtlsDomain, and taken over.
 pub(super) const ADOPTED: &str = "adopted";
 pub(super) const NOBODYS: &str = "";
 
@@ -70,12 +70,12 @@ pub(super) static AUTHORITY: LazyLock<Vec<Certificate>> = LazyLock::new(|| {
     parse_pem_bundle(&authority::generate(&request(), now()).unwrap().certificate_pem).unwrap()
 });
 
-/// The certificate of the domain's generated authority.
+/// Returns the certificate of the domain's generated authority.
 pub(in crate::domain) fn authority_certificate() -> Certificate {
     AUTHORITY[0].clone()
 }
 
-/// What a domain trusted before it was taken over.
+/// Authority that a domain trusted before its takeover.
 pub(super) static OTHER: LazyLock<Vec<Certificate>> = LazyLock::new(|| {
     let request = AuthorityRequest {
         common_name: "Other".into(),
@@ -161,7 +161,7 @@ pub(in crate::domain) fn desired() -> Desired {
     }
 }
 
-/// A version of a truststore object.
+/// Version of a truststore object.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Stored {
     pub(super) uri: String,
@@ -177,15 +177,15 @@ impl Stored {
     }
 }
 
-/// The bucket of the spec.
+/// Bucket of the spec.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Bucket {
     pub(super) owner: Option<String>,
     pub(super) versioned: bool,
     pub(super) private: bool,
-    /// What it encrypts with by default.
+    /// Default encryption key of the bucket.
     pub(super) kms_key: Option<String>,
-    /// Versioning was enabled a moment ago: the next object gets no version.
+    /// True right after versioning was enabled: the next object gets no version.
     pub(super) fresh: bool,
 }
 
@@ -197,7 +197,7 @@ impl Bucket {
     }
 }
 
-/// A domain that is as it should be.
+/// Returns a domain in the desired state.
 pub(in crate::domain) fn settled() -> (Desired, Observed) {
     let (d, mut world) = (desired(), empty());
     world.converge(&d);
@@ -205,31 +205,31 @@ pub(in crate::domain) fn settled() -> (Desired, Observed) {
     (d, observed)
 }
 
-/// AWS and the cluster, as far as one domain goes.
+/// AWS and the cluster, for one domain.
 #[derive(Clone, Debug)]
 pub(in crate::domain) struct World {
     pub(super) has_key: bool,
-    /// An annotation of the MtlsDomain says that the key is ours.
+    /// True when an annotation of the MtlsDomain records the key.
     pub(super) recorded: bool,
     pub(in crate::domain) certificates: Vec<acm::Certificate>,
     pub(super) records: Vec<RecordSet>,
     pub(super) bucket: Option<Bucket>,
-    /// Oldest first.
+    /// Versions of truststore objects, the oldest first.
     pub(super) versions: Vec<Stored>,
     pub(in crate::domain) domain: Option<Domain>,
     pub(super) mappings: Vec<Mapping>,
     pub(super) apis: BTreeMap<String, Api>,
-    /// The APIs whose default endpoint refuses callers.
+    /// APIs whose default endpoint rejects callers.
     pub(super) refusing: BTreeSet<String>,
-    /// A change of a stage makes the flag of its REST API effective.
+    /// True when a change of a stage makes the flag of its REST API effective.
     pub(super) touch_publishes: bool,
-    /// The default endpoints can be reached from here.
+    /// True when the operator can reach the default endpoints.
     pub(super) probes: bool,
-    /// Of REST APIs, each of which may publish what is not ours.
+    /// Number of deployments of REST APIs. Each may publish pending changes of other users.
     pub(super) deployments: usize,
     pub(super) counter: usize,
     pub(super) clock: Timestamp,
-    /// What the spec of the last [`World::converge`] allows.
+    /// Permission of the spec of the last [`World::converge`].
     pub(super) adopts: bool,
     pub(super) creates: bool,
 }
@@ -362,8 +362,8 @@ impl World {
         }
     }
 
-    /// As it is seen where somebody else makes the records: the zone is nobody's that we know, and `records`
-    /// is what public DNS answers by.
+    /// Returns the observed state with external DNS: the account has no zone of the name, and public DNS
+    /// answers from `records`.
     pub(super) fn observed_from_outside(&self) -> Observed {
         let at_name = self.records_at(&[NAME]);
         let cname = at_name
@@ -389,7 +389,7 @@ impl World {
         }
     }
 
-    /// Somebody who creates what the status lists, in place of whatever is there.
+    /// Creates the records that the status lists, as a user does, and replaces existing records.
     pub(super) fn create_by_hand(&mut self, status: &MtlsDomainStatus) {
         for wanted in status.dns.iter().flat_map(|dns| &dns.records) {
             self.records.retain(|r| r.name != wanted.name);
@@ -426,7 +426,7 @@ impl World {
         }
     }
 
-    /// The latest version of the object that the spec names.
+    /// Returns the latest version of the object that the spec names.
     pub(super) fn latest(&self) -> Option<&Stored> {
         self.versions.iter().rfind(|s| s.uri == URI)
     }
@@ -437,27 +437,27 @@ impl World {
             .find(|s| s.uri == uri && s.version == version)
     }
 
-    /// The version that the domain uses, wherever it is.
+    /// Returns the version that the domain uses, at any place.
     pub(super) fn pinned(&self) -> Option<&Stored> {
         let used = self.domain.as_ref()?.truststore.as_ref()?;
         self.stored(&used.uri, used.version.as_ref()?)
     }
 
-    /// The bucket, which nobody changes who did not make it.
+    /// Returns the bucket; panics unless the operator created it.
     pub(super) fn bucket_of_ours(&mut self) -> &mut Bucket {
         let bucket = self.bucket.as_mut().expect("there");
-        assert!(bucket.is_ours(), "somebody else's bucket was changed");
+        assert!(bucket.is_ours(), "a change of another owner's bucket");
         bucket
     }
 
-    /// What AWS does to a call; it panics where AWS would refuse, and where anything of somebody else would
-    /// be changed.
+    /// Applies a call as AWS does. Panics where AWS rejects the call, and where the call changes a resource
+    /// of another owner.
     pub(in crate::domain) fn perform(&mut self, action: Action) {
         match action {
             Action::GenerateAuthority { .. } => {
                 assert!(
                     !self.has_key && !self.trusts_authority(),
-                    "a key was created again while its certificate is trusted"
+                    "a second key for a trusted certificate"
                 );
                 (self.has_key, self.recorded) = (true, true);
             }
@@ -506,7 +506,7 @@ impl World {
             Action::EncryptBucket { kms_key, .. } => self.bucket_of_ours().kms_key = kms_key,
             Action::EnableVersioning { .. } => {
                 let bucket = self.bucket_of_ours();
-                assert!(bucket.private, "versioning comes last");
+                assert!(bucket.private, "versioning before the other settings");
                 (bucket.versioned, bucket.fresh) = (true, true);
             }
             Action::PutTruststore { body, kms_key, .. } => {
@@ -519,7 +519,7 @@ impl World {
                 };
                 assert!(
                     self.latest().is_none_or(is_free),
-                    "somebody else's object was overwritten"
+                    "a version over another owner's object"
                 );
                 let id = self.id("v");
                 let bucket = self.bucket.as_mut().expect("NoSuchBucket");
@@ -566,12 +566,16 @@ impl World {
             }
             Action::AdoptDomain { .. } => {
                 let g = self.domain.as_mut().expect("there");
-                assert_eq!(owner(&g.tags), NOBODYS, "somebody else's domain was taken over");
+                assert_eq!(owner(&g.tags), NOBODYS, "a takeover of another owner's domain");
                 g.tags.extend(tags(ADOPTED));
             }
             Action::TagDomain { .. } => {
                 let g = self.domain.as_mut().expect("there");
-                assert_eq!(owner(&g.tags), NOBODYS, "somebody else's domain was taken");
+                assert_eq!(
+                    owner(&g.tags),
+                    NOBODYS,
+                    "the ownership tag on another owner's domain"
+                );
                 g.tags.insert(OWNER_TAG.into(), OURS.into());
             }
             Action::ReleaseDomain { .. } => {
@@ -680,7 +684,7 @@ impl World {
             | Action::PermitFunction { .. }
             | Action::ForbidFunction { .. }
             | Action::Authorize { .. } => {
-                unreachable!("no headers are asked for here: see the model in plan/identity.rs")
+                unreachable!("no headers in this model: see the model in plan/identity/tests.rs")
             }
             Action::DeleteTruststoreVersion { version, .. } => {
                 assert!(
@@ -709,7 +713,7 @@ impl World {
         stage.expect("the stage is there").updated_at = Some(self.clock);
     }
 
-    /// The flag of the API becomes effective.
+    /// Makes the flag of the API effective.
     pub(super) fn publish(&mut self, id: &str) {
         match self.api(id).endpoint_closed {
             true => self.refusing.insert(id.to_owned()),
@@ -756,10 +760,10 @@ impl World {
             self.stored(&r.truststore_uri, &r.truststore_version).is_some(),
             "Invalid truststore URI/versionId specified"
         );
-        assert!(!r.truststore_version.is_empty(), "nothing is pinned");
+        assert!(!r.truststore_version.is_empty(), "no pinned version");
     }
 
-    /// What a domain trusted before it was taken over it trusts afterwards.
+    /// Panics when an adopted domain would lose a certificate that it trusted before its takeover.
     pub(super) fn check_nobody_loses(&self, r: &DomainRequest) {
         let adopted = self
             .domain
@@ -775,7 +779,7 @@ impl World {
             let lost = |e: &Entry| after.find(&e.certificate).is_none();
             assert!(
                 !Bundle::parse(&before.body).unwrap().entries.iter().any(lost),
-                "somebody lost access by a take-over"
+                "a caller lost access by a takeover"
             );
         }
     }
@@ -809,7 +813,7 @@ impl World {
         }
     }
 
-    /// What AWS goes on with by itself.
+    /// Applies AWS's own progress.
     pub(super) fn time_passes(&mut self) {
         self.clock += SignedDuration::from_hours(12);
         let records = self.records.clone();
@@ -846,8 +850,7 @@ impl World {
         }
     }
 
-    /// Everything in it that carries somebody else's mark, or none; `of_domain`: the owners whose domain
-    /// counts.
+    /// Returns all resources with another owner, or without owner. `of_domain`: owners whose domain counts.
     pub(super) fn not_owned(&self, of_domain: &[&str]) -> String {
         let tag = |tags: &BTreeMap<String, String>| owner(tags) != OURS;
         let domain = self
@@ -884,7 +887,7 @@ impl World {
         }
     }
 
-    /// A reconcile whose process is killed after so many actions.
+    /// Reconciles in a process that dies after so many actions.
     pub(super) fn killed_reconcile(&mut self, d: &Desired, after: usize) {
         (self.adopts, self.creates) = (d.adoption == AdoptionPolicy::Unowned, d.create_bucket);
         let plan = plan(d, &self.observed(), self.clock);
@@ -957,7 +960,7 @@ pub(in crate::domain) fn domain(owner: &str, arn: &str, version: &str) -> Domain
     }
 }
 
-/// REST when the id begins with r. It was deployed an hour ago.
+/// Returns an API; a REST API when the ID begins with r. Its deployment is an hour old.
 pub(super) fn api(id: &str, closed: bool, auto_deploy: bool, tag: Option<&str>) -> Api {
     let protocol = if id.starts_with('r') {
         Protocol::Rest
@@ -974,7 +977,7 @@ pub(super) fn api(id: &str, closed: bool, auto_deploy: bool, tag: Option<&str>) 
     Api {
         api: gateway::Api {
             id: id.into(),
-            arn: id.into(), // so that both find the API
+            arn: id.into(), // so that both identify the API
             protocol,
             private: false,
             endpoint_closed: closed,

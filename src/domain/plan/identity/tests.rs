@@ -332,7 +332,7 @@ fn perform(api: &mut Api, action: Action) {
 }
 
 proptest! {
-    /// From any start, every integration finally has the desired headers, or the state names the writer in
+    /// Every integration finally, from any start, has the desired headers, or the state names the writer in
     /// the way. Headers of other writers are unchanged, also after the removal of the operator's headers,
     /// from an interruption at any action.
     #[test]
