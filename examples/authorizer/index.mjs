@@ -1,12 +1,13 @@
-// A Lambda authorizer for API Gateway behind mutual TLS: passes the caller's identity from the client certificate to
-// the back end. API Gateway has checked the certificate against the truststore before; this function only reads it.
+// A Lambda authorizer for API Gateway behind mutual TLS: passes the caller's identity from the client
+// certificate to the back end. API Gateway has checked the certificate against the truststore before; this
+// function only reads it.
 import { X509Certificate } from "node:crypto";
 
-// Value of a field that the certificate does not have (or has more than once): with an empty value the caller's own
-// header might stay in place. A field that is literally "-" becomes "%2D".
+// Value of a field that the certificate does not have (or has more than once): with an empty value the
+// caller's own header might stay in place. A field that is literally "-" becomes "%2D".
 const ABSENT = "-";
 
-/** Returns a value that is safe in a header: printable ASCII unchanged, other bytes of UTF-8 and "%" percent-encoded. */
+/** Returns a value that is safe in a header: printable ASCII unchanged, "%" and other bytes percent-encoded. */
 export function headerSafe(value) {
   if (typeof value !== "string" || value === "") return ABSENT;
   if (value === ABSENT) return "%2D";

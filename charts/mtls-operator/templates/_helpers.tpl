@@ -29,7 +29,7 @@ app.kubernetes.io/name: {{ include "mtls-operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* Of the Pod of `helm test`. No Service, PodDisruptionBudget or monitor of the operator may select it. */}}
+{{/* Labels of the Pod of `helm test`. No Service, PodDisruptionBudget or monitor of the operator may select it. */}}
 {{- define "mtls-operator.testSelector" -}}
 app.kubernetes.io/name: {{ include "mtls-operator.name" . | trunc 58 | trimSuffix "-" }}-test
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -45,7 +45,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
-{{/* The image: a registry that is set takes the place of the repository's own. */}}
+{{/* The image: a registry in the values replaces the registry of the repository. */}}
 {{- define "mtls-operator.image" -}}
 {{- $repository := .Values.image.repository -}}
 {{- with default .Values.image.registry (.Values.global).imageRegistry -}}
@@ -62,7 +62,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* The Secrets that the image is pulled with, as a JSON list of objects. */}}
+{{/* The image pull Secrets, as a JSON list of objects. */}}
 {{- define "mtls-operator.pullSecrets" -}}
 {{- $all := list -}}
 {{- range concat (default list (.Values.global).imagePullSecrets) .Values.imagePullSecrets -}}
@@ -71,7 +71,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $all | uniq | toJson -}}
 {{- end -}}
 
-{{/* How a ServiceMonitor or PodMonitor scrapes. */}}
+{{/* Scrape settings of a ServiceMonitor or PodMonitor. */}}
 {{- define "mtls-operator.scrape" -}}
 interval: {{ .interval }}
 {{- with .scrapeTimeout }}
@@ -87,7 +87,7 @@ metricRelabelings:
 {{- end }}
 {{- end -}}
 
-{{/* The namespaces to watch, as a JSON list; empty: all. */}}
+{{/* The namespaces to watch, as a JSON list; an empty list means all. */}}
 {{- define "mtls-operator.watched" -}}
 {{- if eq .Values.watch.scope "Cluster" -}}
 {{- if .Values.watch.namespaces -}}
@@ -99,13 +99,13 @@ metricRelabelings:
 {{- end -}}
 {{- end -}}
 
-{{/* What only the user can know. */}}
+{{/* Fails if a value is missing that only the user knows. */}}
 {{- define "mtls-operator.check" -}}
 {{- if and (eq .Values.watch.scope "Namespaces") (not .Values.clusterId) -}}
 {{- fail "clusterId: name this cluster, as in --set clusterId=prod-eu; it stands in every ownership tag in AWS and must never change" -}}
 {{- end -}}
 {{- if not .Values.policy.mode -}}
-{{- fail "policy.mode: choose Rules (and write policy.rules), or AllowAll, with which whoever may create an MtlsDomain may use all of the operator's rights in AWS" -}}
+{{- fail "policy.mode: choose Rules (and write policy.rules), or AllowAll, with which every user who may create an MtlsDomain may use all of the operator's permissions in AWS" -}}
 {{- end -}}
 {{- if and .Values.policy.rules (eq .Values.policy.mode "AllowAll") -}}
 {{- fail "policy.rules: they count only with policy.mode Rules" -}}
