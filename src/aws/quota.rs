@@ -24,9 +24,9 @@ const RESTORE_WINDOW: Duration = Duration::from_secs(180);
 /// Fraction of an interval by which a ticket is granted early, so that its reconcile costs nothing of the
 /// interval.
 const AHEAD: f64 = 0.1;
-/// Fraction of an interval for which the words of a request must stay unchanged before its scarce call is made.
-/// Successive changes, including the first, thus become one call. After a whole interval the call is made in any
-/// case.
+/// Fraction of an interval for which the words of a request must stay unchanged before its scarce call is
+/// made. Successive changes, including the first, thus become one call. After a whole interval the call is
+/// made in any case.
 const SETTLING: f64 = 1.0 / 6.0;
 /// Tolerance of a whole token, a millionth of the interval: sums of fractions are not exact.
 const ROUNDING: f64 = 1e-6;

@@ -42,7 +42,8 @@ pub fn client(answer: impl Fn(&Method, &str, Value) -> (u16, Value) + Send + Syn
 /// Returns the body of an error in the API server's form.
 pub fn refusal(code: u16, reason: &str) -> (u16, Value) {
     let body = serde_json::json!({
-        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason,
+        "kind": "Status", "apiVersion": "v1", "status": "Failure",
+        "code": code, "reason": reason, "message": reason,
     });
     (code, body)
 }

@@ -248,7 +248,10 @@ mod tests {
     }
 
     fn meta() -> Value {
-        json!({"name": "x", "namespace": "n", "uid": "u", "resourceVersion": "1", "finalizers": ["other/one"], "annotations": {"a": "b"}})
+        json!({
+            "name": "x", "namespace": "n", "uid": "u", "resourceVersion": "1",
+            "finalizers": ["other/one"], "annotations": {"a": "b"},
+        })
     }
 
     #[tokio::test]

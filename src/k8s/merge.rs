@@ -272,7 +272,8 @@ pub(super) mod tests {
             let relist = |world: &mut World, source: usize, there: &BTreeSet<(usize, u32)>, whole: bool| {
                 let mut out = world.next(source, Event::Init);
                 for (name, version) in there.iter().take(if whole { usize::MAX } else { 1 }) {
-                    out.extend(world.next(source, Event::InitApply(object(NAMESPACES[source], &name.to_string(), *version))));
+                    let listed = object(NAMESPACES[source], &name.to_string(), *version);
+                    out.extend(world.next(source, Event::InitApply(listed)));
                 }
                 if whole {
                     out.extend(world.next(source, Event::InitDone));
@@ -288,13 +289,15 @@ pub(super) mod tests {
                         old.map(|old| there[source].remove(&old));
                         there[source].insert((name, version));
                         if watching[source] {
-                            hear(world.next(source, Event::Apply(object(NAMESPACES[source], &name.to_string(), version))));
+                            let changed = object(NAMESPACES[source], &name.to_string(), version);
+                            hear(world.next(source, Event::Apply(changed)));
                         }
                     }
                     2 => if let Some(old) = old {
                         there[source].remove(&old);
                         if watching[source] {
-                            hear(world.next(source, Event::Delete(object(NAMESPACES[source], &name.to_string(), version))));
+                            let deleted = object(NAMESPACES[source], &name.to_string(), version);
+                            hear(world.next(source, Event::Delete(deleted)));
                         }
                     },
                     3 => watching[source] = false,

@@ -147,7 +147,10 @@ impl<K: Watched> Watch<K> {
         // Unbounded, because one slow reader must not hold up the store of all others; a Controller reads at
         // once, and deduplicates waiting events by object.
         let (sender, receiver) = unbounded();
-        let mut subscribers = self.subscribers.lock().expect("nobody panics while holding it");
+        let mut subscribers = self
+            .subscribers
+            .lock()
+            .expect("no thread panics while holding it");
         for object in self.store.state() {
             let _ = sender.unbounded_send(object);
         }
@@ -242,7 +245,7 @@ impl<K: Watched> Watch<K> {
         };
         self.subscribers
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no thread panics while holding it")
             .retain(|s| {
                 touched
                     .iter()

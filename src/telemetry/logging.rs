@@ -50,7 +50,10 @@ const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 impl Level {
     /// Returns the filter in force.
     pub fn filter(&self) -> String {
-        self.now.lock().expect("no thread panics while holding it").clone()
+        self.now
+            .lock()
+            .expect("no thread panics while holding it")
+            .clone()
     }
 
     /// Sets the log level of the operator's own modules, or restores the level of the start when `level` is

@@ -222,8 +222,8 @@ impl Metrics {
         );
         registry.register_with_unit(
             "first_time_to_readiness",
-            "Time from the creation of an object until it is Ready for the first time. Only objects that this \
-             process has seen since their creation",
+            "Time from the creation of an object until it is Ready for the first time. Only objects that \
+             this process has seen since their creation",
             Unit::Seconds,
             self.first_ready_seconds.clone(),
         );

@@ -190,9 +190,9 @@ impl All {
     }
 
     fn expiration(&self, encoder: &mut DescriptorEncoder, each_certificate: bool) -> fmt::Result {
-        let help = "Expiry of a certificate: for an MtlsDomain the server certificate, and for each authority \
-                    the first of its trusted certificates to expire; for a ClientCertificate the one in its \
-                    Secret";
+        let help = "Expiry of a certificate: for an MtlsDomain the server certificate, and for each \
+                    authority the first of its trusted certificates to expire; for a ClientCertificate \
+                    the one in its Secret";
         let (name_of_it, unit) = ("certificate_expiration_timestamp", Unit::Seconds);
         let mut metric = encoder.encode_descriptor(name_of_it, help, Some(&unit), MetricType::Gauge)?;
         for d in self.domains() {
@@ -226,8 +226,8 @@ impl All {
     }
 
     fn renewal(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let help = "Renewal time of the certificate of a ClientCertificate. ACM does not report when it renews a \
-                    server certificate, and the operator does not renew authorities";
+        let help = "Renewal time of the certificate of a ClientCertificate. ACM does not report when it \
+                    renews a server certificate, and the operator does not renew authorities";
         let (name, unit) = ("certificate_renewal_timestamp", Unit::Seconds);
         let mut metric = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
         for c in self.certificates() {
@@ -511,18 +511,25 @@ pub(super) mod tests {
         status: &Value,
     ) -> DeserializeGuard<K> {
         let object = json!({
-            "apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"namespace": "n", "name": name},
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": kind,
+            "metadata": {"namespace": "n", "name": name},
             "spec": spec, "status": status,
         });
         DeserializeGuard(Ok(serde_json::from_value(object).unwrap()))
     }
 
     fn condition(type_: &str, status: &str, reason: &str) -> Value {
-        json!({"type": type_, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        json!({
+            "type": type_, "status": status, "reason": reason, "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
     }
 
     fn domain(name: &str, conditions: &[Value]) -> DeserializeGuard<MtlsDomain> {
-        let trust = json!({"authorities": [{"name": "partners", "generate": {}}, {"name": "others", "configMapSelector": {"matchLabels": {"a": "b"}}}]});
+        let trust = json!({"authorities": [
+            {"name": "partners", "generate": {}},
+            {"name": "others", "configMapSelector": {"matchLabels": {"a": "b"}}},
+        ]});
         let spec = json!({"domainName": "a.example.com", "trust": trust, "mappings": []});
         let authority =
             |name: &str, not_after: &str| json!({"name": name, "subject": "CN=x", "notAfter": not_after});
@@ -546,7 +553,8 @@ pub(super) mod tests {
         suspend: bool,
     ) -> DeserializeGuard<ClientCertificate> {
         let spec = json!({
-            "domainRef": {"name": "d"}, "subject": {"commonName": name}, "secretName": name, "suspend": suspend,
+            "domainRef": {"name": "d"}, "subject": {"commonName": name}, "secretName": name,
+            "suspend": suspend,
         });
         let refused = if ready == "False" { "False" } else { "True" };
         let conditions = [

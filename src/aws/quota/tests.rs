@@ -160,7 +160,7 @@ async fn each_object_is_requeued_once_when_its_ticket_is_granted() {
     assert_eq!(request(&quota, drift("b")), go(3));
     assert!(
         timeout(INTERVAL * 10, granted.next()).await.is_err(),
-        "nobody waits"
+        "no ticket waits"
     );
 }
 
