@@ -89,8 +89,8 @@ enum Command {
     Doctor(doctor::Doctor),
 }
 
-/// Without a command: runs the operator. AWS credentials and Region come from the usual sources of an AWS
-/// SDK.
+/// Runs the operator when no command is given. AWS credentials and Region come from the usual sources of an
+/// AWS SDK.
 #[derive(Args)]
 struct Run {
     /// Namespace to watch. Can be given several times (in the environment: separated by commas). Default: all

@@ -40,13 +40,13 @@ pub enum Error {
     InUse { dir: PathBuf },
     #[error("no free port on the loopback address")]
     Port(#[source] io::Error),
-    #[error("cannot make the keys and certificates of the API server")]
+    #[error("cannot create the keys and certificates of the API server")]
     Certificates(#[from] rcgen::Error),
-    #[error("cannot make random numbers")]
+    #[error("cannot generate random numbers")]
     Random(#[from] openssl::error::ErrorStack),
-    #[error("cannot make a client of the API server")]
+    #[error("cannot create a client of the API server")]
     Kubeconfig(#[from] KubeconfigError),
-    #[error("cannot make a client of the API server")]
+    #[error("cannot create a client of the API server")]
     Client(#[from] kube::Error),
 }
 
@@ -254,7 +254,7 @@ async fn wait_for_api_server(process: &mut Process, access: &Access) -> Result<(
         has("default") && has("kube-system")
     };
     process
-        .wait_until("it has made no namespaces", START_DEADLINE, made)
+        .wait_until("it has created no namespaces", START_DEADLINE, made)
         .await?;
     Ok(())
 }

@@ -150,7 +150,7 @@ async fn tell(stage: &Stage, checks: &mut Checks) -> anyhow::Result<()> {
             .any(|r| r.r#type == aws_sdk_route53::types::RrType::A))
     })
     .await;
-    checks.note("the alias record is back", back.map(|()| after(drifted)));
+    checks.note("the alias record is restored", back.map(|()| after(drifted)));
 
     heading("Deleting both objects: kubectl waits for AWS to be clean, some seconds");
     let deleted = Instant::now();
@@ -171,7 +171,10 @@ async fn tell(stage: &Stage, checks: &mut Checks) -> anyhow::Result<()> {
             left_in_aws(stage, &name).await?.join(", ")
         )),
     };
-    checks.note("nothing of ours is left in AWS but the validation record", left);
+    checks.note(
+        "nothing of the operator is left in AWS but the validation record",
+        left,
+    );
     Ok(())
 }
 

@@ -46,7 +46,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Failure to start the edge.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot make the sandbox's public CA")]
+    #[error("cannot create the sandbox's public CA")]
     Authority(#[from] ErrorStack),
     #[error("cannot write the sandbox's public CA to {path}")]
     Write {

@@ -79,7 +79,7 @@ async fn set_up(dir: &Path) -> anyhow::Result<Stage> {
     let root = repository()?;
     let world = World::start(dir, &Options::default())
         .await
-        .context("the local world does not stand")?;
+        .context("cannot start the local world")?;
     world
         .kubernetes
         .install_crds(&root.join("crds"))

@@ -42,11 +42,11 @@ pub enum Kind {
     Conflict,
     /// AWS rejects the request; the request, or a resource or setting that it depends on, has to change.
     Invalid,
-    /// Not allowed; [`Error::iam_action`] says what to allow.
+    /// Denied by a policy; [`Error::iam_action`] names the action to allow.
     Denied,
     /// Too many calls; the quota's bucket is empty.
     Throttled,
-    /// No answer, an unreadable answer, or an internal error of AWS: the call may have taken effect.
+    /// Missing or unreadable answer, or an internal error of AWS: the call may have taken effect.
     Transient,
 }
 

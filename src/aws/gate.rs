@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// One kind of call and its outcome; all labels are from closed sets.
+/// Kind of call with its outcome; all labels are from closed sets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
     /// `acm`, `apigateway`, `route53`, `s3`, `sts`.

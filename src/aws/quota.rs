@@ -112,7 +112,7 @@ pub struct QueuePosition {
     pub about: Duration,
 }
 
-/// One bucket: its tokens and its tickets, in order.
+/// Bucket with its tokens and its tickets, in order.
 struct WaitQueue {
     tokens: f64,
     at: Instant,

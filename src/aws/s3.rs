@@ -47,7 +47,7 @@ pub struct Content {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// One version of an object; lists have the newest first.
+/// Version of an object; lists have the newest first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Version {
     pub id: String,

@@ -43,7 +43,7 @@ pub struct IamPolicy {
     /// Hosted zone id of the MtlsDomains that name none. Can be given several times. Default: any zone.
     #[arg(long)]
     zone: Vec<String>,
-    /// Without manifests: feature to allow beyond the least. Can be given several times. Default: all
+    /// Feature to allow beyond the least, without manifests. Can be given several times. Default: all
     /// features.
     #[arg(long, value_enum, conflicts_with = "manifests")]
     feature: Vec<Feature>,

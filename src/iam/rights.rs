@@ -14,31 +14,31 @@ use std::collections::BTreeSet;
 /// existing bucket, without the server certificate and DNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Feature {
-    /// Request server certificates from ACM: serverCertificate.request, the default
+    /// Requests server certificates from ACM: serverCertificate.request, the default
     RequestedCertificate,
-    /// Write DNS records into a hosted zone found by its name: dns.route53, the default
+    /// Writes DNS records into a hosted zone found by its name: dns.route53, the default
     Route53,
-    /// Write DNS records into a named hosted zone: dns.route53.hostedZoneId
+    /// Writes DNS records into a named hosted zone: dns.route53.hostedZoneId
     Route53ZoneId,
-    /// Disable the execute-api endpoints of mapped APIs: defaultEndpoint Disable, the default
+    /// Disables the execute-api endpoints of mapped APIs: defaultEndpoint Disable, the default
     ClosedEndpoint,
-    /// Pass fields of the client certificate on in headers: identity.headers
+    /// Passes fields of the client certificate on in headers: identity.headers
     IdentityHeaders,
-    /// Attach a Lambda authorizer to the mapped APIs: identity.authorizer
+    /// Attaches a Lambda authorizer to the mapped APIs: identity.authorizer
     Authorizer,
-    /// Create that authorizer for a Lambda function: identity.authorizer.functionArn
+    /// Creates that authorizer for a Lambda function: identity.authorizer.functionArn
     AuthorizerFunction,
-    /// Create the truststore's bucket: truststore.bucketCreation IfMissing
+    /// Creates the truststore's bucket: truststore.bucketCreation IfMissing
     BucketCreation,
-    /// Encrypt the truststore with a KMS key: truststore.kmsKeyArn, or the default of the bucket
+    /// Encrypts the truststore with a KMS key: truststore.kmsKeyArn, or the default of the bucket
     KmsKey,
-    /// Adopt existing resources: adoptionPolicy Unowned
+    /// Adopts existing resources: adoptionPolicy Unowned
     Adoption,
-    /// Delete the operator's resources once the MtlsDomain is deleted: deletionPolicy Delete or unset
+    /// Deletes the operator's resources once the MtlsDomain is deleted: deletionPolicy Delete or unset
     Deletion,
-    /// Release the resources once the MtlsDomain is deleted: deletionPolicy Retain, or adoptionPolicy Unowned
+    /// Releases the resources once the MtlsDomain is deleted: deletionPolicy Retain, or adoptionPolicy Unowned
     Retention,
-    /// Assume roles: aws.assumeRole and dns.route53.assumeRole
+    /// Assumes roles: aws.assumeRole and dns.route53.assumeRole
     AssumedRole,
 }
 

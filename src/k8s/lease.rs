@@ -160,9 +160,9 @@ fn step(spec: Option<&LeaseSpec>, me: &str, silent: Duration) -> Step {
 }
 
 enum Attempt {
-    /// This process holds the Lease, by a write sent at this time.
+    /// Lease of this process, by a write sent at this time.
     Held(Instant),
-    /// Another process holds the Lease.
+    /// Lease of another process.
     Taken,
     /// Another write came first. The holder is unknown.
     Conflict,

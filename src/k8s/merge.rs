@@ -245,11 +245,11 @@ pub(super) mod tests {
     }
 
     proptest! {
-        /// For any sequence of events in two namespaces, and however often their lists break off or start
-        /// again: once both are listed, the store holds the existing objects, and the events that subscribers
-        /// got add up to the same.
+        /// Checks the result of any sequence of events in two namespaces, with any number of interrupted and
+        /// repeated lists: once both are listed, the store holds the existing objects, and the events that
+        /// subscribers got add up to the same.
         #[test]
-        fn the_store_ends_as_what_is_there(
+        fn the_store_ends_with_the_existing_objects(
             steps in proptest::collection::vec((0..2_usize, 0..4_usize, 0..6_u8), 0..60)
         ) {
             let mut world = World::new();

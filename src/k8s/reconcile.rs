@@ -1,4 +1,4 @@
-//! One reconcile of one object of any kind: within the concurrency limit, within a time limit, and with one
+//! Reconcile of one object of any kind: within the concurrency limit, within a time limit, and with one
 //! set of errors.
 use std::time::Duration;
 
