@@ -1,5 +1,5 @@
-//! The `mtls-operator` command: parses, wires, and turns errors into an exit code. The only place that reads
-//! the environment.
+//! The `mtls-operator` command: parses the arguments, connects the parts, and converts errors into an exit
+//! code. The only module that reads the environment.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -68,7 +68,7 @@ use mtls_operator::{
 /// Name of the Lease, the same for every replica.
 const LEASE: &str = "mtls-operator";
 
-/// API Gateway custom domains behind mutual TLS, kept as MtlsDomain and ClientCertificate objects say.
+/// Manages API Gateway custom domains with mutual TLS, as MtlsDomain and ClientCertificate objects declare.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true, args_override_self = true)]
 struct Cli {
@@ -80,69 +80,71 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write the CustomResourceDefinitions as YAML: to standard output, or one file each into a folder.
+    /// Writes the CustomResourceDefinitions as YAML: to standard output, or one file each into a folder.
     Crds {
-        /// Folder that gets one file for each CustomResourceDefinition. Unset: standard output.
+        /// Folder for one file per CustomResourceDefinition. Default: standard output.
         folder: Option<PathBuf>,
     },
     IamPolicy(iam::IamPolicy),
     Doctor(doctor::Doctor),
 }
 
-/// Without a command: run the operator. AWS credentials and Region come from where every AWS SDK takes them.
+/// Runs the operator when no command is given. AWS credentials and Region come from the usual sources of an
+/// AWS SDK.
 #[derive(Args)]
 struct Run {
-    /// Watch this namespace only; can be given several times (in the environment: separated by commas).
-    /// Unset: all.
+    /// Namespace to watch. Can be given several times (in the environment: separated by commas). Default: all
+    /// namespaces.
     #[arg(long, env = "MTLS_OPERATOR_WATCH_NAMESPACE", value_delimiter = ',')]
     watch_namespace: Vec<String>,
-    /// Names this cluster in every ownership tag. Unset: the UID of the namespace kube-system. Never change
-    /// it while objects exist.
+    /// Name of this cluster in every ownership tag. Never change it while objects exist. Default: the UID of
+    /// the namespace kube-system.
     #[arg(long, env = "MTLS_OPERATOR_CLUSTER_ID")]
     cluster_id: Option<String>,
-    /// Namespace of the Lease. Unset: the one that the operator runs in.
+    /// Namespace of the Lease. Default: the operator's own namespace.
     #[arg(long, env = "MTLS_OPERATOR_LEASE_NAMESPACE")]
     lease_namespace: Option<String>,
-    /// Versioned bucket for the truststores of domains that name none; {account} and {region} are filled in.
+    /// Versioned bucket for the truststores of domains that name none. The operator replaces {account} and
+    /// {region}. Default: none; a domain without a bucket is rejected.
     #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_BUCKET")]
     truststore_bucket: Option<String>,
-    /// Within what time everything in AWS is looked at although nothing has been heard, for example 15m:
-    /// truststores, integrations and what certificates are made of. Mappings and records within a third of
-    /// it; what AWS lists of all domains, APIs and certificates at once within two fifteenths.
+    /// Full resync interval of truststores, integrations and the inputs of certificates, for example 15m.
+    /// Mappings and records refresh every third of it, account-wide lists of domains, APIs and certificates
+    /// every fifteenth.
     #[arg(long, env = "MTLS_OPERATOR_DRIFT_INTERVAL", default_value = "15m", value_parser = interval)]
     drift_interval: Duration,
-    /// How often all custom domains of an account and Region are looked through for mTLS bypasses, for
+    /// Interval between two scans of all custom domains of an account and Region for mTLS bypasses, for
     /// example 15m.
     #[arg(long, env = "MTLS_OPERATOR_BYPASS_SCAN_INTERVAL", default_value = "15m", value_parser = interval)]
     bypass_scan_interval: Duration,
-    /// How long a new truststore version takes to reach every server of AWS: a self-signed certificate is
-    /// handed out, and certificates move to another authority, only after that.
+    /// Time that a new truststore version takes to reach every server of AWS, for example 90s. The operator
+    /// hands out a self-signed certificate, or moves certificates to another authority, only after this time.
     #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_PROPAGATION", default_value = "90s", value_parser = interval)]
     truststore_propagation: Duration,
-    /// YAML file that bounds what namespaces may do with the operator's rights in AWS (docs/policy.md).
-    /// Unset: they may do everything.
+    /// YAML file with the policy that limits what namespaces may do with the operator's permissions in AWS
+    /// (docs/policy.md). Default: no limits.
     #[arg(long, env = "MTLS_OPERATOR_POLICY")]
     policy: Option<PathBuf>,
-    /// OPERATION=RATE:BURST instead of AWS's documented quota, for example CreateDomainName=1/60:1 or
-    /// *=unlimited.
+    /// Rate of an AWS operation, OPERATION=RATE:BURST, for example CreateDomainName=1/60:1 or *=unlimited.
+    /// Can be given several times. Default: AWS's documented quotas.
     #[arg(long, env = "MTLS_OPERATOR_AWS_RATE", value_delimiter = ',')]
     aws_rate: Vec<RateOverride>,
     #[command(flatten)]
     outside: ProbeOptions,
-    /// Address and port that /livez, /readyz, /metrics and /loglevel are served at (docs/metrics.md). [::] is
-    /// every address of the machine, IPv6 and IPv4; on a machine without IPv6 it means 0.0.0.0.
+    /// Address and port of /livez, /readyz, /metrics and /loglevel (docs/metrics.md). [::] is every address
+    /// of the machine, IPv6 and IPv4; on a machine without IPv6 it means 0.0.0.0.
     #[arg(long, env = "MTLS_OPERATOR_LISTEN", default_value = "[::]:8080")]
     listen: SocketAddr,
-    /// Whether each ClientCertificate has metrics of its own, three series; false where there are very many.
+    /// Serves three metric series for each ClientCertificate; set it to false with very many of them.
     #[arg(long, env = "MTLS_OPERATOR_METRICS_PER_CERTIFICATE", default_value_t = true, action = ArgAction::Set)]
     metrics_per_certificate: bool,
-    /// What is logged: a level, or tracing directives.
+    /// Log level, or tracing directives.
     #[arg(long, env = "MTLS_OPERATOR_LOG", default_value = "info")]
     log: String,
-    /// How it is logged.
+    /// Format of log lines.
     #[arg(long, env = "MTLS_OPERATOR_LOG_FORMAT", value_enum, default_value = "json")]
     log_format: Format,
-    /// Name of this replica in Events and in the Lease. Unset: the host's name.
+    /// Name of this replica in Events and in the Lease. Default: the host's name.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
 }
@@ -164,7 +166,7 @@ fn main() -> ExitCode {
     let (result, failure) = match cli.command {
         Some(Command::Crds { folder }) => (crds(folder), ExitCode::FAILURE),
         Some(Command::IamPolicy(args)) => (iam_policy(args), ExitCode::FAILURE),
-        // 1 is that it found something.
+        // 1 means that the doctor found a problem.
         Some(Command::Doctor(args)) => (doctor(args), ExitCode::from(2)),
         None => (start(cli.run), ExitCode::FAILURE),
     };
@@ -207,11 +209,11 @@ fn start(run: Run) -> anyhow::Result<ExitCode> {
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    // kube and the AWS SDK find aws-lc-rs by themselves; the probe's client takes the process's default.
+    // kube and the AWS SDK find aws-lc-rs by themselves; the client of the probe uses the process's default.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // One thread: it issues as fast as an API server takes it with a quarter of a core, and more would wake
-    // each other up all the time and keep memory of their own. What takes long (RSA keys, keystores) has
-    // threads as it needs them.
+    // One thread issues certificates as fast as an API server with a quarter of a core accepts them. More
+    // threads would wake each other up all the time and use memory of their own. Slow work (RSA keys,
+    // keystores) gets further threads as needed.
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
@@ -242,7 +244,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
     if let Some(proxy) = proxies.shown() {
         tracing::info!(
             proxy,
-            "HTTPS_PROXY is set: AWS is called through a proxy, what is probed is not"
+            "HTTPS_PROXY is set: calls to AWS use the proxy, probes do not"
         );
     }
 
@@ -256,12 +258,13 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
         secret.types = None; // the same for each of thousands
         watch::identity_and(TRUSTED_BY, secret);
     });
-    // Specs select by any label.
+    // Specs select ConfigMaps by any label.
     let (config_maps, drive_maps) = Watch::<PartialObjectMeta<ConfigMap>>::new(&client, ns, watch::all_of_it);
     let (namespaces, drive_namespaces) =
         Watch::<PartialObjectMeta<Namespace>>::of_cluster(&client, watch::all_of_it);
     let (grants, drive_grants) = Watch::<grant_index::Guard>::new(&client, ns, watch::all_of_it);
-    // Only where they are needed, for it takes a right that Roles cannot give.
+    // Watched only when a policy or grant needs labels, because the watch needs a permission that Roles
+    // cannot grant.
     let needs_labels = |p: &Option<Arc<Policy>>| p.as_ref().is_some_and(|p| p.needs_labels());
     let mut by_label = grants
         .subscribe()
@@ -274,7 +277,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
             Some(_) = by_label.next() => {}
             else => return,
         }
-        // Nobody asks any more, and what nobody reads piles up.
+        // The subscription has served its purpose, and unread events accumulate.
         drop(by_label);
         drive_namespaces.await;
     });
@@ -331,10 +334,10 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
         let dead = watched
             .iter()
             .find(|s| s.has_ended())
-            .map(|s| format!("nothing watches {} any more", s.kind()));
+            .map(|s| format!("the watch of {} has ended", s.kind()));
         let out = candidate
             .is_over()
-            .then(|| "this process takes part in no election any more".to_owned());
+            .then(|| "the leader election has ended in this process".to_owned());
         heartbeats.problem().or(dead).or(out)
     };
     let unready = Box::new(move || to_sync.iter().find_map(|s| s.problem()));
@@ -359,13 +362,19 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
             for s in &synced {
                 tokio::select! { () = s.wait() => {}, () = stop.cancelled() => {} }
             }
-            // Read only now: everything is read again by whoever has just become the leader.
-            let cluster_id = identity::cluster_id(client.clone(), run.cluster_id.as_deref()).await.context("give --cluster-id where namespaces may not be read")?;
+            // Read only now: a new leader reads everything again.
+            let cluster_id = identity::cluster_id(client.clone(), run.cluster_id.as_deref())
+                .await
+                .context("set --cluster-id when the operator may not read namespaces")?;
             let probe = EndpointProbe::new(&run.outside)?;
             let events = Events::new(client.clone(), &host);
             let bypasses = Arc::new(Bypasses::default());
-            let grant_index =
-                Arc::new(GrantIndex::new(grants.store(), certificates.store(), domains.store(), namespaces.store()));
+            let grant_index = Arc::new(GrantIndex::new(
+                grants.store(),
+                certificates.store(),
+                domains.store(),
+                namespaces.store(),
+            ));
             let sessions = Sessions::new(&gate);
             let service_account = Arc::new(ServiceAccount::new(client.clone()));
             let (asked, account) = (sessions.clone(), service_account.clone());
@@ -374,7 +383,8 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 client: client.clone(),
                 cluster_id,
                 truststore_bucket: run.truststore_bucket,
-                watched: (!run.watch_namespace.is_empty()).then(|| run.watch_namespace.iter().cloned().collect()),
+                watched: (!run.watch_namespace.is_empty())
+                    .then(|| run.watch_namespace.iter().cloned().collect()),
                 refresh: RefreshIntervals::within(run.drift_interval),
                 cache: ReadCache::default(),
                 sessions,
@@ -455,8 +465,8 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
             };
             tokio::select! {
                 _ = work => {}
-                // Another process may lead from here on. What is under way ends by its own timeouts; nothing
-                // new is begun.
+                // Another process may lead from here on. Calls in flight end by their own timeouts; no new
+                // call starts.
                 () = leadership.lost() => anyhow::bail!("the lease was lost"),
             }
         }
@@ -499,7 +509,7 @@ mod tests {
         Cli::try_parse_from([&["mtls-operator"], flags].concat()).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The chart's extraArgs stand behind its own.
+    /// The chart's extraArgs follow the chart's own arguments.
     #[test]
     fn the_last_of_a_flag_wins_and_lists_add_up() {
         let run = parsed(&[
@@ -540,7 +550,7 @@ mod tests {
         assert!(Cli::try_parse_from([&["mtls-operator"][..], &doctor].concat()).is_ok());
     }
 
-    /// The arguments of a command, as rows of a table.
+    /// Lists the arguments of a command, as rows of a table.
     fn rows(command: &clap::Command, list: &mut String) {
         use std::fmt::Write;
         list.push_str("\n| argument | variable | default | |\n|---|---|---|---|\n");

@@ -1,6 +1,6 @@
-//! Stands between one client and the API server, over plain HTTP: notes its requests, and does to some of
-//! them what a network, a slow server or one that dies can do. Whatever it lets pass is the real API
-//! server's, with the client's own token.
+//! Proxy between one client and the API server, over plain HTTP: records the requests, and injects the faults
+//! of a network, a slow server or a dying one. Every request that passes reaches the real API server, with
+//! the client's own token.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -25,7 +25,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::control::When;
 
-/// A running proxy. Dropping it stops it, with all its connections.
+/// Running proxy. Dropping it stops it, with all its connections.
 pub struct ApiProxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -38,55 +38,56 @@ impl Drop for ApiProxy {
     }
 }
 
-/// A request that came by.
+/// Recorded request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seen {
     pub method: Method,
-    /// Without the query.
+    /// Path without the query.
     pub path: String,
-    /// It asked for a watch.
+    /// True when the request asks for a watch.
     pub watch: bool,
 }
 
 impl Seen {
-    /// Whether it changes something.
+    /// True when the request changes an object.
     #[must_use]
     pub fn is_write(&self) -> bool {
         self.method != Method::GET
     }
 }
 
-/// What is done to the requests that a rule is about.
+/// Effect of a rule on a matching request.
 #[derive(Clone, Debug)]
 pub enum ProxyAction {
-    /// Neither answered nor let go until the rule is removed; then the connection is closed.
+    /// Neither answers nor forwards the request until the rule is removed; then closes the connection.
     Hold,
-    /// The connection is closed without an answer.
+    /// Closes the connection without an answer.
     Drop,
-    /// Answered with this status and reason, as the API server does. Never after the effect.
+    /// Answers with this status and reason, as the API server does. Never after the effect.
     Refuse(StatusCode, &'static str),
-    /// In the answer one text in the place of another.
+    /// Replaces one text in the answer by another.
     Replace(String, String),
 }
 
-/// Which requests something happens to.
+/// Rule for matching requests.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// None: any.
+    /// Method to match; none for any.
     pub method: Option<Method>,
-    /// A part of the path and query, or more of them with `*` between.
+    /// Part of the path and query to match, or several parts with `*` between them.
     pub path: String,
-    /// How many it lets pass first.
+    /// Number of matching requests that pass first.
     pub skip: u64,
-    /// How many it then is about.
+    /// Number of matching requests that the rule then affects.
     pub times: u64,
-    /// Before the API server hears of it, or after it has done it.
+    /// Before the API server receives the request, or after it has handled the request.
     pub when: When,
     pub act: ProxyAction,
 }
 
 impl Rule {
-    /// About every request with that method (None: any) and that in its path, before its effect.
+    /// Returns a rule for every request with that method (None: any) and that part in its path, before its
+    /// effect.
     #[must_use]
     pub fn of(method: Option<Method>, path: &str, act: ProxyAction) -> Self {
         Self {
@@ -109,19 +110,19 @@ impl Rule {
     }
 }
 
-/// How a rule has fared.
+/// Counters of a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fared {
     pub matched: u64,
     pub fired: u64,
-    /// Held now.
+    /// Number of requests held now.
     pub held: u64,
 }
 
 struct Shared {
     upstream: Client,
     state: Mutex<State>,
-    /// The number of the era: connections of an earlier one are closed. `None`: none is accepted.
+    /// Number of the era: connections of an earlier era are closed. `None` when no connection is accepted.
     era: watch::Sender<Option<u64>>,
 }
 
@@ -135,11 +136,11 @@ struct State {
 type Answer = Response<UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>>;
 
 impl ApiProxy {
-    /// Starts it on a free port of 127.0.0.1, in front of the API server of `config`, whose own credentials
-    /// it does not use.
+    /// Starts the proxy on a free port of 127.0.0.1, in front of the API server of `config`. The proxy does
+    /// not use the credentials of `config`.
     ///
     /// # Errors
-    /// When no port can be listened on, or `config` is of no use.
+    /// No port can be bound, or `config` is invalid.
     pub async fn start(config: Config) -> io::Result<Self> {
         let mut config = config;
         (config.auth_info, config.default_retry) = (AuthInfo::default(), false);
@@ -159,13 +160,14 @@ impl ApiProxy {
         })
     }
 
-    /// `http://127.0.0.1:<port>`, for a kubeconfig.
+    /// Returns `http://127.0.0.1:<port>`, for a kubeconfig.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// From now on; the first rule that fires at a request is the one that counts. Its number.
+    /// Adds a rule from now on and returns its number; for each request only the first rule that fires
+    /// counts.
     #[must_use]
     pub fn add(&self, rule: Rule) -> u64 {
         let mut state = self.shared.state();
@@ -175,34 +177,34 @@ impl ApiProxy {
         id
     }
 
-    /// Removes a rule and lets go of what it holds: those connections are closed.
+    /// Removes a rule and closes the connections that it holds.
     pub fn remove(&self, id: u64) {
         self.shared.state().rules.remove(&id);
     }
 
-    /// How a rule has fared; `None`: it is removed.
+    /// Returns the counters of a rule; `None` when it has been removed.
     #[must_use]
     pub fn fared(&self, id: u64) -> Option<Fared> {
         self.shared.state().rules.get(&id).map(|(_, fared)| *fared)
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.state().seen.clone()
     }
 
-    /// Closes every connection, watches too.
+    /// Closes every connection, including watches.
     pub fn cut(&self) {
         self.shared.era.send_modify(|era| *era = era.map(|era| era + 1));
     }
 
-    /// The API server is gone: connections are closed, and new ones too.
+    /// Simulates an unavailable API server: closes connections, and new ones too.
     pub fn down(&self) {
         self.shared.era.send_replace(None);
     }
 
-    /// It is back.
+    /// Ends the simulation of an unavailable API server.
     pub fn up(&self) {
         self.shared.era.send_replace(Some(0));
     }
@@ -239,7 +241,7 @@ impl Shared {
         }
     }
 
-    /// What happens to a request at that moment, if anything; and the number of the rule.
+    /// Returns the effect on a request at that moment, if any, with the number of the rule.
     fn fires(&self, method: &Method, uri: &Uri, when: When) -> Option<(u64, ProxyAction)> {
         let mut state = self.state();
         for (id, (rule, fared)) in &mut state.rules {
@@ -255,7 +257,7 @@ impl Shared {
         None
     }
 
-    /// An error closes the connection.
+    /// Forwards a request and returns the answer; an error closes the connection.
     async fn answer(&self, request: Request<Incoming>) -> io::Result<Answer> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let watch = uri.query().is_some_and(|query| query.contains("watch=true"));
@@ -274,7 +276,7 @@ impl Shared {
         parts.headers.remove(header::HOST);
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         parts.uri = Uri::try_from(path).map_err(io::Error::other)?;
-        // Whole: a request is small, and the client of the API server wants to know its length.
+        // Reads the whole body: a request is small, and the client of the API server needs its length.
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let request = Request::from_parts(parts, Body::from(body.to_vec()));
         let mut response = self.upstream.send(request).await.map_err(io::Error::other)?;
@@ -304,7 +306,7 @@ impl Shared {
     }
 }
 
-/// As the API server refuses.
+/// Returns a refusal in the API server's form.
 fn refusal(status: StatusCode, reason: &str) -> Answer {
     let body = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
@@ -322,14 +324,14 @@ fn whole(bytes: Bytes) -> UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>> 
     Full::from(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// The answer with one text in the place of another: a list as a whole, a watch event by event.
+/// Returns the answer with one text replaced by another: a list as a whole, a watch event by event.
 async fn replaced(response: Response<Body>, watch: bool, from: &str, to: &str) -> io::Result<Answer> {
     let (mut parts, body) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
     let (from, to) = (from.to_owned(), to.to_owned());
     let edit = move |bytes: Bytes| Bytes::from(String::from_utf8_lossy(&bytes).replace(&from, &to));
     if watch {
-        // The API server writes each event at once, and those of a test are small.
+        // The API server writes each event at once, and the events of a test are small.
         let edited = body.map_frame(move |frame| frame.map_data(&edit));
         return Ok(Response::from_parts(
             parts,

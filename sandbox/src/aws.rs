@@ -1,4 +1,4 @@
-//! The AWS emulator: the emulator (`sandbox/aws`, Python) as a child process, and accounts on it.
+//! AWS emulator (`sandbox/aws`, Python) as a child process, and accounts on it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -20,17 +20,17 @@ use crate::control::{Control, Profile};
 use crate::process::{self, Process, free_port};
 use crate::tools;
 
-/// The Region of an account unless another one is set.
+/// Default Region of an account.
 pub const REGION: &str = "eu-west-1";
-/// Where the emulator's source is: the sandbox runs from a checkout.
+/// Folder of the emulator's source: the sandbox runs from a checkout.
 const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/aws");
 
-/// Why there is no local AWS.
+/// Failure to start the AWS emulator.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot run python3")]
     Python(#[source] io::Error),
-    #[error("python3 says no: {0}")]
+    #[error("python3 is not usable: {0}")]
     PythonRefuses(String),
     #[error("cannot read {path}")]
     Requirements {
@@ -48,18 +48,18 @@ pub enum Error {
     Process(#[from] process::Error),
 }
 
-/// How the emulator behaves from the start. [`Control`] can change it later, account by account.
+/// Initial behaviour of the emulator. [`Control`] can change it later, account by account.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub profile: Profile,
     /// Knobs (`sandbox/aws/README.md`) that differ from the profile.
     pub knobs: Vec<(&'static str, f64)>,
-    /// Functions in Node.js run, too; it is fetched the first time on a machine.
+    /// True to run functions in Node.js too; Node.js is downloaded the first time on a machine.
     pub node: bool,
 }
 
 impl Default for Options {
-    /// No delays and no quotas.
+    /// Returns options without delays and quotas.
     fn default() -> Self {
         let delays = ["issue_delay", "update_settle"];
         Self {
@@ -70,7 +70,7 @@ impl Default for Options {
     }
 }
 
-/// The emulator, running. Dropping it ends it.
+/// Running emulator. Dropping it ends the process.
 #[derive(Debug)]
 pub struct Aws {
     endpoint: String,
@@ -83,7 +83,7 @@ impl Aws {
     /// answers. The first time on a machine, its Python packages are installed into the user's cache, which
     /// takes about 20 s.
     ///
-    /// # Errors
+    /// Any [`Error`].
     /// [`Error`].
     pub async fn start(dir: &Path, options: &Options) -> Result<Self, Error> {
         let with_node = options.node;
@@ -112,9 +112,9 @@ impl Aws {
         command
             .args(["-m", "awsemulator", "--port", &port.to_string()])
             .current_dir(dir);
-        // The functions' code is unpacked there, and stays when the emulator is killed.
+        // The functions' code is unpacked into this folder, and stays when the emulator is killed.
         command.env("TMPDIR", dir);
-        // Without bytecode, so that the checkout stays as it is.
+        // Without bytecode, so that the checkout stays unchanged.
         command
             .env("PYTHONPATH", SOURCE)
             .env("PYTHONDONTWRITEBYTECODE", "1");
@@ -145,49 +145,49 @@ impl Aws {
         })
     }
 
-    /// `http://127.0.0.1:<port>`, for `AWS_ENDPOINT_URL`.
+    /// Returns `http://127.0.0.1:<port>`, for `AWS_ENDPOINT_URL`.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// The control API.
+    /// Returns the client of the control API.
     #[must_use]
     pub fn control(&self) -> &Control {
         &self.control
     }
 
-    /// Where it writes what it has to say.
+    /// Returns the path of the emulator's log.
     #[must_use]
     pub fn log(&self) -> &Path {
         self.process.log()
     }
 
-    /// The account with this id, 12 digits. Accounts are there without being made.
+    /// Returns the account with this id, 12 digits. Accounts exist without being created.
     #[must_use]
     pub fn account(&self, id: &str) -> Account {
         Account::new(&self.endpoint, id)
     }
 
-    /// An account that nobody else uses.
+    /// Returns an account that no other test uses.
     #[must_use]
     pub fn new_account(&self) -> Account {
         self.account(&unused_account_id())
     }
 }
 
-/// An AWS account on an emulator: zones, certificates, domain names, quotas and the journal are its own.
+/// AWS account on an emulator, with zones, certificates, domain names, quotas and journal of its own.
 #[derive(Clone, Debug)]
 pub struct Account {
     pub id: String,
     pub region: String,
     endpoint: String,
-    /// One for all clients: it reads the machine's CA certificates, and keeps connections.
+    /// Shared by all clients: it reads the machine's CA certificates, and keeps connections.
     http: SharedHttpClient,
 }
 
 impl Account {
-    /// An account on the emulator at `endpoint`, in [`REGION`].
+    /// Returns an account on the emulator at `endpoint`, in [`REGION`].
     #[must_use]
     pub fn new(endpoint: &str, id: &str) -> Self {
         debug_assert!(
@@ -206,8 +206,8 @@ impl Account {
         }
     }
 
-    /// What makes SDKs and the AWS CLI use this account. The emulator takes the access key for the account
-    /// id.
+    /// Returns the environment by which SDKs and the AWS CLI use this account. The emulator takes the access
+    /// key as the account id.
     #[must_use]
     pub fn env(&self) -> Vec<(String, String)> {
         let pairs = [
@@ -221,7 +221,7 @@ impl Account {
             .to_vec()
     }
 
-    /// A configuration of the SDK for this account; the process's environment does not matter. Calls are not
+    /// Returns an SDK configuration for this account, independent of the process's environment. Calls are not
     /// retried.
     #[must_use]
     pub fn sdk(&self) -> SdkConfig {
@@ -242,19 +242,20 @@ impl Account {
     }
 }
 
-/// An account id that nobody has used: random, so that test processes that share an emulator do not meet.
+/// Returns an account id that no other process uses: random, so that test processes that share an emulator do
+/// not meet.
 #[must_use]
 pub fn unused_account_id() -> String {
-    // The keys of a RandomState are random enough, and spare a crate.
+    // The keys of a RandomState are random enough, and avoid a dependency.
     let random = RandomState::new().hash_one(());
     (100_000_000_000 + random % 900_000_000_000).to_string()
 }
 
-/// The interpreter of a venv in the cache that has these packages, which are installed when it is not there
-/// yet.
+/// Returns the interpreter of a venv in the cache with these packages. Installs the venv when it does not
+/// exist yet.
 ///
 /// # Errors
-/// [`Error`].
+/// Any [`Error`].
 pub fn python_with(what: &str, requirements: &Path) -> Result<PathBuf, Error> {
     let venv = cache::build_once(&venv_name(what, requirements)?, |dir| {
         let step = |label: &str, program: &Path, arguments: &[&str]| {
@@ -285,11 +286,11 @@ pub fn python_with(what: &str, requirements: &Path) -> Result<PathBuf, Error> {
     Ok(venv.join("bin/python"))
 }
 
-/// What has to be installed before the AWS emulator can start, and how long that takes; None when it is
-/// there.
+/// Returns what has to be installed before the AWS emulator can start, and how long that takes; None when
+/// everything is installed.
 ///
 /// # Errors
-/// [`Error`].
+/// Any [`Error`].
 pub fn to_wait_for() -> Result<Option<String>, Error> {
     let name = venv_name("double", &Path::new(SOURCE).join("requirements.txt"))?;
     let missing = !cache::directory()?.join(name).exists();
@@ -303,7 +304,7 @@ fn venv_name(what: &str, requirements: &Path) -> Result<String, Error> {
         path: requirements.to_owned(),
         source,
     })?;
-    // A venv belongs to the interpreter that made it, which an update of the machine takes away.
+    // A venv belongs to the interpreter that created it, which an update of the machine removes.
     let output = Command::new("python3")
         .args(["-c", "import sys; print(sys.version, sys.base_prefix)"])
         .output();

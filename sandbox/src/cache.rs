@@ -1,4 +1,5 @@
-//! What is built once per machine and kept in the user's cache directory, and the progress shown meanwhile.
+//! Files that are built once per machine and kept in the user's cache directory, and the progress shown
+//! during a build.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -8,13 +9,13 @@ use std::{env, fs, io, io::Write as _};
 
 use crate::process::{self, Process};
 
-/// Between two lines of progress.
+/// Interval between two lines of progress.
 const REPORT_EVERY: Duration = Duration::from_secs(15);
 
-/// Why something is not in the cache.
+/// Failure to use or fill the cache.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no place for a cache.
+    /// No cache directory is configured.
     #[error("no cache directory: set SANDBOX_CACHE, XDG_CACHE_HOME or HOME")]
     NoDirectory,
     /// The cache directory cannot be used.
@@ -24,7 +25,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The builder failed; what it left behind is at `left`.
+    /// The builder failed; its partial result is at `left`.
     #[error("cannot build {name} (what there is of it is in {left})", left = left.display())]
     Build {
         name: String,
@@ -34,13 +35,13 @@ pub enum Error {
     },
 }
 
-/// `$SANDBOX_CACHE`, else `mtls-operator-sandbox` in `$XDG_CACHE_HOME` or `~/.cache`. May not exist yet.
+/// Returns `$SANDBOX_CACHE`, else `mtls-operator-sandbox` in `$XDG_CACHE_HOME` or `~/.cache`. The directory
+/// may not exist yet.
 ///
 /// # Errors
 /// [`Error::NoDirectory`].
 pub fn directory() -> Result<PathBuf, Error> {
-    // The XDG base directory specification has relative paths ignored; for our own variable they are as good
-    // as any.
+    // The XDG base directory specification ignores relative paths; `$SANDBOX_CACHE` may be relative.
     let path = |name: &str| {
         env::var_os(name)
             .filter(|value| !value.is_empty())
@@ -55,13 +56,13 @@ pub fn directory() -> Result<PathBuf, Error> {
     Ok(user.ok_or(Error::NoDirectory)?.join("mtls-operator-sandbox"))
 }
 
-/// The folder `name` of the cache, built by `build` when it is not there yet. `name` says everything that the
-/// content depends on (a version, a hash): another content is another name.
+/// Returns the folder `name` of the cache. `build` fills the folder when it does not exist yet. `name`
+/// contains everything that the content depends on (a version, a hash): other content needs another name.
 ///
-/// `build` gets an empty folder, which is renamed once it returns. So nothing in it may hold its own path: in
-/// a Python venv, `bin/python -m pip` goes on working and `bin/pip` does not. Processes and threads that want
-/// the same folder at the same time wait for the one that builds it. A build that was cut off, even by a
-/// kill, is started again from nothing.
+/// `build` gets an empty folder, which is renamed once `build` returns. So no file in it may contain its own
+/// path: in a Python venv, `bin/python -m pip` keeps working and `bin/pip` does not. Processes and threads
+/// that request the same folder at the same time wait for its builder. An interrupted build, even by a kill,
+/// starts again from an empty folder.
 ///
 /// # Errors
 /// [`Error::NoDirectory`], [`Error::Io`], and [`Error::Build`] with what `build` returned.
@@ -72,10 +73,10 @@ where
     build_once_in(&directory()?, name, build)
 }
 
-/// [`build_once`] in a cache directory other than the user's.
+/// Like [`build_once`], in a cache directory other than the user's.
 ///
 /// # Errors
-/// As [`build_once`].
+/// The same as of [`build_once`].
 pub fn build_once_in<B>(cache: &Path, name: &str, build: B) -> Result<PathBuf, Error>
 where
     B: FnOnce(&Path) -> Result<(), Box<dyn std::error::Error + Send + Sync>>,
@@ -90,13 +91,13 @@ where
     }
     fs::create_dir_all(cache).map_err(failed(cache))?;
     let lock_path = cache.join(format!("{name}.lock"));
-    // Held until the end of this function. The kernel frees it when the process dies, and children do not
-    // inherit it.
+    // Held until the end of this function. The kernel releases the lock when the process dies, and children
+    // do not inherit it.
     let lock = File::create(&lock_path).map_err(failed(&lock_path))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            say(&format!("{name}: somebody else is building it, waiting for them"));
+            say(&format!("{name}: another process is building it; waiting for it"));
             lock.lock().map_err(failed(&lock_path))?;
         }
         Err(TryLockError::Error(source)) => return Err(failed(&lock_path)(source)),
@@ -125,7 +126,7 @@ where
 /// every 15 s (the time so far and what `state` makes of the log) and one at the end.
 ///
 /// # Errors
-/// When it cannot be started or fails; the message has the end of its log.
+/// The command cannot be started or fails; the message has the end of its log.
 pub fn run_reporting(
     what: &str,
     command: Command,
@@ -150,12 +151,12 @@ pub fn run_reporting(
     Ok(())
 }
 
-/// A line for the person who waits. Past `eprintln!`, because tests catch what that prints until they end.
+/// Prints a line for the user. Bypasses `eprintln!`, because tests capture its output until they end.
 pub fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}"); // nobody is there to be told otherwise
+    let _ = writeln!(io::stderr(), "{line}"); // there is no other output for a failure
 }
 
-/// The last line of a log that says something, cut to a screen's width: a `state` for [`run_reporting`].
+/// Returns the last non-empty line of a log, cut to a screen's width: a `state` for [`run_reporting`].
 #[must_use]
 pub fn last_line(log: &str) -> String {
     log.lines()

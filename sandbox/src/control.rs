@@ -1,5 +1,5 @@
-//! The control API of the AWS emulator, `/_double/...`, typed: what tests read and set behind the back of
-//! whoever calls AWS. `sandbox/aws/README.md` says what each call does.
+//! Typed client of the AWS emulator's control API, `/_double/...`: tests read and set the emulator's state
+//! past the AWS API. `sandbox/aws/README.md` describes each call.
 
 mod view;
 
@@ -15,7 +15,7 @@ pub use self::view::{
     Alias, Domain, EdgeView, RecordSet, RegionalDomain, ServerCertificate, Truststore, Zone,
 };
 
-/// Why a control call has no answer.
+/// Failure of a control call.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the AWS emulator does not answer {call}")]
@@ -38,63 +38,63 @@ pub enum Error {
     },
 }
 
-/// A client of the control API.
+/// Client of the control API.
 #[derive(Clone, Debug)]
 pub struct Control {
     endpoint: String,
     http: reqwest::Client,
 }
 
-/// Which calls of the journal are meant; an empty string is any.
+/// Filter of journal calls; an empty string matches any value.
 #[derive(Clone, Debug, Default)]
 pub struct Calls<'a> {
     pub account: &'a str,
-    /// As in SigV4, but with `apigateway` (v1) and `apigatewayv2` apart.
+    /// Service as in SigV4, but with `apigateway` (v1) and `apigatewayv2` apart.
     pub service: &'a str,
     pub operation: &'a str,
-    /// Only calls after the one with this number; see [`Journal::last`].
+    /// Matches only calls after the call with this number; see [`Journal::last`].
     pub since: u64,
-    /// Only calls that change something.
+    /// Matches only calls that change something.
     pub writes: bool,
 }
 
-/// AWS calls in the order in which they came in.
+/// AWS calls in the order of their arrival.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Journal {
-    /// The number of the last call of all, whatever was asked for.
+    /// Number of the last call of all, independent of the filter.
     pub last: u64,
     pub calls: Vec<Call>,
 }
 
-/// One AWS call.
+/// AWS call in the journal.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Call {
     pub n: u64,
-    /// Seconds since 1970.
+    /// Time in seconds since 1970.
     pub time: f64,
     pub account: String,
     pub region: String,
     pub service: String,
     pub operation: String,
-    /// What it is about: the identifiers in its path, joined by `/`.
+    /// Resource of the call: the identifiers in its path, joined by `/`.
     pub resource: String,
-    /// The changes of a Route 53 batch, `UPSERT A name` each.
+    /// Changes of a Route 53 batch, each as `UPSERT A name`.
     pub detail: Vec<String>,
     pub write: bool,
-    /// `None` while it is under way, 0 when the client got no reply.
+    /// HTTP status; `None` while the call is in flight, 0 when the client got no reply.
     pub status: Option<u16>,
-    /// The AWS error code, or empty.
+    /// AWS error code, or empty.
     pub code: String,
-    /// The fault rule that fired, `<id> before` or `<id> after`, or empty.
+    /// Fault rule that fired, `<id> before` or `<id> after`, or empty.
     pub fault: String,
-    /// Who the caller said the S3 bucket must belong to, or empty.
+    /// Expected owner of the S3 bucket in the request, or empty.
     pub bucket_owner: String,
-    /// What the caller of AssumeRole brought along for the role's trust policy, or empty.
+    /// External id in an AssumeRole call, or empty.
     pub external_id: String,
     pub duration_ms: f64,
 }
 
-/// Counters over the journal.
+/// Counters of the journal.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Stats {
     pub last: u64,
@@ -102,7 +102,7 @@ pub struct Stats {
     pub writes: u64,
     pub throttled: u64,
     pub underway: u64,
-    /// By `<service>.<operation>`.
+    /// Counters by `<service>.<operation>`.
     pub by_operation: BTreeMap<String, OperationStats>,
 }
 
@@ -113,12 +113,12 @@ pub struct OperationStats {
     pub errors: BTreeMap<String, u64>,
 }
 
-/// A set of values for all knobs.
+/// Set of values for all knobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// No quotas, delays of a second at most.
+    /// No quotas, and delays of a second at most.
     Fast,
-    /// The quotas that AWS documents, and delays of the order that people report.
+    /// AWS's documented quotas, and delays of the order that people report.
     Aws,
 }
 
@@ -132,7 +132,7 @@ impl Profile {
     }
 }
 
-/// Whether a fault keeps the call from taking effect.
+/// Time of a fault: before the call takes effect, which prevents the effect, or after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum When {
@@ -141,32 +141,32 @@ pub enum When {
     After,
 }
 
-/// A rule that makes calls go wrong. `service`, `operation`, `account` and `resource` are patterns with `*`.
+/// Rule that makes calls fail. `service`, `operation`, `account` and `resource` are patterns with `*`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Fault<'a> {
     pub service: &'a str,
     pub operation: &'a str,
     pub account: &'a str,
     pub resource: &'a str,
-    /// How many calls it hits; -1: all.
+    /// Number of calls that the rule hits; -1 for all.
     pub times: i64,
-    /// How many calls it lets pass first.
+    /// Number of matching calls that pass first.
     pub skip: u64,
     pub when: When,
     pub delay_ms: u64,
-    /// Keep the call until [`Control::release`].
+    /// Holds the call until [`Control::release`].
     pub hold: bool,
-    /// Close the connection without a reply.
+    /// Closes the connection without a reply.
     pub drop_reply: bool,
-    /// The answer instead of AWS's: 0 and an empty code for none; 0 with a code is the usual status of that
-    /// code.
+    /// HTTP status instead of AWS's answer: 0 with an empty code leaves AWS's answer; 0 with a code means the
+    /// usual status of that code.
     pub status: u16,
     pub code: &'a str,
     pub message: &'a str,
 }
 
 impl Default for Fault<'_> {
-    /// Hits the first call of any kind, and does nothing to it.
+    /// Returns a rule that hits the first call of any kind, without an effect.
     fn default() -> Self {
         let any = "*";
         Self {
@@ -187,40 +187,41 @@ impl Default for Fault<'_> {
     }
 }
 
-/// How a fault rule has fared.
+/// State of a fault rule.
 #[derive(Clone, Debug, Deserialize)]
 pub struct FaultState {
     pub id: u64,
-    /// Calls that match it, those that it let pass included.
+    /// Number of matching calls, including calls that passed first.
     pub matched: u64,
     pub fired: u64,
-    /// Calls that it holds now.
+    /// Number of calls that the rule holds now.
     pub held: u64,
 }
 
-/// What only AWS decides about a certificate; an empty string or `None` leaves it as it is.
+/// State of a certificate that only AWS decides; an empty string or `None` leaves it unchanged.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CertificateState<'a> {
     pub arn: &'a str,
     pub status: &'a str,
-    /// FailureReason.
+    /// FailureReason of the certificate.
     pub reason: &'a str,
-    /// Seconds since 1970.
+    /// Expiry, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_after: Option<f64>,
-    /// RenewalStatus; the reason is then the renewal's.
+    /// RenewalStatus; `reason` then belongs to the renewal.
     pub renewal: &'a str,
-    /// Seconds since 1970.
+    /// Creation time, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub created_at: Option<f64>,
 }
 
-/// Every call fails with an [`Error`] when the emulator does not answer or refuses.
+/// Calls of the control API. Each fails with an [`Error`] when the emulator does not answer or refuses.
 impl Control {
-    /// A client of the emulator at `endpoint`, `http://127.0.0.1:<port>`.
+    /// Creates a client of the emulator at `endpoint`, `http://127.0.0.1:<port>`.
     #[must_use]
     pub fn new(endpoint: &str) -> Self {
-        // reqwest wants a TLS provider even for plain http. One may be installed already; any is right.
+        // reqwest needs a TLS provider even for plain http. Another provider may be installed already; any
+        // works.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -232,28 +233,27 @@ impl Control {
         }
     }
 
-    /// Whether the emulator answers.
+    /// True when the emulator answers.
     pub async fn healthy(&self) -> bool {
         self.get::<serde_json::Value>("health").await.is_ok()
     }
 
-    /// The journal of AWS calls.
+    /// Returns the journal of AWS calls.
     pub async fn calls(&self, which: &Calls<'_>) -> Result<Journal, Error> {
         self.get(&format!("calls?{}", query(which))).await
     }
 
-    /// The same, counted.
+    /// Returns the counters of the matching calls.
     pub async fn stats(&self, which: &Calls<'_>) -> Result<Stats, Error> {
         self.get(&format!("stats?{}", query(which))).await
     }
 
-    /// All knobs as they hold for an account, or (empty) for those without settings of their own.
+    /// Returns all knobs in force for an account, or (empty) for accounts without settings of their own.
     pub async fn knobs(&self, account: &str) -> Result<BTreeMap<String, f64>, Error> {
         self.get(&format!("config?account={account}")).await
     }
 
-    /// Sets knobs for one account, or (empty) for all.
-    /// [`Error::Refused`] for a knob that there is not.
+    /// Sets knobs for one account, or (empty) for all. [`Error::Refused`] for an unknown knob.
     pub async fn set_knobs(&self, account: &str, knobs: &[(&str, f64)]) -> Result<(), Error> {
         let knobs: BTreeMap<_, _> = knobs.iter().copied().collect();
         self.post::<serde_json::Value>(&format!("config?account={account}"), &knobs)
@@ -269,24 +269,24 @@ impl Control {
             .map(drop)
     }
 
-    /// Adds fault rules; the first that fires at a call is the one that counts.
+    /// Adds fault rules; for each call only the first rule that fires counts.
     pub async fn add_faults(&self, faults: &[Fault<'_>]) -> Result<Vec<FaultState>, Error> {
         self.post("faults", &faults).await
     }
 
-    /// All fault rules.
+    /// Returns all fault rules.
     pub async fn faults(&self) -> Result<Vec<FaultState>, Error> {
         self.get("faults").await
     }
 
-    /// Removes a fault rule and lets go of what it holds.
+    /// Removes a fault rule and releases the calls that it holds.
     pub async fn remove_fault(&self, id: u64) -> Result<(), Error> {
         self.call::<serde_json::Value>(Method::DELETE, &format!("faults?id={id}"), None)
             .await
             .map(drop)
     }
 
-    /// Lets the calls go on that a fault rule holds; how many there were.
+    /// Releases the calls that a fault rule holds; returns their number.
     pub async fn release(&self, id: u64) -> Result<u64, Error> {
         #[derive(Deserialize)]
         struct Released {
@@ -296,59 +296,60 @@ impl Control {
         Ok(answer.released)
     }
 
-    /// Replaces the IAM actions that an account may not do (`*` is a wildcard); none: everything is allowed
-    /// again.
+    /// Replaces the IAM actions that an account may not perform (`*` is a wildcard); an empty list allows
+    /// everything again.
     pub async fn deny(&self, account: &str, actions: &[&str]) -> Result<(), Error> {
         let body = serde_json::json!({"account": account, "actions": actions});
         self.post::<serde_json::Value>("deny", &body).await.map(drop)
     }
 
-    /// From now on whoever signs with this access key may only do what the policy (JSON) allows.
-    /// [`Error::Refused`] for a policy that the emulator does not understand.
+    /// Restricts every caller that signs with this access key to the policy (JSON). [`Error::Refused`] for a
+    /// policy that the emulator does not understand.
     pub async fn allow(&self, access_key: &str, policy: &serde_json::Value) -> Result<(), Error> {
         let body = serde_json::json!({"access_key": access_key, "policy": policy});
         self.post::<serde_json::Value>("allow", &body).await.map(drop)
     }
 
-    /// The custom domain names, with what their endpoints serve now; of one account, or (empty) of all.
+    /// Returns the custom domain names, with their current configuration at the endpoint; of one account, or
+    /// (empty) of all.
     pub async fn edge(&self, account: &str) -> Result<EdgeView, Error> {
         self.get(&format!("edge?account={account}")).await
     }
 
-    /// The same for one host: domain names that serve it (wildcards too) or whose regional target it is.
+    /// Returns the domain names of one host: those that serve it (wildcards too), or that have it as their
+    /// regional target.
     pub async fn edge_of_host(&self, host: &str) -> Result<EdgeView, Error> {
         self.get(&format!("edge?host={}", percent_encode(host))).await
     }
 
-    /// The hosted zones, of one account, or (empty) of all.
+    /// Returns the hosted zones, of one account, or (empty) of all.
     pub async fn zones(&self, account: &str) -> Result<Vec<Zone>, Error> {
         self.get(&format!("dns?account={account}")).await
     }
 
-    /// The hosted zones of all accounts that `name` (with its final dot) lies in.
+    /// Returns the hosted zones of all accounts that contain `name` (with its final dot).
     pub async fn zones_above(&self, name: &str) -> Result<Vec<Zone>, Error> {
         self.get(&format!("dns?name={}", percent_encode(name))).await
     }
 
-    /// Lets time pass for the delays and quotas of an account.
+    /// Advances the clock for the delays and quotas of an account.
     pub async fn advance(&self, account: &str, time: Duration) -> Result<(), Error> {
         let body = serde_json::json!({"account": account, "advance": time.as_secs_f64()});
         self.post::<serde_json::Value>("clock", &body).await.map(drop)
     }
 
-    /// Lets time pass that many times as fast, from now on, for the delays and quotas of an account.
+    /// Multiplies the speed of the clock from now on, for the delays and quotas of an account.
     pub async fn speed_up(&self, account: &str, factor: f64) -> Result<(), Error> {
         let body = serde_json::json!({"account": account, "speed": factor});
         self.post::<serde_json::Value>("clock", &body).await.map(drop)
     }
 
-    /// Makes a certificate fail, expire or renew; how many certificates it was about, 0 for an unknown ARN.
+    /// Makes a certificate fail, expire or renew; returns the number of certificates, 0 for an unknown ARN.
     pub async fn set_certificate(&self, state: &CertificateState<'_>) -> Result<u64, Error> {
         self.changed("acm", state).await
     }
 
-    /// Shows a DomainNameStatus that only AWS decides on; empty: no longer. How many domain names it was
-    /// about.
+    /// Sets a DomainNameStatus that only AWS decides; empty removes it. Returns the number of domain names.
     pub async fn set_domain_status(
         &self,
         account: &str,
@@ -361,18 +362,18 @@ impl Control {
         self.changed("domain", &body).await
     }
 
-    /// All that the account has in AWS, for [`Control::load`]. Of an account that is at rest.
+    /// Returns the whole state of an idle account, for [`Control::load`].
     pub async fn dump(&self, account: &str) -> Result<serde_json::Value, Error> {
         self.get(&format!("dump?account={account}")).await
     }
 
-    /// Replaces all that the account of the dump has by what it had then, on this emulator or another.
-    /// [`Error::Refused`] for a dump of an emulator that keeps other things.
+    /// Replaces the whole state of the dump's account by the dump, on this emulator or another.
+    /// [`Error::Refused`] for a dump of an emulator with another state format.
     pub async fn load(&self, dump: &serde_json::Value) -> Result<(), Error> {
         self.post::<serde_json::Value>("load", dump).await.map(drop)
     }
 
-    /// Everything of all accounts as at the start.
+    /// Resets all accounts to the initial state.
     pub async fn reset(&self) -> Result<(), Error> {
         self.post::<serde_json::Value>("reset", &serde_json::json!({}))
             .await
@@ -439,7 +440,7 @@ fn query(which: &Calls<'_>) -> String {
     )
 }
 
-/// Everything but letters, digits and `-._~` as `%XX` (RFC 3986, 2.1).
+/// Encodes everything but letters, digits and `-._~` as `%XX` (RFC 3986, 2.1).
 pub(crate) fn percent_encode(text: &str) -> String {
     text.bytes()
         .fold(String::with_capacity(text.len()), |mut encoded, byte| {

@@ -1,4 +1,4 @@
-//! The three processes of Kubernetes and what they need to trust each other, in one folder and on the
+//! The three processes of Kubernetes and the files by which they trust each other, in one folder and on the
 //! loopback address.
 
 use std::fs::{self, File, TryLockError};
@@ -18,12 +18,12 @@ use crate::kubeconfig::{Access, write_private};
 use crate::process::{self, Process, free_port};
 use crate::tools;
 
-/// For each of the three processes, on a machine that is busy with other things.
+/// Time limit for the start of each of the three processes, on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(120);
-/// How often a port that was free a moment ago may turn out to be taken.
+/// Number of attempts when a port that was free a moment ago is taken.
 const PORT_ATTEMPTS: usize = 5;
 
-/// Why it does not run.
+/// Failure to start the control plane.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -40,22 +40,22 @@ pub enum Error {
     InUse { dir: PathBuf },
     #[error("no free port on the loopback address")]
     Port(#[source] io::Error),
-    #[error("cannot make the keys and certificates of the API server")]
+    #[error("cannot create the keys and certificates of the API server")]
     Certificates(#[from] rcgen::Error),
-    #[error("cannot make random numbers")]
+    #[error("cannot generate random numbers")]
     Random(#[from] openssl::error::ErrorStack),
-    #[error("cannot make a client of the API server")]
+    #[error("cannot create a client of the API server")]
     Kubeconfig(#[from] KubeconfigError),
-    #[error("cannot make a client of the API server")]
+    #[error("cannot create a client of the API server")]
     Client(#[from] kube::Error),
 }
 
-/// etcd, kube-apiserver, and kube-controller-manager with the two controllers that make deletion real. Ends
-/// when dropped.
+/// etcd, kube-apiserver, and kube-controller-manager with the two controllers that deletions need. Ends when
+/// dropped.
 #[derive(Debug)]
 pub(crate) struct ControlPlane {
     dir: PathBuf,
-    // Dropped in this order: those that depend on others first, the lock last.
+    // Dropped in this order: processes that depend on others first, the lock last.
     controllers: Process,
     _api_server: Process,
     _etcd: Process,
@@ -63,8 +63,8 @@ pub(crate) struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts it from nothing in `dir`, where it leaves `bin`, `kubeconfig` and its logs. Returns how an
-    /// administrator (group system:masters) gets in.
+    /// Starts an empty control plane in `dir`, where it writes `bin`, `kubeconfig` and its logs. Returns the
+    /// access of an administrator (group system:masters).
     pub(crate) async fn start(dir: &Path) -> Result<(Self, Access), Error> {
         fs::create_dir_all(dir).map_err(io_error(dir))?;
         let lock = take(dir)?;
@@ -91,7 +91,8 @@ impl ControlPlane {
         ))
     }
 
-    /// Lets the garbage collector look at which kinds there are: it does so when it starts, and every 30 s.
+    /// Restarts the controllers, because the garbage collector discovers kinds when it starts, and then only
+    /// every 30 s.
     pub(crate) async fn restart_controllers(&mut self) -> Result<(), Error> {
         self.controllers = start_controllers(&self.dir).await?;
         Ok(())
@@ -103,7 +104,7 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { path, source }
 }
 
-/// Locks the folder for as long as the file is open, and clears it of an earlier sandbox's data.
+/// Locks the folder for as long as the file is open, and removes an earlier sandbox's data from it.
 fn take(dir: &Path) -> Result<File, Error> {
     let path = dir.join("kubernetes.lock");
     let lock = File::create(&path).map_err(io_error(&path))?;
@@ -119,8 +120,8 @@ fn take(dir: &Path) -> Result<File, Error> {
     }
 }
 
-/// The files that name what the API server trusts and shows; returns its authority (PEM) and the
-/// administrator's token.
+/// Writes the API server's certificates and credentials; returns its authority (PEM) and the administrator's
+/// token.
 fn write_credentials(dir: &Path) -> Result<(String, String), Error> {
     let write = |name: &str, text: &str| {
         let path = dir.join(name);
@@ -149,15 +150,15 @@ fn write_credentials(dir: &Path) -> Result<(String, String), Error> {
     let mut random = [0; 16];
     openssl::rand::rand_bytes(&mut random)?;
     let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    // kube-apiserver --token-auth-file: token, user, uid, groups.
+    // Format of kube-apiserver --token-auth-file: token, user, uid, groups.
     write("tokens.csv", &format!("{token},admin,admin,\"system:masters\"\n"))?;
     Ok((ca_pem, token))
 }
 
 async fn start_etcd(dir: &Path) -> Result<Process, Error> {
-    // Sockets in the folder, not ports: none to collide, and nobody else on the machine can talk to an etcd
-    // that asks for no password. Relative, because the path of a socket has an end at 108 bytes; with a
-    // "port", which is part of the file's name, because etcd insists on one.
+    // Sockets in the folder instead of ports: they cannot collide, and no other user of the machine can talk
+    // to an etcd without a password. Relative, because the path of a socket is limited to 108 bytes; with a
+    // "port", which is part of the file's name, because etcd requires one.
     let socket = dir.join(etcd::SOCKET);
     for socket in [&socket, &dir.join("etcd-peer.sock:0")] {
         match fs::remove_file(socket) {
@@ -202,8 +203,8 @@ async fn start_api_server(dir: &Path, ca: String, token: String) -> Result<(Proc
             .arg(format!("--secure-port={port}"))
             .args([
                 "--bind-address=127.0.0.1",
-                // Said outright, so that the server does not look for a network; and no endpoints are written
-                // for the `kubernetes` Service, which may not be on the loopback address.
+                // Explicit, so that the server does not search for a network; and no endpoints for the
+                // `kubernetes` Service, which may not be on the loopback address.
                 "--advertise-address=127.0.0.1",
                 "--endpoint-reconciler-type=none",
                 "--etcd-servers=unix://etcd.sock:0",
@@ -216,8 +217,8 @@ async fn start_api_server(dir: &Path, ca: String, token: String) -> Result<(Proc
                 "--service-account-signing-key-file=service-accounts.key",
                 "--service-cluster-ip-range=10.0.0.0/24",
                 "--authorization-mode=RBAC",
-                // No Pods here that would need a token. The other one makes `blockOwnerDeletion` need a
-                // right, as OpenShift does: the operator's rules are tested under it.
+                // No Pods here need a token. The other plugin makes `blockOwnerDeletion` require a
+                // permission, as OpenShift does: the operator's rules are tested under it.
                 "--disable-admission-plugins=ServiceAccount",
                 "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
             ]);
@@ -242,15 +243,18 @@ async fn wait_for_api_server(process: &mut Process, access: &Access) -> Result<(
     process
         .wait_until("/readyz does not say ok", START_DEADLINE, ready)
         .await?;
-    // The server makes them itself, some time after it is ready.
+    // The server creates the namespaces itself, some time after it is ready.
     let namespaces = Api::<Namespace>::all(client.clone());
     let made = || async {
         let list = namespaces.list_metadata(&ListParams::default()).await;
-        let has = |name: &str| matches!(&list, Ok(list) if list.iter().any(|each| each.metadata.name.as_deref() == Some(name)));
+        let has = |name: &str| {
+            let mut all = list.iter().flat_map(|list| &list.items);
+            all.any(|each| each.metadata.name.as_deref() == Some(name))
+        };
         has("default") && has("kube-system")
     };
     process
-        .wait_until("it has made no namespaces", START_DEADLINE, made)
+        .wait_until("it has created no namespaces", START_DEADLINE, made)
         .await?;
     Ok(())
 }
@@ -267,8 +271,7 @@ async fn start_controllers(dir: &Path) -> Result<Process, Error> {
         "--secure-port=0",
     ]);
     let mut controllers = Process::start("kube-controller-manager", command, &log)?;
-    // It serves nothing that could be asked. From this line on the garbage collector knows every kind there
-    // is.
+    // The process serves no endpoint to poll. From this log line on the garbage collector knows every kind.
     let synced = || async {
         let logged = logged();
         String::from_utf8_lossy(&logged[before..]).contains("Proceeding to collect garbage")

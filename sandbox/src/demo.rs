@@ -1,5 +1,5 @@
-//! The main job as a scenario: each act is done with the tools a user has (kubectl, curl), and each claim is
-//! checked where it counts.
+//! The main use case as a scenario: each step uses the tools of a user (kubectl, curl), and each claim is
+//! checked at its effect.
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -20,10 +20,10 @@ use sandbox::world;
 
 use crate::{Stage, build_operator, folder, operator_binary, set_up, start_operator};
 
-/// How long anything may take.
+/// Time limit of every step.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// What was claimed and did not hold.
+/// Claims that failed.
 #[derive(Default)]
 struct Checks {
     failed: Vec<String>,
@@ -72,7 +72,7 @@ pub async fn run(dir: Option<PathBuf>) -> anyhow::Result<()> {
         return Ok(());
     }
     if let Some(temporary) = temporary {
-        let _ = temporary.keep(); // for whoever looks into the logs
+        let _ = temporary.keep(); // for readers of the logs
     }
     told.context(format!("the scenario broke off; logs are in {}", dir.display()))?;
     bail!(
@@ -82,7 +82,7 @@ pub async fn run(dir: Option<PathBuf>) -> anyhow::Result<()> {
     )
 }
 
-/// Says what comes before the scenario, and how long it takes.
+/// Prints the preparations for the scenario, and how long they take.
 fn announce() -> anyhow::Result<()> {
     heading("What this waits for first");
     let mut waits = world::to_wait_for()?;
@@ -140,7 +140,7 @@ async fn tell(stage: &Stage, checks: &mut Checks) -> anyhow::Result<()> {
         arrived.map(|()| after(changed)),
     );
 
-    heading("One drift: somebody deletes the alias record, and the operator looks within 5 s");
+    heading("One drift: the alias record is deleted, and the operator corrects it within 5 s");
     let drifted = Instant::now();
     delete_alias(stage, &name).await?;
     let back = until(async || {
@@ -150,7 +150,7 @@ async fn tell(stage: &Stage, checks: &mut Checks) -> anyhow::Result<()> {
             .any(|r| r.r#type == aws_sdk_route53::types::RrType::A))
     })
     .await;
-    checks.note("the alias record is back", back.map(|()| after(drifted)));
+    checks.note("the alias record is restored", back.map(|()| after(drifted)));
 
     heading("Deleting both objects: kubectl waits for AWS to be clean, some seconds");
     let deleted = Instant::now();
@@ -171,11 +171,14 @@ async fn tell(stage: &Stage, checks: &mut Checks) -> anyhow::Result<()> {
             left_in_aws(stage, &name).await?.join(", ")
         )),
     };
-    checks.note("nothing of ours is left in AWS but the validation record", left);
+    checks.note(
+        "nothing of the operator is left in AWS but the validation record",
+        left,
+    );
     Ok(())
 }
 
-/// Prints each condition as it turns true, until both objects are Ready.
+/// Prints each condition as it becomes True, until both objects are Ready.
 async fn conditions_turn_true(stage: &Stage, applied: Instant) -> anyhow::Result<()> {
     let mut seen = BTreeSet::new();
     let mut last = String::new();
@@ -285,7 +288,7 @@ fn expect(answer: &Answer, status: &str, body: &str) -> anyhow::Result<String> {
     Ok(format!("{status} {}", answer.body.trim()))
 }
 
-/// The line that is printed is the line that is run.
+/// Runs curl; the printed line is the line that runs.
 fn curl(stage: &Stage, host: &str, certificate: &[String]) -> anyhow::Result<Answer> {
     let mut args = vec![
         "--silent".to_owned(),
@@ -315,7 +318,7 @@ fn curl(stage: &Stage, host: &str, certificate: &[String]) -> anyhow::Result<Ans
     })
 }
 
-/// A client certificate that nobody here trusts.
+/// Writes a client certificate that no truststore of the demo trusts.
 fn write_stranger(dir: &Path) -> anyhow::Result<()> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(vec![])?;

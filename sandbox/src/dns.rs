@@ -1,5 +1,5 @@
-//! The local DNS: authoritative for the public zones of the local Route 53 and for API Gateway's own host
-//! names, which it points at the edge. It keeps nothing: every query reads the zones as they are now.
+//! Local DNS server: authoritative for the public zones of the local Route 53 and for API Gateway's own host
+//! names, which it points at the edge. It caches nothing: every query reads the current zones.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
@@ -17,22 +17,23 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use crate::control::{self, Control, RecordSet, Zone};
 
-/// Seconds that an alias to API Gateway may be cached.
+/// TTL of an alias to API Gateway, in seconds.
 const ALIAS_TTL: u32 = 60;
-/// CNAME and alias records that are followed for one answer.
+/// Maximum number of CNAME and alias records to follow for one answer.
 const LONGEST_CHAIN: usize = 8;
 
-/// A running server. Dropping it stops it.
+/// Running server. Dropping it stops it.
 pub struct Dns {
     address: SocketAddr,
     _server: Server<Answerer>,
 }
 
 impl Dns {
-    /// Starts it on a free port of 127.0.0.1, UDP and TCP. `edge` is where API Gateway's host names point at.
+    /// Starts the server on a free port of 127.0.0.1, UDP and TCP. `edge` is the target of API Gateway's host
+    /// names.
     ///
     /// # Errors
-    /// When there is no such port.
+    /// No such port is available.
     pub async fn start(control: Control, edge: Ipv4Addr) -> io::Result<Self> {
         let (udp, tcp) = bind_both().await?;
         let address = udp.local_addr()?;
@@ -45,14 +46,15 @@ impl Dns {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address that the server listens at.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// Resolvers fall back to TCP on the same port, which somebody else may have.
+/// Binds UDP and TCP to the same port, because resolvers fall back to TCP on it. Another process may have the
+/// TCP port; then the function tries another.
 async fn bind_both() -> io::Result<(UdpSocket, TcpListener)> {
     let mut attempts = 0;
     loop {
@@ -71,11 +73,11 @@ struct Answerer {
     edge: Ipv4Addr,
 }
 
-/// What goes into a response.
+/// Content of a response.
 struct Answer {
     code: ResponseCode,
     records: Vec<Record>,
-    /// The SOA record of the zone that does not have what was asked for (RFC 2308).
+    /// SOA record of the zone that has no answer (RFC 2308).
     soa: Option<Record>,
 }
 
@@ -110,7 +112,7 @@ impl RequestHandler for Answerer {
         let builder = MessageResponseBuilder::from_message_request(request);
         let response = builder.build(metadata, &answer.records, [], &answer.soa, []);
         out.send_response(response).await.unwrap_or_else(|_| {
-            // The client has gone. hickory wants to know what it would have got.
+            // The client has gone. hickory needs the answer that the client would have got.
             ResponseInfo::from(Header {
                 metadata,
                 counts: HeaderCounts::default(),
@@ -130,7 +132,7 @@ impl Answerer {
             }
             let zones = self.control.zones_above(&name).await?;
             let Some((zone, sets)) = best_zone(&zones, &name) else {
-                // A chain that leaves our zones ends here; the resolver goes on elsewhere.
+                // A chain that leaves the local zones ends here; the resolver continues elsewhere.
                 let code = if records.is_empty() {
                     ResponseCode::Refused
                 } else {
@@ -175,8 +177,8 @@ impl Answerer {
         Ok(Answer::of(ResponseCode::ServFail, Vec::new()))
     }
 
-    /// The regional target of a custom domain name, which goes with it, or the default endpoint of an API,
-    /// which AWS has a wildcard for: it resolves whether or not there is such an API.
+    /// Returns the regional target of a custom domain name, which disappears with the domain name, or the
+    /// default endpoint of an API, for which AWS has a wildcard: it resolves for every API id.
     async fn api_gateway_host(
         &self,
         name: &str,
@@ -195,7 +197,7 @@ impl Answerer {
         }
         let data = match kind {
             RecordType::A => Some(RData::A(A(self.edge))),
-            // The edge listens on IPv4 only; this is its address for callers that speak IPv6.
+            // The edge listens on IPv4 only; this is its address for callers with IPv6.
             RecordType::AAAA if target_of.is_some_and(|domain| domain.ip_address_type == "dualstack") => {
                 Some(RData::AAAA(AAAA(self.edge.to_ipv6_mapped())))
             }
@@ -206,8 +208,8 @@ impl Answerer {
     }
 }
 
-/// How it is said that there is no `name`: the name that was asked for does exist when an alias led from it
-/// to here.
+/// Returns the response code for a missing `name`: the requested name itself exists when an alias led from it
+/// to `name`.
 fn missing(name: &str, owner: &Name) -> ResponseCode {
     let aliased = !owner.to_ascii().eq_ignore_ascii_case(name);
     if aliased {
@@ -217,15 +219,16 @@ fn missing(name: &str, owner: &Name) -> ResponseCode {
     }
 }
 
-/// `<api>.execute-api.<region>.amazonaws.com.` and `d-<id>.execute-api.<region>.amazonaws.com.`
+/// True for `<api>.execute-api.<region>.amazonaws.com.` and `d-<id>.execute-api.<region>.amazonaws.com.`
 fn is_api_gateway_host(name: &str) -> bool {
     name.contains(".execute-api.") && name.ends_with(".amazonaws.com.")
 }
 
-/// The public zone with the longest name, and what it has at `name`: `None` when there is no such name in it.
+/// Returns the public zone with the longest name, and its record sets at `name`: `None` when the zone has no
+/// such name.
 ///
-/// Accounts can have zones of one name (in the world the registrar's delegation decides between them): the
-/// first that knows the name is taken.
+/// Accounts can have zones with the same name (on the Internet the registrar's delegation decides between
+/// them): the function takes the first zone that has the name.
 fn best_zone<'a>(zones: &'a [Zone], name: &str) -> Option<(&'a Zone, Option<Vec<&'a RecordSet>>)> {
     let longest = zones
         .iter()
@@ -241,7 +244,8 @@ fn best_zone<'a>(zones: &'a [Zone], name: &str) -> Option<(&'a Zone, Option<Vec<
     knowing.or_else(|| Some((best().next()?, None)))
 }
 
-/// The record sets at `name`, by a wildcard too (RFC 4592); none at a name that has only names below it.
+/// Returns the record sets at `name`, also by a wildcard (RFC 4592); none at a name that has only names below
+/// it.
 fn record_sets<'a>(zone: &'a Zone, name: &str) -> Option<Vec<&'a RecordSet>> {
     let at = |name: &str| {
         zone.records
@@ -272,7 +276,7 @@ fn soa(zone: &Zone) -> Option<Record> {
     records_of(&owner, set).next()
 }
 
-/// The records of a set, under the name that was asked for (a wildcard's own name is not in answers).
+/// Returns the records of a set, under the requested name (a wildcard's own name is not in answers).
 fn records_of<'a>(owner: &'a Name, set: &'a RecordSet) -> impl Iterator<Item = Record> + 'a {
     let kind = RecordType::from_str(&set.kind);
     set.values.iter().filter_map(move |value| {

@@ -1,4 +1,4 @@
-//! A back end: an HTTP server that answers every request with what it was sent, so that a test sees what an
+//! Back end: an HTTP server that answers every request with the request itself, so that a test sees what an
 //! API passes on.
 
 use std::collections::BTreeMap;
@@ -16,17 +16,17 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// A request as it arrived at the back end.
+/// Request as it arrived at the back end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Echoed {
     pub method: String,
-    /// Without the query.
+    /// Path without the query.
     pub path: String,
-    /// Names in lower case; the values of a header that came more than once are joined with `, `.
+    /// Headers with names in lower case; repeated values of a header are joined with `, `.
     pub headers: BTreeMap<String, String>,
 }
 
-/// The back end, running. Dropping it stops it, with all its connections.
+/// Running back end. Dropping it stops it, with all its connections.
 pub struct Echo {
     address: SocketAddr,
     listening: JoinHandle<()>,
@@ -39,10 +39,10 @@ impl Drop for Echo {
 }
 
 impl Echo {
-    /// Starts it on a free port of 127.0.0.1.
+    /// Starts the back end on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When no port can be listened on.
+    /// No port can be bound.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
@@ -52,7 +52,7 @@ impl Echo {
         })
     }
 
-    /// `http://127.0.0.1:<port>`, for the URI of an integration.
+    /// Returns `http://127.0.0.1:<port>`, for the URI of an integration.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -65,7 +65,8 @@ async fn listen(listener: TcpListener) {
         tokio::select! {
             accepted = listener.accept() => if let Ok((tcp, _)) = accepted {
                 let http = hyper::server::conn::http1::Builder::new();
-                connections.spawn(async move { http.serve_connection(TokioIo::new(tcp), service_fn(answer)).await });
+                let serve = http.serve_connection(TokioIo::new(tcp), service_fn(answer));
+                connections.spawn(serve);
             },
             Some(_) = connections.join_next() => {}
         }

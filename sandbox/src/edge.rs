@@ -1,10 +1,11 @@
 //! The edge: plays API Gateway's front. It terminates TLS for the custom domain names and the default
-//! endpoints of the AWS emulator, judges client certificates, and passes requests on to the emulator's data
+//! endpoints of the AWS emulator, verifies client certificates, and passes requests on to the emulator's data
 //! plane.
 //!
-//! At every handshake it asks the emulator what the name serves *now*: the truststore is the one that API
-//! Gateway took at the last update. As AWS: without a certificate the handshake fails, an untrusted one gets
-//! a 403. `sandbox/aws/ASSUMPTIONS.md` says what of this has no source.
+//! At every handshake the edge asks the emulator for the *current* configuration of the name: the truststore
+//! is the one that API Gateway took at the last update. As in AWS, the handshake fails without a certificate,
+//! and an untrusted certificate gets a 403. `sandbox/aws/ASSUMPTIONS.md` lists the behaviour without a
+//! source.
 
 mod authority;
 pub mod trust;
@@ -37,15 +38,15 @@ use tokio_openssl::SslStream;
 use self::authority::Authority;
 use crate::control::{Control, EdgeView, percent_encode};
 
-/// A TLS record with the fatal alert `handshake_failure` (RFC 8446, 6).
+/// TLS record with the fatal alert `handshake_failure` (RFC 8446, 6).
 const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
-/// For a client to come through with its handshake.
+/// Time limit of a client's handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why the edge does not start.
+/// Failure to start the edge.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot make the sandbox's public CA")]
+    #[error("cannot create the sandbox's public CA")]
     Authority(#[from] ErrorStack),
     #[error("cannot write the sandbox's public CA to {path}")]
     Write {
@@ -59,7 +60,7 @@ pub enum Error {
     Endpoint(String),
 }
 
-/// A running edge. Dropping it stops it, with all its connections.
+/// Running edge. Dropping it stops it, with all its connections.
 pub struct Edge {
     address: SocketAddr,
     listening: JoinHandle<()>,
@@ -72,11 +73,11 @@ impl Drop for Edge {
 }
 
 impl Edge {
-    /// Starts it on a free port of 127.0.0.1, in front of the emulator at `endpoint`
-    /// (`http://127.0.0.1:<port>`). The CA of its server certificates is written to `ca_file` (PEM).
+    /// Starts the edge on a free port of 127.0.0.1, in front of the emulator at `endpoint`
+    /// (`http://127.0.0.1:<port>`). Writes the CA of its server certificates to `ca_file` (PEM).
     ///
     /// # Errors
-    /// [`Error`].
+    /// Any [`Error`].
     pub async fn start(endpoint: &str, ca_file: &Path) -> Result<Self, Error> {
         let emulator = endpoint
             .trim_end_matches('/')
@@ -103,7 +104,7 @@ impl Edge {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address that the edge listens at.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -116,16 +117,16 @@ struct Front {
     authority: Authority,
 }
 
-/// What a host name serves with.
+/// Configuration of a host name.
 struct Site {
     certificate_names: Vec<String>,
-    /// Of a domain with mutual TLS.
+    /// Truststore of a domain with mutual TLS.
     truststore: Option<String>,
-    /// As [`control::Domain::leaf_anchor_issues`].
+    /// The same as [`control::Domain::leaf_anchor_issues`].
     leaf_anchor_issues: bool,
 }
 
-/// What the handshake said about the client: the headers of its requests to the data plane, or that it is
+/// Headers for the client's requests to the data plane, from the handshake; `None` when the client is
 /// refused.
 type Caller = Option<Vec<(HeaderName, HeaderValue)>>;
 type Body = Either<Incoming, Full<Bytes>>;
@@ -160,8 +161,8 @@ impl Front {
         };
         let handshake = timeout(HANDSHAKE_TIMEOUT, Pin::new(&mut tls).accept()).await;
         if !matches!(handshake, Ok(Ok(()))) {
-            // No certificate. A TLS 1.3 client has sent its request already: closing with that unread would
-            // be a TCP reset, which overtakes the alert that says why.
+            // No certificate. A TLS 1.3 client has sent its request already: closing with the request unread
+            // would be a TCP reset, which overtakes the alert with the reason.
             let tcp = tls.get_mut();
             let _ = tcp.shutdown().await;
             let _ = timeout(
@@ -178,15 +179,16 @@ impl Front {
             .await;
     }
 
-    /// What `name` serves now; `None`: nobody's name, or the emulator does not answer.
+    /// Returns the current configuration of `name`; `None` when no domain has the name, or the emulator does
+    /// not answer.
     async fn prepare(&self, name: &str) -> Option<(Site, EdgeView, Ssl)> {
         let view = self.control.edge_of_host(name).await.ok()?;
         let site = site(&view, name)?;
         let context = self.authority.context(&site.certificate_names).ok()?;
         let mut ssl = Ssl::new(&context).ok()?;
         if site.truststore.is_some() {
-            // Every certificate passes the handshake and is judged after it: an untrusted one gets a 403, not
-            // an alert.
+            // Every certificate passes the handshake and is verified after it: an untrusted certificate gets
+            // a 403, not an alert.
             ssl.set_verify_callback(
                 SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT,
                 |_, _| true,
@@ -205,8 +207,8 @@ impl Front {
         let Some(facts) = caller else {
             return Ok(message(StatusCode::FORBIDDEN, "Forbidden"));
         };
-        // The certificate was judged for the name of the handshake, so a request for another one is not
-        // served.
+        // The certificate was verified for the name of the handshake, so a request for another name is
+        // refused.
         let host = request
             .headers()
             .get(header::HOST)
@@ -251,8 +253,8 @@ impl Front {
     }
 }
 
-/// Reads the ClientHello: its bytes, for OpenSSL to read again, and the server name in it. A name is
-/// required.
+/// Reads the ClientHello: returns its bytes, for OpenSSL to read again, and the server name in it. A
+/// ClientHello without a name is an error.
 async fn read_hello(from_client: &mut OwnedReadHalf) -> io::Result<(Vec<u8>, String)> {
     let mut acceptor = Acceptor::default();
     let (mut hello, mut chunk) = (Vec::new(), [0; 4096]);

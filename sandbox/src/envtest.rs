@@ -1,5 +1,5 @@
 //! envtest's archive: etcd, kube-apiserver and kubectl as kubernetes-sigs/controller-tools publishes them for
-//! the tests of controllers. It is used only when its digest is the one that is pinned here.
+//! tests of controllers. The sandbox uses the archive only when its digest matches the pinned digest.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use crate::cache;
 use crate::requirements::is_executable;
 
 const RELEASES: &str = "https://github.com/kubernetes-sigs/controller-tools/releases/download";
-/// Release of the archive, of the same minor version as kubernetes/go.mod pins.
+/// Release of the archive, of the minor version that kubernetes/go.mod pins.
 const VERSION: &str = "v1.35.0";
-/// What is in it. kube-controller-manager is not.
+/// Programs in the archive. kube-controller-manager is not among them.
 pub(crate) const PROGRAMS: [&str; 3] = ["etcd", "kube-apiserver", "kubectl"];
 /// SHA-512 of the archive, by Rust's and Go's names of the architecture. Source: envtest-releases.yaml of
 /// kubernetes-sigs/controller-tools.
@@ -30,13 +30,13 @@ const ARCHIVES: [(&str, &str, &str); 2] = [
         "e53e2b88398f5b9503e3f074d82a2dcb090c708b34940848607ce658138a5d4a25962e042ab683ccc026a8a6c90c0be7f658e42dde0887369d73c3b68e2fc86c",
     ),
 ];
-/// Seconds until an answer to the first question, all redirects included.
+/// Time limit for the first answer, in seconds, including all redirects.
 const REACHED_WITHIN: &str = "3";
 
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The folder with the programs of the archive: from the cache, or downloaded. None when it cannot be had,
-/// which has been said.
+/// Returns the folder with the programs of the archive: from the cache, or downloaded. None when the archive
+/// is not available; the function has then printed the reason.
 pub(crate) fn programs() -> Option<PathBuf> {
     let (_, arch, sha512) = ARCHIVES
         .into_iter()
@@ -44,7 +44,7 @@ pub(crate) fn programs() -> Option<PathBuf> {
     programs_from(RELEASES, &cache::directory().ok()?, arch, sha512)
 }
 
-/// Whether it has been downloaded before.
+/// True when the archive has been downloaded before.
 pub(crate) fn is_cached() -> bool {
     let of_here = ARCHIVES.into_iter().find(|(arch, ..)| *arch == env::consts::ARCH);
     of_here
@@ -75,7 +75,7 @@ fn programs_from(releases: &str, cache: &Path, arch: &str, sha512: &str) -> Opti
     }
 }
 
-/// Asks whether it is there. With curl, which knows the proxies of the user.
+/// Checks that the archive is reachable. Uses curl, which knows the proxies of the user.
 fn reach(url: &str) -> Result<(), String> {
     let mut curl = Command::new("curl");
     curl.args([
@@ -103,7 +103,7 @@ fn reach(url: &str) -> Result<(), String> {
 fn download(url: &str, sha512: &str, dir: &Path) -> Result<(), BoxedError> {
     let (archive, log) = (dir.join("archive.tar.gz"), dir.join("download.log"));
     let mut curl = Command::new("curl");
-    // A download that stands still for 20 s is one that failed.
+    // A download without progress for 20 s has failed.
     curl.args([
         "--location",
         "--fail",
@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    /// The archive as it is published, with other programs in it; and its digest.
+    /// Returns an archive in the published form with other programs, and its digest.
     fn archive() -> (Vec<u8>, String) {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
@@ -188,7 +188,7 @@ mod tests {
         (output.stdout, digest)
     }
 
-    /// A server of releases that has this one file; how often it was asked.
+    /// Starts a server of releases with this one file; returns its URL and its request counter.
     fn releases(content: Vec<u8>) -> (String, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -248,7 +248,7 @@ mod tests {
         let (at, _) = releases(content);
         let cache = tempfile::tempdir().unwrap();
         for (_, arch, digest) in ARCHIVES {
-            // amd64: another digest. arm64: 404.
+            // amd64 has another digest, arm64 gets 404.
             assert_eq!(programs_from(&at, cache.path(), arch, digest), None, "{arch}");
             let kept = fs::read_dir(cache.path()).unwrap().flatten().any(|entry| {
                 let name = entry.file_name().to_string_lossy().into_owned();
@@ -259,9 +259,9 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_no_network_waits_three_seconds_at_most() {
+    fn without_a_network_the_wait_is_three_seconds_at_most() {
         let cache = tempfile::tempdir().unwrap();
-        // Takes connections and never answers.
+        // Accepts connections and never answers.
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let silent = format!("http://{}", silent.local_addr().unwrap());
         for at in [

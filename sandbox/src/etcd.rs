@@ -1,5 +1,5 @@
-//! Writes into the etcd of a control plane, past its API server: objects of an earlier one come back as they
-//! were, with their UIDs, dates, managed fields and status, none of which a client of the API server can set.
+//! Writes into the etcd of a control plane, past its API server: it restores objects of an earlier control
+//! plane with UIDs, dates, managed fields and status, none of which a client of the API server can set.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use openssl::base64::encode_block;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-/// What the control plane's etcd listens at, in its folder. With a "port", because etcd insists on one.
+/// Socket of the control plane's etcd, in its folder. With a "port", because etcd requires one.
 pub(crate) const SOCKET: &str = "etcd.sock:0";
 
 /// Puts the value at the key, by the JSON gateway of etcd's API.
@@ -50,7 +50,8 @@ pub(crate) async fn put(dir: &Path, key: &str, value: &Value) -> io::Result<()> 
     )))
 }
 
-/// Where the API server keeps an object of the core group or of a CustomResourceDefinition.
+/// Returns the key under which the API server stores an object of the core group or of a
+/// CustomResourceDefinition.
 pub(crate) fn key(group: &str, plural: &str, namespace: Option<&str>, name: &str) -> String {
     let parts = ["/registry", group, plural, namespace.unwrap_or_default(), name];
     parts

@@ -1,4 +1,4 @@
-//! Kubeconfigs: who may talk to which API server, in one file with everything embedded.
+//! Kubeconfigs: the access of a user to an API server, in one file with everything embedded.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -8,39 +8,39 @@ use std::path::Path;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use serde_json::{Value, json};
 
-/// What a kubeconfig says.
+/// Content of a kubeconfig.
 #[derive(Debug, Clone)]
 pub struct Access {
     /// URL of the API server.
     pub server: String,
-    /// The authority of its certificate, PEM.
+    /// CA of the API server's certificate, PEM.
     pub ca: String,
     /// Bearer token of the user.
     pub token: String,
-    /// For whoever names none.
+    /// Default namespace.
     pub namespace: String,
 }
 
 impl Access {
-    /// Writes it as a kubeconfig that only the user may read.
+    /// Writes a kubeconfig that only the user may read.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// The file cannot be written.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let text = serde_saphyr::to_string(&self.document()).expect("JSON can be written as YAML");
         write_private(path, &text)
     }
 
-    /// The same for a client in this process.
+    /// Returns the configuration for a client in this process.
     ///
     /// # Errors
-    /// When `server` or `ca` is not what it should be.
+    /// `server` or `ca` is invalid.
     pub async fn config(&self) -> Result<Config, KubeconfigError> {
         let kubeconfig: Kubeconfig =
             serde_json::from_value(self.document()).expect("the document below is a kubeconfig");
         let options = KubeConfigOptions::default();
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
-        // Whatever the user's HTTPS_PROXY says: the server is on the loopback address.
+        // Ignores the user's HTTPS_PROXY: the server is on the loopback address.
         config.proxy_url = None;
         Ok(config)
     }
@@ -62,7 +62,7 @@ impl Access {
     }
 }
 
-/// Writes a file with a key or a token in it: for the user alone.
+/// Writes a file with a key or a token in it, readable by the user alone.
 pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);

@@ -1,4 +1,4 @@
-//! A Kubernetes API with nothing behind it, and what its administrator does in it for a test or a demo.
+//! Kubernetes API without nodes, and the administrator's operations in it for a test or a demo.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,13 +18,13 @@ use crate::control_plane::{self, ControlPlane};
 use crate::etcd;
 use crate::kubeconfig::Access;
 
-/// Until a CustomResourceDefinition is served.
+/// Time limit until the API server serves a CustomResourceDefinition.
 const CRD_DEADLINE: Duration = Duration::from_secs(60);
-/// Tokens of service accounts outlive every sandbox.
+/// Lifetime of service account tokens, longer than any sandbox.
 const TOKEN_SECONDS: i64 = 30 * 24 * 3600;
 pub(crate) const FIELD_MANAGER: &str = "sandbox";
 
-/// Why there is no Kubernetes, or why it did not take something.
+/// Failure to start Kubernetes, or to apply an object.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -61,10 +61,10 @@ pub enum Error {
     NotServed { crd: String },
 }
 
-/// A running Kubernetes API. Dropping it ends all of its processes; its folder stays, with the logs in it.
+/// Running Kubernetes API. Dropping it ends all of its processes; its folder stays, with the logs in it.
 #[derive(Debug)]
 pub struct Kubernetes {
-    /// Of an administrator (group system:masters).
+    /// Kubeconfig of an administrator (group system:masters).
     pub kubeconfig: PathBuf,
     dir: PathBuf,
     access: Access,
@@ -73,11 +73,11 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// Starts one in `dir`, from nothing: what an earlier one left there is removed, but for the logs. On a
+    /// Starts an empty Kubernetes in `dir`: everything from an earlier one is removed, except the logs. On a
     /// machine that has the programs already this takes seconds; see [`crate::tools::link_into`].
     ///
     /// # Errors
-    /// [`Error::ControlPlane`]; of a process that failed it quotes the end of the log.
+    /// [`Error::ControlPlane`]; for a failed process it quotes the end of the log.
     pub async fn start(dir: &Path) -> Result<Self, Error> {
         let dir = std::path::absolute(dir).map_err(io_error(dir))?;
         let (control_plane, access) = ControlPlane::start(&dir).await?;
@@ -92,7 +92,8 @@ impl Kubernetes {
         })
     }
 
-    /// A new client with the administrator's rights. It belongs to the async runtime that calls this.
+    /// Returns a new client with the administrator's permissions. It belongs to the async runtime of the
+    /// caller.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -102,19 +103,19 @@ impl Kubernetes {
         client.expect("a client of this configuration has been made at the start")
     }
 
-    /// The same as the configuration of a client.
+    /// Returns the administrator's client configuration.
     #[must_use]
     pub fn admin_config(&self) -> Config {
         self.config.clone()
     }
 
-    /// A folder for PATH: kubectl, and what else the sandbox runs.
+    /// Returns a folder for PATH: kubectl, and the other programs of the sandbox.
     #[must_use]
     pub fn bin_dir(&self) -> PathBuf {
         self.dir.join("bin")
     }
 
-    /// Makes sure that the namespace is there.
+    /// Creates the namespace if it does not exist.
     ///
     /// # Errors
     /// [`Error::Request`].
@@ -157,10 +158,10 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// Puts objects of an earlier API server back as they were there, whatever the schemas say of them now:
-    /// with UID, dates, managed fields and status; only the `resourceVersion` is another. Those of the core
-    /// group and of installed CustomResourceDefinitions, owners before what they own, or the garbage
-    /// collector is quicker.
+    /// Restores objects of an earlier API server unchanged, even against the current schemas: with UID,
+    /// dates, managed fields and status; only the `resourceVersion` differs. Objects must be of the core
+    /// group and of installed CustomResourceDefinitions, owners before the objects that they own, or the
+    /// garbage collector deletes the latter.
     ///
     /// # Errors
     /// [`Error::NotAnObject`], [`Error::Etcd`].
@@ -191,8 +192,8 @@ impl Kubernetes {
         Ok(())
     }
 
-    /// Makes sure that the service account is there, and writes a kubeconfig with a token of it; `namespace`
-    /// is its default namespace too.
+    /// Creates the service account if it does not exist, and writes a kubeconfig with a token of it;
+    /// `namespace` is also the default namespace.
     ///
     /// # Errors
     /// [`Error::Request`], [`Error::Io`].
@@ -231,8 +232,8 @@ impl Kubernetes {
         access.write(path).map_err(io_error(path))
     }
 
-    /// Established is not enough: discovery, which kubectl and the garbage collector go by, follows a moment
-    /// later. False when the definition is deleted meanwhile.
+    /// Waits until discovery has the kind, because Established is not enough: discovery, which kubectl and
+    /// the garbage collector use, follows a moment later. False when the definition is deleted meanwhile.
     async fn wait_until_served(&self, crds: &Api<CustomResourceDefinition>, name: &str) -> bool {
         let established = wait::await_condition(crds.clone(), name, conditions::is_crd_established()).await;
         let Ok(Some(crd)) = established else {

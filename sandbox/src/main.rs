@@ -1,5 +1,5 @@
-//! `cargo sandbox`: the local world, up until Ctrl-C. `cargo demo`: the operator's main job in it, from
-//! nothing to a proven end.
+//! `cargo sandbox`: the local world, up until Ctrl-C. `cargo demo`: the operator's main use case in it, from
+//! an empty world to a verified result.
 #![forbid(unsafe_code)]
 
 mod demo;
@@ -19,31 +19,31 @@ use sandbox::{
     world::World,
 };
 
-/// The domain that the prepared hosted zone is for.
+/// Domain of the prepared hosted zone.
 const ZONE: &str = "example.com";
-/// The API that examples/quickstart.yaml maps.
+/// API that examples/quickstart.yaml maps.
 const API_ID: &str = "a1b2c3d4e5";
 const ACCOUNT: &str = "123456789012";
 
-/// The local world: real Kubernetes, an AWS emulator, an edge that speaks mutual TLS, DNS.
+/// Runs the local world: real Kubernetes, an AWS emulator, an edge that speaks mutual TLS, DNS.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     scenario: Option<Scenario>,
-    /// Where kubeconfig, env and logs are written. Unset: a temporary folder.
+    /// Folder for kubeconfig, env and logs. Default: a temporary folder.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// Leave the operator out, to run it by hand with DIR/env.
+    /// Leaves the operator out, to run it by hand with DIR/env.
     #[arg(long)]
     no_operator: bool,
 }
 
 #[derive(Subcommand)]
 enum Scenario {
-    /// Runs the main job and checks every step. Exits 0 only if all of them held.
+    /// Runs the main use case and checks every step. Exits 0 only if all checks hold.
     Demo {
-        /// Where logs are written. Unset: a temporary folder, kept when something failed.
+        /// Folder for logs. Default: a temporary folder, kept after a failure.
         #[arg(long)]
         dir: Option<PathBuf>,
     },
@@ -65,7 +65,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// The world with what a user has already, before the operator comes.
+/// World with the resources that a user already has before the operator starts.
 pub struct Stage {
     pub world: World,
     pub account: Account,
@@ -74,12 +74,12 @@ pub struct Stage {
     pub root: PathBuf,
 }
 
-/// Sets everything up, CRDs included.
+/// Sets everything up, including CRDs.
 async fn set_up(dir: &Path) -> anyhow::Result<Stage> {
     let root = repository()?;
     let world = World::start(dir, &Options::default())
         .await
-        .context("the local world does not stand")?;
+        .context("cannot start the local world")?;
     world
         .kubernetes
         .install_crds(&root.join("crds"))
@@ -118,7 +118,7 @@ async fn start_operator(stage: &Stage, binary: PathBuf) -> anyhow::Result<Operat
         .context("the operator does not start")
 }
 
-/// The folder that this was built from: manifests and CRDs are read from it.
+/// Returns the source folder of this build: manifests and CRDs are read from it.
 fn repository() -> anyhow::Result<PathBuf> {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -126,9 +126,9 @@ fn repository() -> anyhow::Result<PathBuf> {
         .context("the sandbox has no parent folder")
 }
 
-/// Builds the operator, showing cargo's own progress, and says where it is.
+/// Builds the operator, with cargo's own progress, and returns its path.
 fn build_operator() -> anyhow::Result<PathBuf> {
-    // Without --package: with it cargo chooses features for that package alone and builds the AWS SDKs a
+    // Without --package: with it cargo selects features for that package alone and builds the AWS SDKs a
     // second time.
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
@@ -140,7 +140,7 @@ fn build_operator() -> anyhow::Result<PathBuf> {
     operator_binary()
 }
 
-/// Where cargo puts the operator: beside this program.
+/// Returns the path of cargo's operator build: beside this program.
 fn operator_binary() -> anyhow::Result<PathBuf> {
     Ok(std::env::current_exe()?.with_file_name("mtls-operator"))
 }
@@ -166,7 +166,7 @@ async fn stay(dir: Option<PathBuf>, with_operator: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `dir`, or a temporary folder that goes with the second value.
+/// Returns `dir`, or a temporary folder that is deleted with the second value.
 fn folder(dir: Option<PathBuf>) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
     match dir {
         Some(dir) => Ok((dir, None)),
@@ -177,7 +177,7 @@ fn folder(dir: Option<PathBuf>) -> anyhow::Result<(PathBuf, Option<tempfile::Tem
     }
 }
 
-/// DIR/env, written last and in one go: who sees it can use the world.
+/// Writes DIR/env, last and atomically: once the file exists, the world is usable.
 fn write_env(stage: &Stage) -> anyhow::Result<()> {
     let path = stage.world.dir.join("env");
     let draft = stage.world.dir.join("env.draft");

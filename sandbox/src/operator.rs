@@ -1,4 +1,4 @@
-//! The operator as a process: under its own service account, with exactly the rights that the chart ships.
+//! The operator as a process: under its own service account, with exactly the permissions of the chart.
 
 use std::env;
 use std::path::PathBuf;
@@ -13,22 +13,22 @@ use serde_json::{Value, json};
 use crate::kubernetes::{self, FIELD_MANAGER, Kubernetes};
 use crate::process::{self, Process};
 
-/// The service account, and the name of every role and binding.
+/// Name of the service account, and of every role and binding.
 pub const SERVICE_ACCOUNT: &str = "mtls-operator";
 
-/// The rules as the chart has them: lists of rbac.authorization.k8s.io/v1 PolicyRule.
+/// Rules of the chart: lists of rbac.authorization.k8s.io/v1 PolicyRule.
 const NAMESPACED: &str = include_str!("../../charts/mtls-operator/rbac/namespaced.yaml");
 const CLUSTER: &str = include_str!("../../charts/mtls-operator/rbac/cluster.yaml");
 const LEASE: &str = include_str!("../../charts/mtls-operator/rbac/lease.yaml");
 const NAMESPACES: &str = include_str!("../../charts/mtls-operator/rbac/namespaces.yaml");
 
-/// How long a stopping operator may take; a Pod would have 30 s.
+/// Time limit of a stopping operator; a Pod would have 30 s.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Until the API server goes by what it was told.
+/// Time limit until the API server applies new rules.
 const GRANT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Why the operator does not run.
+/// Failure to run the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -52,23 +52,23 @@ pub enum Error {
     },
 }
 
-/// How to run it.
+/// Options of an operator process.
 #[derive(Debug, Clone)]
 pub struct OperatorOptions {
-    /// The program.
+    /// Path of the program.
     pub binary: PathBuf,
-    /// For its kubeconfig and its log. Made when missing; two operators need two.
+    /// Folder for its kubeconfig and its log. Created when missing; two operators need two.
     pub dir: PathBuf,
-    /// Where its service account and its lease are.
+    /// Namespace of its service account and its lease.
     pub namespace: String,
-    /// The namespaces it gets rights in, and is told to watch (`MTLS_OPERATOR_WATCH_NAMESPACE`, separated by
-    /// commas). None: all of the cluster.
+    /// Namespaces in which the operator gets permissions and that it watches
+    /// (`MTLS_OPERATOR_WATCH_NAMESPACE`, separated by commas). Empty for the whole cluster.
     pub watch: Vec<String>,
     pub env: Vec<(String, String)>,
     pub args: Vec<String>,
 }
 
-/// A running operator; or one that was killed or stopped and can be started again. Ends when dropped.
+/// Operator that runs, or that was killed or stopped and can be started again. Ends when dropped.
 #[derive(Debug)]
 pub struct Operator {
     options: OperatorOptions,
@@ -76,8 +76,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Creates namespaces, service account and rights, then starts the program. Does not wait for it to be
-    /// ready.
+    /// Creates namespaces, service account and permissions, then starts the program. Does not wait for
+    /// readiness.
     ///
     /// # Errors
     /// All of [`Error`].
@@ -86,7 +86,7 @@ impl Operator {
         Self::start_as(kubernetes, SERVICE_ACCOUNT, options).await
     }
 
-    /// Starts the program as this service account of its namespace, with the rights that it has.
+    /// Starts the program as this service account of its namespace, with the account's existing permissions.
     ///
     /// # Errors
     /// All of [`Error`].
@@ -100,7 +100,7 @@ impl Operator {
         Ok(operator)
     }
 
-    /// The same, without starting the program: [`Operator::restart`] does.
+    /// Prepares the service account without starting the program: [`Operator::restart`] starts it.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Kubernetes`].
@@ -124,7 +124,7 @@ impl Operator {
         })
     }
 
-    /// Kills it if it runs, and starts it with the options it had.
+    /// Kills the program if it runs, and starts it with its options.
     ///
     /// # Errors
     /// [`Error::Process`].
@@ -139,8 +139,8 @@ impl Operator {
             ..
         } = &self.options;
         let mut command = Command::new(binary);
-        // Nothing of the user's own AWS, cluster or proxy may reach it: a sandbox must never touch the real
-        // world.
+        // The user's own AWS, cluster and proxy settings must not reach the operator: a sandbox must never
+        // touch a real account or cluster.
         for (name, _) in env::vars_os().filter(|(name, _)| belongs_to_the_user(&name.to_string_lossy())) {
             command.env_remove(name);
         }
@@ -160,7 +160,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Another URL of the API server, from the next start on: of what stands before it.
+    /// Sets another URL of the API server, from the next start on: the URL of a proxy in front of it.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -178,22 +178,22 @@ impl Operator {
         std::fs::write(&path, text).map_err(failed)
     }
 
-    /// Another value for a variable, from the next start on.
+    /// Sets another value of a variable, from the next start on.
     pub fn set_env(&mut self, name: &str, value: &str) {
         self.options.env.retain(|(known, _)| known != name);
         self.options.env.push((name.to_owned(), value.to_owned()));
     }
 
-    /// SIGKILL, at once and without a goodbye. Nothing when it does not run.
+    /// Sends SIGKILL. Does nothing when the program does not run.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// SIGTERM, and waits for the end; killed when that takes longer than a Pod would get. `None` when it
-    /// does not run.
+    /// Sends SIGTERM and waits for the end; kills the program when that takes longer than a Pod would get.
+    /// `None` when it does not run.
     ///
     /// # Errors
-    /// [`Error::Process`] when it had to be killed.
+    /// [`Error::Process`] when the program had to be killed.
     pub async fn stop(&mut self) -> Result<Option<ExitStatus>, Error> {
         let Some(process) = self.process.take() else {
             return Ok(None);
@@ -201,19 +201,19 @@ impl Operator {
         Ok(Some(process.stop(GRACE).await?))
     }
 
-    /// The process, to wait for or to look at; `None` after [`Operator::kill`] and [`Operator::stop`].
+    /// Returns the running process; `None` after [`Operator::kill`] and [`Operator::stop`].
     pub fn process(&mut self) -> Option<&mut Process> {
         self.process.as_mut()
     }
 
-    /// Where its output goes, over restarts.
+    /// Returns the path of the log, which is kept over restarts.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.options.dir.join("operator.log")
     }
 }
 
-/// Whether a variable could lead the operator out of the sandbox.
+/// True when a variable could lead the operator out of the sandbox.
 fn belongs_to_the_user(variable: &str) -> bool {
     let variable = variable.to_ascii_uppercase();
     ["AWS_", "KUBE", "MTLS_OPERATOR_"]
@@ -222,16 +222,16 @@ fn belongs_to_the_user(variable: &str) -> bool {
         || variable.ends_with("_PROXY")
 }
 
-/// Gives the service account in `namespace` the rules of the chart: in the namespaces of `watch`, in all of
-/// the cluster when that is empty; and the lease in its own. Returns when they are in force.
+/// Gives the service account in `namespace` the rules of the chart: in the namespaces of `watch`, in the
+/// whole cluster when that is empty; and the lease in its own namespace. Returns when the rules are in force.
 ///
 /// # Errors
 /// [`Error::Kubernetes`], [`Error::Grant`] and [`Error::NotInForce`].
 pub async fn grant(kubernetes: &Kubernetes, namespace: &str, watch: &[String]) -> Result<(), Error> {
     kubernetes.namespace(namespace).await?;
     let subjects = json!([{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": namespace}]);
-    // Named after the operator's namespace too, so that two operators in one cluster do not take each other's
-    // rights.
+    // The name contains the operator's namespace too, so that two operators in one cluster do not take each
+    // other's permissions.
     let name = format!("{SERVICE_ACCOUNT}-{namespace}");
     let lease = format!("{name}-lease");
     let role_ref = |kind: &str, role: &str| {
@@ -286,7 +286,7 @@ pub async fn grant(kubernetes: &Kubernetes, namespace: &str, watch: &[String]) -
         )
         .await?;
     }
-    // The API server learns of new rules by watching them, so the first requests after a grant could still be
+    // The API server learns of new rules by a watch, so the first requests after a grant could still be
     // refused.
     in_force(
         kubernetes,
@@ -362,8 +362,8 @@ async fn apply(
     })
 }
 
-/// Waits until the service account in `namespace` may do `action` (verb, group, resource) in `place`, ""
-/// being everywhere.
+/// Waits until the service account in `namespace` may do `action` (verb, group, resource) in `place`; "" is
+/// the whole cluster.
 async fn in_force(
     kubernetes: &Kubernetes,
     namespace: &str,
@@ -395,7 +395,7 @@ async fn in_force(
 }
 
 fn rules(yaml: &str) -> Vec<PolicyRule> {
-    serde_saphyr::from_str(yaml).expect("the chart's rules are PolicyRules, a test looks")
+    serde_saphyr::from_str(yaml).expect("the chart's rules are PolicyRules, a test checks it")
 }
 
 #[cfg(test)]
@@ -403,7 +403,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_lead_out_of_the_sandbox_is_kept_from_it() {
+    fn variables_that_lead_out_of_the_sandbox_are_removed() {
         for name in [
             "AWS_PROFILE",
             "AWS_ACCESS_KEY_ID",

@@ -1,4 +1,4 @@
-//! What a user of the operator has in AWS already: a hosted zone, a versioned bucket, an API that answers.
+//! AWS resources that a user of the operator already has: a hosted zone, a versioned bucket, a working API.
 
 use std::error::Error as StdError;
 use std::io::{self, Cursor, Write};
@@ -20,11 +20,11 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 
 use crate::aws::Account;
 
-/// The function that the API calls, in Python.
+/// Source of the function behind the API, in Python.
 const FUNCTION: &str = include_str!("../aws/functions/hello.py");
 const FUNCTION_NAME: &str = "hello";
 
-/// Why something could not be made.
+/// Failure to create a resource.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{0} failed")]
@@ -37,19 +37,19 @@ pub enum Error {
     Write(#[from] io::Error),
 }
 
-/// What to make.
+/// Resources to create.
 #[derive(Clone, Debug)]
 pub struct Preparation {
-    /// The name of the public hosted zone, without the final dot.
+    /// Name of the public hosted zone, without the final dot.
     pub zone: String,
-    /// S3 has one set of bucket names for all accounts.
+    /// Name of the bucket; S3 has one set of bucket names for all accounts.
     pub bucket: String,
-    /// The id of the API, for manifests that are written beforehand; unset: as AWS likes.
+    /// Id of the API, for manifests that are written beforehand; unset for an id that AWS chooses.
     pub api_id: Option<String>,
 }
 
 impl Preparation {
-    /// Names of the account's own, so that tests that share an emulator do not meet.
+    /// Returns names derived from the account, so that tests that share an emulator do not meet.
     #[must_use]
     pub fn of_its_own(account: &Account) -> Self {
         let id = &account.id;
@@ -61,22 +61,22 @@ impl Preparation {
     }
 }
 
-/// What was made.
+/// Created resources.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    /// Without the `/hostedzone/` before it.
+    /// Zone id without `/hostedzone/`.
     pub zone_id: String,
     pub zone: String,
     pub bucket: String,
     pub api_id: String,
-    /// The API's default endpoint, which answers.
+    /// Host of the API's default endpoint, which answers.
     pub execute_api_host: String,
 }
 
-/// Makes it, in the account's Region.
+/// Creates the resources, in the account's Region.
 ///
 /// # Errors
-/// [`Error`], also when it is there already.
+/// Any [`Error`], also when a resource exists already.
 pub async fn prepare(account: &Account, what: &Preparation) -> Result<Prepared, Error> {
     let zone_id = hosted_zone(account, &what.zone).await?;
     versioned_bucket(account, &what.bucket).await?;
@@ -91,10 +91,10 @@ pub async fn prepare(account: &Account, what: &Preparation) -> Result<Prepared, 
     })
 }
 
-/// A public hosted zone; its id.
+/// Creates a public hosted zone; returns its id.
 ///
 /// # Errors
-/// [`Error`].
+/// Any [`Error`].
 pub async fn hosted_zone(account: &Account, name: &str) -> Result<String, Error> {
     let once = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -114,14 +114,14 @@ pub async fn hosted_zone(account: &Account, name: &str) -> Result<String, Error>
     Ok(zone.id.trim_start_matches("/hostedzone/").to_owned())
 }
 
-/// A bucket that keeps versions.
+/// Creates a bucket with versioning.
 ///
 /// # Errors
-/// [`Error`].
+/// Any [`Error`].
 pub async fn versioned_bucket(account: &Account, name: &str) -> Result<(), Error> {
     let s3 = aws_sdk_s3::Client::new(&account.sdk());
     let mut request = s3.create_bucket().bucket(name);
-    // us-east-1 is the place of a bucket that says nothing, and S3 refuses to hear it.
+    // us-east-1 is the default location of a bucket, and S3 rejects its name.
     if account.region != "us-east-1" {
         let place = BucketLocationConstraint::from(account.region.as_str());
         request = request.create_bucket_configuration(
@@ -142,10 +142,11 @@ pub async fn versioned_bucket(account: &Account, name: &str) -> Result<(), Error
     Ok(())
 }
 
-/// An HTTP API whose every route is the "Hello World!" function, served by the stage `$default`; its id.
+/// Creates an HTTP API whose every route leads to the "Hello World!" function, served by the stage
+/// `$default`; returns its id.
 ///
 /// # Errors
-/// [`Error`].
+/// Any [`Error`].
 pub async fn http_api(account: &Account, name: &str, id: Option<&str>) -> Result<String, Error> {
     let function = function(account).await?;
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk());
@@ -161,11 +162,11 @@ pub async fn http_api(account: &Account, name: &str, id: Option<&str>) -> Result
     Ok(api_id)
 }
 
-/// An HTTP API whose every route is the HTTP server at `backend` (`http://...`), served by the stage
-/// `$default`; its id. Unless the stage deploys by itself, it is deployed once.
+/// Creates an HTTP API whose every route leads to the HTTP server at `backend` (`http://...`), served by the
+/// stage `$default`; returns its id. Unless the stage deploys automatically, the API is deployed once.
 ///
 /// # Errors
-/// [`Error`].
+/// Any [`Error`].
 pub async fn http_proxy_api(
     account: &Account,
     name: &str,
@@ -183,11 +184,11 @@ pub async fn http_proxy_api(
     Ok(api_id)
 }
 
-/// One more route of an HTTP API, with an integration of its own that is the HTTP server at `backend`; the id
-/// of the integration.
+/// Adds a route to an HTTP API, with an integration of its own to the HTTP server at `backend`; returns the
+/// id of the integration.
 ///
 /// # Errors
-/// [`Error`].
+/// Any [`Error`].
 pub async fn add_http_route(
     account: &Account,
     api_id: &str,
@@ -223,7 +224,7 @@ async fn new_http_api(
         .ok_or(Error::Answer(call, "an id"))
 }
 
-/// The integration, and a route that leads to it; the id of the integration.
+/// Creates the integration, and a route that leads to it; returns the id of the integration.
 async fn route(
     gateway: &aws_sdk_apigatewayv2::Client,
     api_id: &str,
@@ -253,11 +254,11 @@ async fn stage(gateway: &aws_sdk_apigatewayv2::Client, api_id: &str, auto_deploy
     Ok(())
 }
 
-/// A REST API with one proxy resource, `/{proxy+}`, that is the "Hello World!" function, deployed to the
-/// stage `prod`; its id.
+/// Creates a REST API with one proxy resource, `/{proxy+}`, for the "Hello World!" function, deployed to the
+/// stage `prod`; returns its id.
 ///
 /// # Errors
-/// [`Error`].
+/// Any [`Error`].
 pub async fn rest_api(account: &Account, name: &str, id: Option<&str>) -> Result<String, Error> {
     let function = function(account).await?;
     let api = new_rest_api(account, name, id).await?;
@@ -272,11 +273,11 @@ pub async fn rest_api(account: &Account, name: &str, id: Option<&str>) -> Result
     Ok(api.id)
 }
 
-/// A REST API with one proxy resource, `/{proxy+}`, that is the HTTP server at `backend` (`http://...`),
-/// deployed to the stage `prod`; its id.
+/// Creates a REST API with one proxy resource, `/{proxy+}`, for the HTTP server at `backend` (`http://...`),
+/// deployed to the stage `prod`; returns its id.
 ///
 /// # Errors
-/// [`Error`].
+/// Any [`Error`].
 pub async fn rest_proxy_api(account: &Account, name: &str, backend: &str) -> Result<String, Error> {
     let api = new_rest_api(account, name, None).await?;
     let resource = api.resource("{proxy+}").await?;
@@ -300,12 +301,12 @@ pub async fn rest_proxy_api(account: &Account, name: &str, backend: &str) -> Res
     Ok(api.id)
 }
 
-/// A REST API with the resource `/orders`, deployed to the stage `prod`; its id. GET passes everything on to
-/// the HTTP server at `backend`, POST only what is mapped, and API Gateway answers OPTIONS itself, as for
-/// CORS.
+/// Creates a REST API with the resource `/orders`, deployed to the stage `prod`; returns its id. GET passes
+/// everything on to the HTTP server at `backend`, POST only the mapped parameters, and API Gateway answers
+/// OPTIONS itself, as for CORS.
 ///
 /// # Errors
-/// [`Error`].
+/// Any [`Error`].
 pub async fn rest_orders_api(account: &Account, name: &str, backend: &str) -> Result<String, Error> {
     let api = new_rest_api(account, name, None).await?;
     api.orders(&api.resource("orders").await?, backend).await?;
@@ -313,11 +314,11 @@ pub async fn rest_orders_api(account: &Account, name: &str, backend: &str) -> Re
     Ok(api.id)
 }
 
-/// One more resource of a REST API, at its root, with the methods of `/orders` in [`rest_orders_api`]; its
-/// id. Not deployed.
+/// Adds a resource to a REST API, at its root, with the methods of `/orders` in [`rest_orders_api`]; returns
+/// its id. Not deployed.
 ///
 /// # Errors
-/// [`Error`].
+/// Any [`Error`].
 pub async fn add_rest_resource(
     account: &Account,
     api_id: &str,
@@ -353,7 +354,7 @@ pub async fn add_rest_resource(
 /// Deploys a REST API to the stage `prod`.
 ///
 /// # Errors
-/// [`Error`].
+/// Any [`Error`].
 pub async fn deploy_rest(account: &Account, api_id: &str) -> Result<(), Error> {
     let gateway = aws_sdk_apigateway::Client::new(&account.sdk());
     let request = gateway.create_deployment().rest_api_id(api_id).stage_name("prod");
@@ -387,7 +388,7 @@ async fn new_rest_api(account: &Account, name: &str, id: Option<&str>) -> Result
 }
 
 impl RestApi {
-    /// A resource at the root; its id.
+    /// Creates a resource at the root; returns its id.
     async fn resource(&self, part: &str) -> Result<String, Error> {
         let call = "CreateResource";
         let request = self
@@ -433,7 +434,7 @@ impl RestApi {
             .r#type(kind)
     }
 
-    /// The methods of `/orders` in [`rest_orders_api`].
+    /// Creates the methods of `/orders` in [`rest_orders_api`].
     async fn orders(&self, resource: &str, backend: &str) -> Result<(), Error> {
         let methods = [
             ("GET", RestIntegrationType::HttpProxy),
@@ -453,7 +454,7 @@ impl RestApi {
             };
             request.send().await.map_err(failed("PutIntegration"))?;
             if kind == RestIntegrationType::HttpProxy {
-                continue; // its answers go back as they are
+                continue; // its answers are passed back unchanged
             }
             let request = self
                 .gateway
@@ -474,18 +475,18 @@ impl RestApi {
     }
 }
 
-/// The Lambda authorizer of `examples/authorizer`, which nobody may call yet; its ARN. The emulator has to
-/// run Node.js.
+/// Creates the Lambda authorizer of `examples/authorizer`, without a permission for any caller; returns its
+/// ARN. The emulator has to run Node.js.
 ///
 /// # Errors
-/// [`Error`].
+/// Any [`Error`].
 pub async fn authorizer_function(account: &Account, name: &str) -> Result<String, Error> {
     const AUTHORIZER: &str = include_str!("../../examples/authorizer/index.mjs");
     let code = packed("index.mjs", AUTHORIZER)?;
     function_of(account, name, Runtime::Nodejs22x, "index.handler", code).await
 }
 
-/// The ARN of the function "Hello World!", which is made when it is not there yet.
+/// Returns the ARN of the function "Hello World!", and creates it when it does not exist.
 async fn function(account: &Account) -> Result<String, Error> {
     function_of(
         account,

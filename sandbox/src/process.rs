@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-/// How much of a log an error quotes.
+/// Number of log lines in an error.
 const TAIL: usize = 20;
 
-/// How long one reconcile at whether a child is ready may take.
+/// Time limit of one readiness check.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Why a process did not start, or did not do what it was started for.
+/// Failure to start a process, or to become ready.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The program could not be executed at all.
@@ -30,14 +30,14 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The log file could not be made.
+    /// The log file could not be created.
     #[error("cannot open the log {path}")]
     Log {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    /// It ended while it was waited for.
+    /// The process ended during the wait.
     #[error("{name} ended ({status}); the end of {log}:\n{tail}", log = log.display())]
     Ended {
         name: String,
@@ -45,7 +45,7 @@ pub enum Error {
         log: PathBuf,
         tail: String,
     },
-    /// It runs, but what was waited for did not come about.
+    /// The process runs, but did not become ready in time.
     #[error("{name} is not ready after {waited:?}: {what}; the end of {log}:\n{tail}", log = log.display())]
     Deadline {
         name: String,
@@ -54,7 +54,7 @@ pub enum Error {
         log: PathBuf,
         tail: String,
     },
-    /// The operating system refused to say how the process is, or to signal it.
+    /// The operating system refused to return the state of the process, or to signal it.
     #[error("cannot control {name}")]
     Control {
         name: String,
@@ -64,15 +64,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the process ended because somebody else took its port between [`free_port`] and its own bind.
+    /// True when the process ended because another process took its port between [`free_port`] and its own
+    /// bind.
     #[must_use]
     pub fn is_port_taken(&self) -> bool {
-        matches!(self, Self::Ended { tail, .. } if tail.to_ascii_lowercase().contains("address already in use"))
+        let in_use = "address already in use";
+        matches!(self, Self::Ended { tail, .. } if tail.to_ascii_lowercase().contains(in_use))
     }
 }
 
-/// A running child. Dropping it kills it and its process group; so does the end of this process, however it
-/// ends.
+/// Running child. Dropping it kills it and its process group; so does every end of this process.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -81,10 +82,10 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with no input and with both outputs appended to `log`. `name` is what errors call it.
+    /// Starts `command` without input and with both outputs appended to `log`. `name` is its name in errors.
     ///
-    /// The child leads its own process group, so Ctrl-C in the terminal reaches the sandbox alone, which then
-    /// takes the world down in order.
+    /// The child leads its own process group, so Ctrl-C in the terminal reaches only the sandbox, which then
+    /// stops the world in order.
     ///
     /// # Errors
     /// [`Error::Log`] and [`Error::Start`].
@@ -112,19 +113,19 @@ impl Process {
         })
     }
 
-    /// The process id.
+    /// Returns the process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Where its output goes.
+    /// Returns the path of the log.
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// How it ended, or `None` while it runs.
+    /// Returns the exit status, or `None` while the process runs.
     ///
     /// # Errors
     /// [`Error::Control`].
@@ -135,7 +136,7 @@ impl Process {
         })
     }
 
-    /// Waits until `ready` says yes. `what` completes "not ready after 30s: ...".
+    /// Waits until `ready` returns true. `what` completes "not ready after 30s: ...".
     ///
     /// # Errors
     /// [`Error::Ended`] as soon as the child has ended, [`Error::Deadline`] after `deadline`.
@@ -151,13 +152,12 @@ impl Process {
     {
         let start = Instant::now();
         loop {
-            // In this order, so that a readiness that somebody else's process gives does not count for a dead
-            // child.
+            // In this order, so that the readiness of another process does not count for a dead child.
             if let Some(status) = self.ended()? {
                 return Err(self.ended_error(status));
             }
-            // One reconcile may hang (another process has the port and says nothing): the child is reconciled
-            // again then.
+            // One check may hang (another process has the port and sends nothing): the child is then checked
+            // again.
             let left = deadline.saturating_sub(start.elapsed()).min(POLL);
             if tokio::time::timeout(left, ready()).await.unwrap_or(false) {
                 return Ok(());
@@ -176,10 +176,10 @@ impl Process {
         }
     }
 
-    /// Waits for the end of the child; `tick` is called about every 200 ms until then.
+    /// Waits for the end of the child; calls `tick` about every 200 ms until then.
     ///
     /// # Errors
-    /// [`Error::Ended`] unless it ended with 0, [`Error::Control`].
+    /// [`Error::Ended`] unless the child ended with 0, [`Error::Control`].
     pub fn finish(mut self, mut tick: impl FnMut()) -> Result<(), Error> {
         loop {
             match self.ended()? {
@@ -191,10 +191,10 @@ impl Process {
         }
     }
 
-    /// SIGTERM, and waits for the end, for at most `grace`; SIGKILL after that.
+    /// Sends SIGTERM, and waits for the end, for at most `grace`; sends SIGKILL after that.
     ///
     /// # Errors
-    /// [`Error::Deadline`] when it had to be killed, [`Error::Control`].
+    /// [`Error::Deadline`] when the process had to be killed, [`Error::Control`].
     pub async fn stop(mut self, grace: Duration) -> Result<ExitStatus, Error> {
         self.signal(Signal::TERM)?;
         let start = Instant::now();
@@ -217,11 +217,11 @@ impl Process {
         }
     }
 
-    /// SIGKILL to its whole process group, now; returns once the child is gone. What `drop` does.
+    /// Kills the whole process group with SIGKILL, as `drop` does; returns once the child is gone.
     pub fn kill(self) {}
 
     fn signal(&mut self, signal: Signal) -> Result<(), Error> {
-        // Only while the child has not been waited for: after that the id may be another process's.
+        // Only while the child has not been reaped: after that the id may belong to another process.
         if self.ended()?.is_some() {
             return Ok(());
         }
@@ -244,24 +244,24 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            // The group, because children of the child (a Lambda's interpreter) would stay otherwise. Failing
-            // means: gone.
+            // Kills the group, because children of the child (a Lambda's interpreter) would stay otherwise. A
+            // failure means that the group is gone.
             let _ = rustix::process::kill_process_group(Pid::from_child(&self.child), Signal::KILL);
             let _ = self.child.wait();
         }
     }
 }
 
-/// A TCP port of 127.0.0.1 that is free now. Another process may take it before it is used: whoever starts a
-/// server on it tries again with another one when [`Error::is_port_taken`].
+/// Returns a TCP port of 127.0.0.1 that is free now. Another process may take it before its use: the caller
+/// tries again with another port when [`Error::is_port_taken`].
 ///
 /// # Errors
-/// When no socket can be bound to the loopback address.
+/// No socket can be bound to the loopback address.
 pub fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
-/// The last lines of a log, for an error message.
+/// Returns the last lines of a log, for an error message.
 #[must_use]
 pub fn tail(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
@@ -278,7 +278,7 @@ fn append_to(log: &Path) -> Result<File, Error> {
     })
 }
 
-/// Spawns on one thread that lives as long as this process: the kernel sends the death signal when the
+/// Spawns a child on a thread that lives as long as this process: the kernel sends the death signal when the
 /// *thread* that spawned ends (prctl(2), PR_SET_PDEATHSIG), and threads of a test or of a runtime come and
 /// go.
 fn spawn(mut command: Command) -> io::Result<Child> {
@@ -292,8 +292,7 @@ fn spawn(mut command: Command) -> io::Result<Child> {
             .name("spawner".into())
             .spawn(move || {
                 for (mut command, reply) in inbox {
-                    // Nobody waits for the reply any more: the Child is dropped and dies with us like the
-                    // others.
+                    // The caller has gone: the Child is dropped and dies with this process like the others.
                     let _ = reply.send(command.spawn());
                 }
             })
@@ -317,7 +316,7 @@ fn die_with_parent(command: &mut Command) {
     unsafe {
         command.pre_exec(move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            // The parent may have died before the line above; then nobody would ever send the signal.
+            // The parent may have died before the line above; then the kernel would never send the signal.
             if rustix::process::getppid() == parent {
                 Ok(())
             } else {
@@ -327,6 +326,7 @@ fn die_with_parent(command: &mut Command) {
     }
 }
 
-/// Only Linux knows a parent death signal; elsewhere children end when the [`Process`] is dropped.
+/// Does nothing: only Linux has a parent death signal; elsewhere children end when the [`Process`] is
+/// dropped.
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_: &mut Command) {}

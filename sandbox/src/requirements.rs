@@ -1,10 +1,10 @@
-//! What the sandbox needs on the machine besides Rust, asked for before anything long starts.
+//! Programs that the sandbox needs on the machine besides Rust, checked before any long build starts.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fmt};
 
-/// What is missing. Its message names each program and the one line that installs all of them.
+/// Missing programs. The message names each program and the one line that installs all of them.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Missing(Vec<Requirement>);
 
@@ -48,10 +48,10 @@ const PYTHON: Requirement = Requirement {
     packages: "python3 python3-venv",
 };
 
-/// Looks for everything.
+/// Checks all requirements.
 ///
 /// # Errors
-/// [`Missing`] when at least one thing is.
+/// [`Missing`] when at least one program is missing.
 pub fn check() -> Result<(), Missing> {
     let mut missing: Vec<_> = PROGRAMS
         .into_iter()
@@ -82,7 +82,7 @@ impl fmt::Display for Missing {
     }
 }
 
-/// The first executable of that name on PATH.
+/// Returns the first executable of that name on PATH.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?)
         .map(|folder| folder.join(program))
@@ -96,7 +96,7 @@ pub(crate) fn is_executable(path: &Path) -> bool {
 }
 
 fn python_is_good() -> bool {
-    // Debian's python3 has `venv` but not the `ensurepip` it needs until python3-venv is installed.
+    // Debian's python3 has `venv` but not the required `ensurepip` until python3-venv is installed.
     let script = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))";
     let run = Command::new("python3")
         .args(["-c", script])

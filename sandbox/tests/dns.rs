@@ -1,4 +1,4 @@
-//! The local DNS, asked by the resolver that the operator uses.
+//! Tests of the local DNS server, with the resolver that the operator uses.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn resolver(dns: &Dns) -> TokioResolver {
     builder.build().unwrap()
 }
 
-/// The answers as text, or what is wrong: `NXDOMAIN`, `NODATA`, or another error's text.
+/// Returns the answers as text, or the failure: `NXDOMAIN`, `NODATA`, or another error's text.
 async fn ask(resolver: &TokioResolver, name: &str, kind: RecordType) -> String {
     match resolver.lookup(name, kind).await {
         Ok(found) => {
@@ -119,7 +119,7 @@ async fn zones_are_answered_as_they_are_now() {
     let elsewhere = ask(&resolver, "plain.example.net.", RecordType::A).await;
     assert!(
         !elsewhere.starts_with("A "),
-        "nobody's zone is refused: {elsewhere}"
+        "a name without a zone is refused: {elsewhere}"
     );
     let negative = resolver.lookup(at("none"), RecordType::A).await.unwrap_err();
     assert!(
@@ -127,7 +127,7 @@ async fn zones_are_answered_as_they_are_now() {
         "with the zone's SOA record: {negative:?}"
     );
 
-    // A zone below has the names below it, and gone is gone.
+    // A child zone has the names below it, and a deleted name is gone.
     let below = hosted_zone(&account, &format!("below.{zone}")).await.unwrap();
     change(
         &account,
@@ -177,7 +177,7 @@ async fn api_gateway_s_names_are_at_the_edge() {
             .build()
             .unwrap()
     };
-    // The certificate's validation record is below it, so the name is there.
+    // The certificate's validation record is below the name, so the name exists.
     assert_eq!(ask(&resolver, &format!("{name}."), RecordType::A).await, "NODATA");
     for kind in [RrType::A, RrType::Aaaa] {
         apply(

@@ -1,4 +1,4 @@
-//! The edge against curl, and its verdicts against those of the openssl command.
+//! Tests of the edge with curl, and of its verification against the openssl command.
 
 mod common;
 
@@ -15,7 +15,8 @@ use sandbox::prepare::{Preparation, Prepared, prepare};
 
 const DAY: i64 = 86_400;
 
-/// Commands as in the walk-throughs. `root` <- `i1` <- ... <- `i4`, with a leaf `l0` to `l4` under each.
+/// Shell commands as in the walk-throughs. `root` <- `i1` <- ... <- `i4`, with a leaf `l0` to `l4` under
+/// each.
 const CORPUS: &str = r#"
 new_key() { if [ $2 = ec ]; then openssl ecparam -genkey -name prime256v1 -noout -out $1.key; else openssl genrsa -out $1.key $2; fi; }
 self_signed() { name=$1; shift; openssl req -x509 -new -sha256 -key $name.key -subj /CN=$name -out $name.crt "$@"; }
@@ -90,8 +91,8 @@ fn now() -> i64 {
 #[test]
 fn verdicts_are_those_of_openssl_verify() {
     let dir = corpus();
-    // The truststore, those of it whose chain is whole and at most 4 long, the client's certificate, days
-    // from now, verdict.
+    // The truststore, its certificates with a complete chain of at most 4, the client's certificate, days
+    // from now, result.
     type Case = (
         &'static [&'static str],
         &'static [&'static str],
@@ -172,7 +173,7 @@ fn verdicts_are_those_of_openssl_verify() {
     for (bundle, whole, leaf, days, want) in cases {
         let at = now() + days * DAY;
         std::fs::write(dir.path().join("whole.pem"), read(dir.path(), whole)).unwrap();
-        // An empty file is an error to openssl; nothing trusted is a refusal.
+        // An empty file is an error to openssl; an empty truststore is a refusal.
         let (openssl, text) = run(
             dir.path(),
             &format!(
@@ -195,7 +196,7 @@ fn verdicts_are_those_of_openssl_verify() {
 }
 
 #[test]
-fn what_is_no_certificate_is_passed_over() {
+fn unreadable_certificates_are_skipped() {
     let dir = corpus();
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let bundle = format!(
@@ -209,7 +210,7 @@ fn what_is_no_certificate_is_passed_over() {
     );
 }
 
-/// An emulator with an edge in front, an account with what a user has, and a corpus of certificates.
+/// Emulator with an edge in front, an account with the resources of a user, and a corpus of certificates.
 struct World {
     corpus: tempfile::TempDir,
     edge: Edge,
@@ -246,7 +247,8 @@ impl World {
         read(self.corpus.path(), names)
     }
 
-    /// What curl gets: whether there was an answer, and its body and status, or curl's complaint.
+    /// Returns curl's result: true when there was an answer, and its body and status, or curl's error
+    /// message.
     async fn curl(&self, url: &str, more: &str) -> (bool, String) {
         let dir: PathBuf = self.corpus.path().into();
         let host = url.trim_start_matches("https://").split('/').next().unwrap();
@@ -279,7 +281,7 @@ const HELLO: &str = r#""Hello World!" 200"#;
 const FORBIDDEN: &str = r#"{"message":"Forbidden"} 403"#;
 
 #[tokio::test]
-async fn a_domain_answers_only_to_whom_its_truststore_knows() {
+async fn a_domain_answers_only_clients_that_its_truststore_trusts() {
     let world = World::start().await;
     let name = format!("api.{}", world.prepared.zone);
     let bundle = world.pem(&["root", "i1", "self1"]);
@@ -319,7 +321,7 @@ async fn a_domain_answers_only_to_whom_its_truststore_knows() {
     let (_, text) = world.curl(&url, "--cert chain.crt --key l2.key").await;
     assert_eq!(text, FORBIDDEN);
 
-    // Another truststore counts from the update on, and nothing that was shaken before is resumed.
+    // Another truststore counts from the update on, and no earlier TLS session is resumed.
     let gateway = world.gateway();
     let update = |mutual_tls| {
         let update = gateway
@@ -354,9 +356,9 @@ async fn a_domain_answers_only_to_whom_its_truststore_knows() {
     );
 }
 
-/// `leaf-anchor-issues-nothing` in ASSUMPTIONS.md, both ways.
+/// Tests both values of `leaf-anchor-issues-nothing` in ASSUMPTIONS.md.
 #[tokio::test]
-async fn what_hangs_on_an_anchor_that_is_no_authority_is_refused_unless_the_knob_says_otherwise() {
+async fn a_leaf_under_an_anchor_that_is_no_authority_is_refused_unless_the_knob_allows_it() {
     let world = World::start().await;
     let name = format!("api.{}", world.prepared.zone);
     domain(
@@ -373,7 +375,7 @@ async fn what_hangs_on_an_anchor_that_is_no_authority_is_refused_unless_the_knob
             .await
             .unwrap();
         assert_eq!(world.get(&name, "child").await, want);
-        assert_eq!(world.get(&name, "self3").await, HELLO, "it vouches for itself");
+        assert_eq!(world.get(&name, "self3").await, HELLO, "it is its own anchor");
         for stranger in ["l0", "lost"] {
             assert_eq!(world.get(&name, stranger).await, FORBIDDEN, "{stranger}");
         }
@@ -398,7 +400,7 @@ async fn default_endpoints_answer_until_they_are_closed() {
 async fn the_certificate_and_the_request_reach_the_function() {
     let world = World::start().await;
     let account = &world.account;
-    // A function that repeats what it is called with.
+    // Function that returns the event of its call.
     let lambda = aws_sdk_lambda::Client::new(&account.sdk());
     let source = "import json\ndef lambda_handler(e, c): return \
                   {'statusCode': 201, 'headers': {'x-echo': 'yes'}, 'body': json.dumps(e)}";
@@ -480,7 +482,8 @@ async fn the_certificate_and_the_request_reach_the_function() {
     let (_, text) = world.curl(&url, &format!("{client} -I")).await;
     assert!(text.contains("x-echo: yes") && text.ends_with(" 201"), "{text}");
 
-    // Who was judged for one name is not served another; nor does a name without mutual TLS open one with it.
+    // A client verified for one name is not served another; nor does a name without mutual TLS open a name
+    // with it.
     let (_, text) = world.curl(&url, &format!("{client} -H 'Host: {plain}'")).await;
     assert_eq!(text, FORBIDDEN);
     let (_, text) = world

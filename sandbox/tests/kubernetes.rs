@@ -1,5 +1,5 @@
-//! The real API server, its garbage collector and the operator's rights in it; and that no process is left
-//! behind.
+//! Tests of the real API server, its garbage collector and the operator's permissions in it, and of the
+//! cleanup of processes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,13 +18,13 @@ use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Two small CRDs under the names of the operator's: the rights are about names, not about schemas.
+/// Two small CRDs under the names of the operator's: permissions depend on names, not on schemas.
 const CRDS: &str = include_str!("crds.yaml");
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_with_everything_that_deletion_needs() {
     let dir = tempfile::tempdir().unwrap();
-    // Not in one thread's hands: the second one starts while the first one does.
+    // On several threads: the second control plane starts at the same time as the first.
     let (first, second) = tokio::join!(start(dir.path().join("a")), start(dir.path().join("b")));
     assert_ne!(
         fs::read_to_string(&first.kubeconfig).unwrap(),
@@ -71,7 +71,7 @@ async fn an_api_server_with_everything_that_deletion_needs() {
     let kept = owner_and_owned(&first).await;
     drop(first);
 
-    // A second life in the same folder starts from nothing.
+    // A second start in the same folder begins empty.
     let again = start(dir.path().join("a")).await;
     assert!(
         Api::<Namespace>::all(again.admin())
@@ -80,7 +80,7 @@ async fn an_api_server_with_everything_that_deletion_needs() {
             .unwrap()
             .is_none()
     );
-    // Or from what the first one had.
+    // Or with the restored objects of the first.
     again
         .install_crds(&again.kubeconfig.with_file_name("crds.yaml"))
         .await
@@ -95,10 +95,11 @@ async fn an_api_server_with_everything_that_deletion_needs() {
     .await;
 }
 
-/// A namespace, an object in it, and one that it owns.
+/// Creates a namespace, an object in it, and another object that it owns.
 async fn owner_and_owned(kubernetes: &Kubernetes) -> Vec<Value> {
     let manifest = kubernetes.kubeconfig.with_file_name("kept.yaml");
-    let object = "{apiVersion: mtls-operator.io/v1alpha1, kind: MtlsDomain, metadata: {name: kept, namespace: payments}}";
+    let object = "{apiVersion: mtls-operator.io/v1alpha1, kind: MtlsDomain, \
+                  metadata: {name: kept, namespace: payments}}";
     fs::write(&manifest, object).unwrap();
     kubectl(kubernetes, &["apply", "--filename", manifest.to_str().unwrap()]);
     let uid = kubectl(
@@ -122,7 +123,7 @@ async fn owner_and_owned(kubernetes: &Kubernetes) -> Vec<Value> {
     as_they_are(kubernetes).await
 }
 
-/// Those three, without their resourceVersion.
+/// Returns those three objects, without their resourceVersion.
 async fn as_they_are(kubernetes: &Kubernetes) -> Vec<Value> {
     let get = |arguments: &[&str]| {
         let shown = kubectl(
@@ -145,7 +146,7 @@ async fn as_they_are(kubernetes: &Kubernetes) -> Vec<Value> {
     ]
 }
 
-/// An object whose owner is deleted goes too, whether the owner is of a built-in kind or of a new one.
+/// Checks that an object whose owner is deleted goes too, for an owner of a built-in kind and of a new one.
 async fn garbage_is_collected(kubernetes: &Kubernetes) {
     let crds = kubernetes.kubeconfig.with_file_name("crds.yaml");
     fs::write(&crds, CRDS).unwrap();
@@ -156,7 +157,8 @@ async fn garbage_is_collected(kubernetes: &Kubernetes) {
         &["create", "configmap", "owner", "--namespace=payments"],
     );
     let manifest = kubernetes.kubeconfig.with_file_name("domain.yaml");
-    let domain = "{apiVersion: mtls-operator.io/v1alpha1, kind: MtlsDomain, metadata: {name: owner, namespace: payments}}";
+    let domain = "{apiVersion: mtls-operator.io/v1alpha1, kind: MtlsDomain, \
+                  metadata: {name: owner, namespace: payments}}";
     fs::write(&manifest, domain).unwrap();
     kubectl(kubernetes, &["apply", "--filename", manifest.to_str().unwrap()]);
 
@@ -175,9 +177,13 @@ async fn garbage_is_collected(kubernetes: &Kubernetes) {
                 "--output=jsonpath={.metadata.uid}",
             ],
         );
-        let owned: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "owned", "ownerReferences": [
-            {"apiVersion": api_version, "kind": kind, "name": "owner", "uid": uid, "controller": true, "blockOwnerDeletion": true},
-        ]}}))
+        let reference = json!({
+            "apiVersion": api_version, "kind": kind, "name": "owner", "uid": uid,
+            "controller": true, "blockOwnerDeletion": true,
+        });
+        let owned: ConfigMap = serde_json::from_value(json!({
+            "metadata": {"name": "owned", "ownerReferences": [reference]},
+        }))
         .unwrap();
         maps.create(&PostParams::default(), &owned).await.unwrap();
         let start = Instant::now();
@@ -268,7 +274,7 @@ async fn the_operator_has_the_rights_of_the_chart_and_no_others() {
     );
     assert!(!can_here("get", "namespaces=kube-system", "").await);
 
-    // The rights hold on the wire, not only in what the API server says of them.
+    // The permissions hold for real requests, not only in the API server's access reviews.
     assert_eq!(narrow.default_namespace(), "mtls-system");
     let secrets =
         |namespace| Api::<k8s_openapi::api::core::v1::Secret>::namespaced(narrow.clone(), namespace);
@@ -305,7 +311,7 @@ async fn the_operator_has_the_rights_of_the_chart_and_no_others() {
     }
 }
 
-/// Says what it was given, then lives until SIGTERM, which it answers.
+/// Returns a script that prints its environment, then lives until SIGTERM, which it handles.
 fn stand_in() -> &'static str {
     r#"trap 'echo stopped; exit 7' TERM; echo "$GREETING $KUBECONFIG $MTLS_OPERATOR_WATCH_NAMESPACE $AWS_CONFIG_FILE"
        while :; do sleep 0.1; done"#
@@ -332,11 +338,11 @@ async fn a_run_of_the_operator(operator: &mut Operator, kubeconfig: &Path) {
     })
     .await;
     let status = operator.stop().await.unwrap().unwrap();
-    assert_eq!(status.code(), Some(7), "it was not asked, but killed");
+    assert_eq!(status.code(), Some(7), "it was killed without SIGTERM");
     says("stopped".into()).await;
 }
 
-/// The test runs itself as the parent, kills that with SIGKILL, and looks for its child.
+/// The test runs itself as the parent, kills the parent with SIGKILL, and checks its child.
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_the_parent_leaves_no_child() {
     let dir = tempfile::tempdir().unwrap();
@@ -363,7 +369,7 @@ async fn killing_the_parent_leaves_no_child() {
     until("the child is gone", async || !alive(child)).await;
 }
 
-/// Not a test but the parent in the one above.
+/// Not a test but the parent in the test above.
 #[test]
 #[ignore = "run by killing_the_parent_leaves_no_child"]
 fn parent_of_a_child_from_a_short_lived_thread() {
@@ -419,7 +425,7 @@ async fn a_process_that_ends_is_an_error_with_the_end_of_its_log() {
     drop(hangs);
     assert!(!alive(id));
 
-    // Children of children go with them: a Lambda's interpreter is one.
+    // Children of children end with them: a Lambda's interpreter is one.
     let pid = dir.path().join("pid");
     let nested = sh(&format!("sleep 600 & echo $! > {}; wait", pid.display()));
     until("there is a grandchild", async || {
@@ -477,7 +483,8 @@ async fn can(client: &Client, verb: &str, what: &str, namespace: &str) -> bool {
         _ => "",
     };
     let review: SelfSubjectAccessReview = serde_json::from_value(json!({"spec": {"resourceAttributes": {
-        "verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name, "namespace": namespace,
+        "verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name,
+        "namespace": namespace,
     }}}))
     .unwrap();
     let answer = Api::<SelfSubjectAccessReview>::all(client.clone())
@@ -498,7 +505,7 @@ async fn client(kubeconfig: &Path) -> Client {
 }
 
 fn alive(pid: u32) -> bool {
-    // A zombie has a /proc entry too: dead, but not waited for by whoever inherited it.
+    // A zombie has a /proc entry too: dead, but not reaped by its new parent.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ")
         .is_some_and(|(_, rest)| !rest.starts_with('Z'))

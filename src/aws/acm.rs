@@ -1,4 +1,4 @@
-//! AWS Certificate Manager: the server certificates, those we requested and those that are there.
+//! AWS Certificate Manager: server certificates, both requested by the operator and already existing.
 
 use super::errors::{Error, Kind};
 use super::gate::CallContext;
@@ -15,65 +15,65 @@ pub struct Acm {
     context: CallContext,
 }
 
-/// A certificate as ListCertificates has it.
+/// Certificate as ListCertificates returns it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Listed {
     pub arn: String,
     pub domain_name: String,
-    /// Another one when its status, its expiry or its use is.
+    /// Fingerprint of the status, the expiry and the use: it differs when one of them differs.
     state: String,
 }
 
-/// A certificate, from DescribeCertificate and ListTagsForCertificate.
+/// Certificate, from DescribeCertificate and ListTagsForCertificate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Certificate {
     pub arn: String,
     pub domain_name: String,
-    /// All names it is good for, the domain name among them; lower case, sorted.
+    /// All names in the certificate, including the domain name; lower case, sorted.
     pub names: Vec<String>,
     pub status: CertificateStatus,
     pub key_algorithm: KeyAlgorithm,
     pub kind: CertificateKind,
     pub not_after: Option<Timestamp>,
-    /// When it was requested or imported; absent for what AWS gives no date.
+    /// Time of the request or the import; absent when AWS gives no date.
     pub created_at: Option<Timestamp>,
-    /// Whether some service still serves it. Lags: up to an hour after a custom domain let go of it.
+    /// True while an AWS service uses the certificate. Lags: up to an hour after a custom domain stops using
+    /// the certificate.
     pub in_use: bool,
-    /// Why it FAILED, ACM's word: `CAA_ERROR`, `INVALID_PUBLIC_DOMAIN`, ...
+    /// ACM error code of a FAILED request: `CAA_ERROR`, `INVALID_PUBLIC_DOMAIN`, ...
     pub failure: Option<String>,
-    /// How ACM gets on with its renewal, or how the last one went; absent before the first.
+    /// State of ACM's current or last renewal; absent before the first.
     pub renewal: Option<Renewal>,
     pub validation: Vec<Validation>,
     pub tags: BTreeMap<String, String>,
 }
 
-/// A renewal by ACM, from RenewalSummary. It begins some 60 days before a requested certificate that is in
+/// Renewal by ACM, from RenewalSummary. ACM begins it some 60 days before a requested certificate that is in
 /// use expires; the ARN stays.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewal {
     pub status: RenewalStatus,
-    /// Why it FAILED, ACM's word.
+    /// ACM error code of a FAILED renewal.
     pub reason: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RenewalStatus {
-    /// ACM looks for the validation records.
+    /// ACM is checking the validation records.
     PendingAutoRenewal,
-    /// It did not find all of them: somebody has to put them there.
+    /// ACM did not find all validation records; the owner of the zone has to create them.
     PendingValidation,
     Success,
-    /// The certificate will expire.
+    /// The renewal failed and the certificate will expire.
     Failed,
     Other(String),
 }
 
-/// How ACM verifies that one of the names is ours.
+/// Proof of control over one name, as ACM requires it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Validation {
     pub domain: String,
-    /// The CNAME that ACM looks for, name (normalised) and value (as ACM gives it). Absent in the first
-    /// seconds.
+    /// CNAME that ACM checks for: name (normalised) and value (as ACM gives it). Absent in the first seconds.
     pub record: Option<(String, String)>,
     pub status: ValidationStatus,
 }
@@ -91,7 +91,7 @@ pub enum CertificateStatus {
     Issued,
     Inactive,
     Expired,
-    /// Validation was tried for 72 hours: only a new request helps.
+    /// ACM gave up after 72 hours of validation; only a new request helps.
     ValidationTimedOut,
     Revoked,
     Failed,
@@ -103,7 +103,7 @@ pub enum KeyAlgorithm {
     Rsa2048,
     EcPrime256v1,
     EcSecp384r1,
-    /// One that ACM does not issue on request, but imports: `RSA_4096`.
+    /// Key algorithm that ACM imports but does not issue on request: `RSA_4096`.
     Other(String),
 }
 
@@ -111,20 +111,20 @@ pub enum KeyAlgorithm {
 pub enum CertificateKind {
     /// Issued by Amazon's public CA, renewed by ACM.
     Requested,
-    /// Brought by somebody; its renewal is theirs.
+    /// Imported by a user, who also renews it.
     Imported,
-    /// From an AWS Private CA.
+    /// Issued by an AWS Private CA.
     PrivateCa,
 }
 
-/// A request for a public certificate, validated by DNS.
+/// Request for a public certificate, validated by DNS.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CertificateRequest {
     pub domain_name: String,
-    /// Further names; ACM adds the domain name by itself.
+    /// Further names; ACM adds the domain name itself.
     pub names: Vec<String>,
     pub key_algorithm: KeyAlgorithm,
-    /// At most 32 of `[A-Za-z0-9_]`. Within an hour the same token gets the same certificate.
+    /// Token of at most 32 characters of `[A-Za-z0-9_]`. Within an hour ACM returns the same certificate for the same token.
     pub idempotency_token: String,
     pub tags: BTreeMap<String, String>,
 }
@@ -137,7 +137,7 @@ impl Acm {
         }
     }
 
-    /// One certificate by its ARN; `None` when ACM does not know it, or not yet.
+    /// Returns the certificate with this ARN; `None` when ACM does not know it, or does not know it yet.
     pub async fn certificate(&self, arn: &str) -> Result<Option<Certificate>, Error> {
         let describe = self.client.describe_certificate().certificate_arn(arn).send();
         let detail = match self.context.call("acm:DescribeCertificate", describe).await {
@@ -160,10 +160,10 @@ impl Acm {
         }
     }
 
-    /// All certificates, whatever their status and key. One that was requested a moment ago may be missing
-    /// for some seconds: ask for it again with the same idempotency token.
+    /// Returns all certificates of every status and key algorithm. A certificate requested a moment ago may
+    /// be missing for some seconds: repeat the request with the same idempotency token.
     pub async fn listed(&self) -> Result<Vec<Listed>, Error> {
-        // Unless asked for, ListCertificates hides everything but RSA up to 2048.
+        // By default ListCertificates hides every key algorithm but RSA up to 2048.
         let all_keys = sdk::KeyAlgorithm::values()
             .iter()
             .map(|v| sdk::KeyAlgorithm::from(*v));
@@ -204,7 +204,7 @@ impl Acm {
         }
     }
 
-    /// Request a certificate and return its ARN; the same ARN for the same token within an hour.
+    /// Requests a certificate and returns its ARN; the same ARN for the same token within an hour.
     pub async fn request(&self, request: &CertificateRequest) -> Result<String, Error> {
         const REQUEST: &str = "acm:RequestCertificate";
         let tags = request.tags.iter().map(|(key, value)| {
@@ -230,7 +230,7 @@ impl Acm {
             .ok_or_else(|| Error::ours(Kind::Transient, REQUEST, "the answer names no certificate"))
     }
 
-    /// Take a tag off a certificate; [`Kind::NotFound`] when the certificate is gone.
+    /// Removes a tag from a certificate; [`Kind::NotFound`] when the certificate is gone.
     pub async fn untag(&self, arn: &str, key: &str) -> Result<(), Error> {
         let tag = sdk::Tag::builder().key(key).build().expect("the key is set");
         let send = self
@@ -243,7 +243,7 @@ impl Acm {
         Ok(())
     }
 
-    /// Delete a certificate; [`Kind::Conflict`] while a service uses it, [`Kind::NotFound`] when it is gone.
+    /// Deletes a certificate; [`Kind::Conflict`] while a service uses it, [`Kind::NotFound`] when it is gone.
     pub async fn delete(&self, arn: &str) -> Result<(), Error> {
         let send = self.client.delete_certificate().certificate_arn(arn).send();
         self.context.call("acm:DeleteCertificate", send).await?;
@@ -252,7 +252,7 @@ impl Acm {
 }
 
 impl KeyAlgorithm {
-    /// As RequestCertificate wants it; DescribeCertificate writes hyphens.
+    /// Name in the form of RequestCertificate; DescribeCertificate writes hyphens.
     pub fn as_str(&self) -> &str {
         match self {
             KeyAlgorithm::Rsa2048 => "RSA_2048",
@@ -275,7 +275,7 @@ impl From<&str> for KeyAlgorithm {
 }
 
 impl CertificateStatus {
-    /// the AWS error code.
+    /// ACM's name of the status.
     pub fn as_str(&self) -> &str {
         match self {
             CertificateStatus::PendingValidation => "PENDING_VALIDATION",
@@ -306,7 +306,7 @@ impl From<&str> for CertificateStatus {
 }
 
 impl RenewalStatus {
-    /// the AWS error code.
+    /// ACM's name of the status.
     pub fn as_str(&self) -> &str {
         match self {
             RenewalStatus::PendingAutoRenewal => "PENDING_AUTO_RENEWAL",

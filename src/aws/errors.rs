@@ -1,8 +1,8 @@
-//! What can go wrong with a call to AWS, in six kinds, decided once, here, from the error code and the HTTP
-//! status.
+//! Failures of calls to AWS, in six kinds. This module alone derives the kind, from the error code and the
+//! HTTP status.
 //!
-//! Services answer with codes that their models do not declare, so codes are compared as strings. Text is
-//! looked at only where the code says nothing ([`BY_TEXT`]). What is shown is stable: no request ids, session
+//! Services answer with codes that their models do not declare, so codes are compared as strings. The text
+//! counts only where the code is ambiguous ([`BY_TEXT`]). Displayed text is stable: no request ids, session
 //! names or times.
 
 use aws_credential_types::provider::error::CredentialsError;
@@ -11,45 +11,47 @@ use aws_sdk_sts::error::{ConnectorError, ProvideErrorMetadata, SdkError};
 use std::error::Error as StdError;
 use std::sync::Arc;
 
-/// The call that assumes a role. It comes before another one, whose error it then is: see
+/// Call that assumes a role. It precedes another call, which then fails with its error: see
 /// [`Error::from_sdk`].
 pub const ASSUME_ROLE: &str = "sts:AssumeRole";
 
-/// A failed call. `Display` is fit for a condition's message: the same failure reads the same every time.
+/// Failed call. `Display` is fit for a condition's message: the same failure reads the same every time.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation}: {message}")]
 pub struct Error {
     pub kind: Kind,
     /// Service and operation, `acm:RequestCertificate`.
     pub operation: &'static str,
-    /// AWS's error code; none when no readable answer came.
+    /// AWS error code; none when no readable answer came.
     pub code: Option<String>,
-    /// AWS's own words without what changes from call to call, or ours when no answer came.
+    /// AWS's message without the parts that change from call to call, or the operator's message when no
+    /// answer came.
     pub message: String,
-    /// What the SDK knows beyond this; for logs only.
+    /// Full error of the SDK; for logs only.
     #[source]
     pub source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// What a failure means for whoever made the call.
+/// Class of a failure, by which the caller decides how to continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The thing the call names is not there.
+    /// The resource that the call names does not exist.
     NotFound,
-    /// It is there already, in use, being changed, or not as the call supposed.
+    /// The resource exists already, is in use, is being changed, or is not in the state that the call
+    /// requires.
     Conflict,
-    /// AWS will not do this as it was asked; another request, or something beside it, has to change.
+    /// AWS rejects the request; the request, or a resource or setting that it depends on, has to change.
     Invalid,
-    /// Not allowed; [`Error::iam_action`] says what to allow.
+    /// Denied by a policy; [`Error::iam_action`] names the action to allow.
     Denied,
-    /// Too many calls; the quota's bucket has been emptied.
+    /// Too many calls; the quota's bucket is empty.
     Throttled,
-    /// No answer, an answer that could not be read, or a fault of AWS's: the call may have taken effect.
+    /// Missing or unreadable answer, or an internal error of AWS: the call may have taken effect.
     Transient,
 }
 
 impl Kind {
-    /// For metrics: one word, from a closed set.
+    /// Returns the value of the metric label: one word, from a closed set.
     pub fn word(self) -> &'static str {
         match self {
             Kind::NotFound => "not_found",
@@ -63,7 +65,7 @@ impl Kind {
 }
 
 impl Error {
-    /// A failure that we found ourselves, without a code of AWS's.
+    /// Builds a failure that the operator found itself, without an AWS error code.
     pub(super) fn ours(kind: Kind, operation: &'static str, message: impl Into<String>) -> Error {
         Error {
             kind,
@@ -74,8 +76,8 @@ impl Error {
         }
     }
 
-    /// What the SDK says of a call. When the call was not made, because the role for it could not be assumed,
-    /// that is the error.
+    /// Converts the SDK's error. When the call was not made because its role could not be assumed, returns
+    /// the error of assuming the role.
     pub(super) fn from_sdk<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
@@ -117,8 +119,8 @@ impl Error {
         }
     }
 
-    /// Why this process has no credentials that AWS accepts, in words that do not change; `None`: the call
-    /// failed for another reason. A denial by a policy shows that the credentials are good.
+    /// Returns why AWS accepts no credentials of this process, in stable words; `None` when the call failed
+    /// for another reason. A denial by a policy shows that the credentials are valid.
     pub fn without_credentials(&self) -> Option<String> {
         if self.code.as_deref().is_some_and(|code| UNUSABLE.contains(&code)) {
             return Some(format!("{self}"));
@@ -128,20 +130,21 @@ impl Error {
         let is_final = match at {
             CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_) => true,
             CredentialsError::ProviderTimedOut(_) => false,
-            // Who gives them out said no, or did not answer.
+            // The credential source refused, or did not answer.
             _ => !chain(at).any(|e| e.is::<ConnectorError>() || e.is::<std::io::Error>()),
         };
         let mut said: Vec<String> = chain(at).map(|e| stable(&e.to_string())).collect();
         said.dedup();
-        // Of each place that was looked at the SDK says the same first.
+        // The SDK prefixes the result of each credential source with the same text.
         is_final.then(|| {
             said.join(": ")
                 .replace("the credential provider was not enabled: ", "")
         })
     }
 
-    /// The action that an IAM policy has to allow for this call. Where a call needs several, the one AWS's
-    /// message names. Source: Service Authorization Reference; API Gateway's actions are HTTP verbs.
+    /// Returns the action that an IAM policy has to allow for this call. Where a call needs several, returns
+    /// the action in AWS's message. Source: Service Authorization Reference; API Gateway's actions are HTTP
+    /// verbs.
     pub fn iam_action(&self) -> &'static str {
         let actions = iam_actions(self.operation);
         let named = |action: &&&str| self.message.contains(**action);
@@ -156,8 +159,8 @@ impl Error {
     }
 }
 
-/// Codes that mean one thing wherever they come from. What is not here goes by its shape ([`by_shape`]), then
-/// by the status.
+/// Codes with the same meaning in every service. For other codes the shape decides ([`by_shape`]), then the
+/// status.
 const BY_CODE: &[(&str, Kind)] = &[
     ("NotFound", Kind::NotFound), // S3's HEAD answers have no body: the SDK fills in the status' name
     ("AlreadyExistsException", Kind::Conflict),
@@ -170,8 +173,8 @@ const BY_CODE: &[(&str, Kind)] = &[
     ("PreconditionFailed", Kind::Conflict),
     ("RequestInProgressException", Kind::Conflict),
     ("ResourceInUseException", Kind::Conflict),
-    // S3, when an object is to be encrypted with a key that is not there or not to be used: another key has
-    // to be named.
+    // S3, when the KMS key for an object does not exist or must not be used: the request has to name another
+    // key.
     ("KMS.DisabledException", Kind::Invalid),
     ("KMS.KMSInvalidStateException", Kind::Invalid),
     ("KMS.NotFoundException", Kind::Invalid),
@@ -188,9 +191,9 @@ const BY_CODE: &[(&str, Kind)] = &[
     ("RequestThrottled", Kind::Throttled),
     ("RequestThrottledException", Kind::Throttled),
     ("SlowDown", Kind::Throttled),
-    // Somebody else's change of the zone is in work, or ours of a moment ago.
+    // Another change of the zone is in progress, possibly one of our own.
     ("PriorRequestNotComplete", Kind::Transient),
-    // Credentials that are renewed by themselves, clocks that are set by themselves.
+    // Credentials renew and clocks synchronise without the operator.
     ("ExpiredToken", Kind::Transient),
     ("ExpiredTokenException", Kind::Transient),
     ("RequestExpired", Kind::Transient),
@@ -199,7 +202,7 @@ const BY_CODE: &[(&str, Kind)] = &[
     ("RequestTimeoutException", Kind::Transient),
 ];
 
-/// Codes by which AWS says that it does not accept the credentials themselves.
+/// Codes by which AWS rejects the credentials themselves.
 const UNUSABLE: &[&str] = &[
     "AuthFailure",
     "ExpiredToken",
@@ -210,23 +213,23 @@ const UNUSABLE: &[&str] = &[
     "UnrecognizedClientException",
 ];
 
-/// Codes that say nothing more than "no", where only the text tells: code, a part of the text, kind. Messages
-/// as AWS's users report them.
+/// Ambiguous codes, where only the text tells: code, a part of the text, kind. Messages as AWS's users report
+/// them.
 const BY_TEXT: &[(&str, &str, Kind)] = &[
     // CreateDomainName of a name that is taken, in this account or in another.
     ("BadRequestException", "already exists", Kind::Conflict),
-    // A mapping to a stage that is not known everywhere yet: that it exists was looked at before.
+    // Mapping to a stage that has not propagated yet: the operator checked before that the stage exists.
     ("BadRequestException", "Invalid stage identifier", Kind::Transient),
-    // The caller may not read the truststore object; a version that is not there has another text and stays
-    // Invalid.
+    // The caller may not read the truststore object. A missing version has another text and stays Invalid.
     ("BadRequestException", "Unable to access truststore", Kind::Denied),
-    // CREATE of a record that is there; DELETE of one that is another by now, or gone; CNAME beside others.
+    // CREATE of an existing record; DELETE of a record that has changed or is gone; CNAME beside other
+    // records.
     ("InvalidChangeBatch", "already exists", Kind::Conflict),
     ("InvalidChangeBatch", "do not match", Kind::Conflict),
     ("InvalidChangeBatch", "was not found", Kind::NotFound),
 ];
 
-/// The kind of an answered call that failed.
+/// Returns the kind of a failed call that AWS answered.
 fn classify(code: Option<&str>, status: Option<u16>, message: &str) -> Kind {
     let Some(code) = code else {
         return by_status(status);
@@ -271,7 +274,8 @@ fn by_status(status: Option<u16>) -> Kind {
     }
 }
 
-/// The actions that an IAM policy has to allow for a call; none: the one that is called like it.
+/// Returns the actions that an IAM policy has to allow for a call; empty when the only action has the call's
+/// own name.
 pub fn iam_actions(operation: &'static str) -> &'static [&'static str] {
     match operation {
         "apigateway:CreateDomainName" => &[
@@ -292,15 +296,15 @@ pub fn iam_actions(operation: &'static str) -> &'static [&'static str] {
         _ if operation.starts_with("apigateway:Create") => &["apigateway:POST"],
         _ if operation.starts_with("apigateway:Update") => &["apigateway:PATCH"],
         _ if operation.starts_with("apigateway:Delete") => &["apigateway:DELETE"],
-        // Tags come with the request, and need their own right.
+        // Tags in the request need a permission of their own.
         "acm:RequestCertificate" => &["acm:RequestCertificate", "acm:AddTagsToCertificate"],
         "s3:HeadBucket" => &["s3:ListBucket"],
         "s3:ListObjectVersions" => &["s3:ListBucketVersions"],
         "s3:HeadObject" => &["s3:GetObject"],
-        // Ours name the version wherever there is one.
+        // The operator's calls name the version of every versioned object.
         "s3:GetObject" => &["s3:GetObjectVersion", "s3:GetObject", "kms:Decrypt"],
         "s3:PutObject" => &["s3:PutObject", "kms:GenerateDataKey"],
-        // Tags come with the request, and need their own right.
+        // Tags in the request need a permission of their own.
         "s3:CreateBucket" => &["s3:CreateBucket", "s3:TagResource"],
         "s3:PutPublicAccessBlock" => &["s3:PutBucketPublicAccessBlock"],
         "s3:PutBucketEncryption" => &["s3:PutEncryptionConfiguration"],
@@ -311,8 +315,8 @@ pub fn iam_actions(operation: &'static str) -> &'static [&'static str] {
     }
 }
 
-/// AWS's message without what differs from one call to the next: request ids, times, and the session name in
-/// an assumed role's ARN, which changes with every renewal of the credentials.
+/// Returns AWS's message without the parts that differ between calls: request ids, times, and the session
+/// name in an assumed role's ARN, which changes with every renewal of the credentials.
 fn stable(message: &str) -> String {
     let mut text = message.to_owned();
     while let Some((start, end)) = request_id(&text) {
@@ -329,7 +333,7 @@ fn stable(message: &str) -> String {
     text.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// Where a request id stands: the whole bracket that has it, or `RequestId: <id>`.
+/// Returns the range of a request id: the whole bracket around it, or `RequestId: <id>`.
 fn request_id(text: &str) -> Option<(usize, usize)> {
     let lower = text.to_ascii_lowercase(); // same length
     let (at, label) = ["request id", "requestid", "request-id"]
@@ -348,14 +352,15 @@ fn request_id(text: &str) -> Option<(usize, usize)> {
     Some((at, end.map_or(text.len(), |end| value + end)))
 }
 
-/// `20261124T120000Z` or `2026-11-24T12:00:00Z`, as signature errors have them.
+/// True for `20261124T120000Z` or `2026-11-24T12:00:00Z`, as signature errors contain them.
 fn is_time(word: &str) -> bool {
     let digits: String = word.chars().filter(char::is_ascii_digit).collect();
     let rest: String = word.chars().filter(|c| c.is_ascii_alphabetic()).collect();
     digits.len() >= 14 && rest == "TZ"
 }
 
-/// Why a request got no answer, in words that do not change: the chain below it has addresses and ports.
+/// Returns why a request got no answer, in stable words: the causes in the error chain contain addresses and
+/// ports.
 fn undelivered(error: &(dyn StdError + 'static)) -> String {
     for e in chain(error) {
         if let Some(io) = e.downcast_ref::<std::io::Error>()
@@ -370,7 +375,7 @@ fn undelivered(error: &(dyn StdError + 'static)) -> String {
     "no answer: the connection could not be made, or broke".into()
 }
 
-/// The error and what caused it, down to the first cause.
+/// Iterates over the error and its causes, down to the first cause.
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
     std::iter::successors(Some(error), |&e| e.source())
 }
@@ -412,12 +417,12 @@ mod tests {
             // LimitExceeded is a quota of things in ACM and of calls in API Gateway: the status tells
             ("LimitExceededException", 400, "", Invalid),
             ("LimitExceededException", 429, "", Throttled),
-            // codes nobody declared
+            // codes that no model declares
             ("SomethingNew", 400, "", Invalid),
             ("SomethingNew", 409, "already exists", Conflict),
             ("InternalFailure", 500, "", Transient),
             ("ServiceUnavailable", 503, "", Transient),
-            // no more than "no"
+            // ambiguous codes
             (
                 "BadRequestException",
                 400,
@@ -478,7 +483,7 @@ mod tests {
                 "[RRSet with DNS name a. is not permitted in zone b.]",
                 Invalid,
             ),
-            // text never overrules a code that says something
+            // text never overrules a clear code
             ("ResourceNotFoundException", 400, "already exists", NotFound),
         ] {
             assert_eq!(

@@ -1,4 +1,4 @@
-//! For tests: a Session whose AWS is a function.
+//! Test support: a Session whose AWS is a function.
 use super::gate::Gate;
 use super::quota::Quota;
 use super::rates::Rates;
@@ -21,8 +21,9 @@ pub const REGION: &str = "eu-west-1";
 /// HTTP status, headers and body.
 pub type Answer = (u16, Vec<(&'static str, &'static str)>, String);
 
-/// A session in [`ACCOUNT`] and [`REGION`]. `answer` gets the call, as in `GET host/path?query` or, where the
-/// service has no paths, `POST host/ Service.Operation`, and its body; it gives HTTP status and body.
+/// Returns a session in [`ACCOUNT`] and [`REGION`]. `answer` gets the call, as in `GET host/path?query` or,
+/// where the service has no paths, `POST host/ Service.Operation`, and its body; it returns HTTP status and
+/// body.
 pub fn session(gate: &Gate, answer: impl Fn(&str, &str) -> (u16, String) + Send + Sync + 'static) -> Session {
     session_with(gate, move |call, body| {
         let (status, body) = answer(call, body);
@@ -30,7 +31,7 @@ pub fn session(gate: &Gate, answer: impl Fn(&str, &str) -> (u16, String) + Send 
     })
 }
 
-/// A gate that lets everything through at once.
+/// Returns a gate without rate limits.
 pub fn gate() -> Gate {
     Gate::new(
         Quota::new(Rates::with(&["*=unlimited".parse().expect("a rate")])),
@@ -38,7 +39,8 @@ pub fn gate() -> Gate {
     )
 }
 
-/// A session that answers a call with the first of `answers` whose text is in it, else with 404.
+/// Returns a session that answers a call with the first of `answers` whose text the call contains, else with
+/// 404.
 pub fn answering(answers: Vec<(&'static str, Answer)>) -> Session {
     session_with(&gate(), move |call, _| {
         let found = answers
@@ -49,7 +51,7 @@ pub fn answering(answers: Vec<(&'static str, Answer)>) -> Session {
     })
 }
 
-/// A [`session`] whose answers have headers too.
+/// Returns a [`session`] whose answers also have headers.
 pub fn session_with(gate: &Gate, answer: impl Fn(&str, &str) -> Answer + Send + Sync + 'static) -> Session {
     let connector = SharedHttpConnector::new(Connector(Arc::new(answer)));
     let credentials = Credentials::new("key", "secret", None, None, "fake");

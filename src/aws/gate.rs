@@ -1,6 +1,6 @@
-//! The one way out: every call to AWS, reads and pages of lists included, waits its turn here, is refused
-//! when this process may not write, is counted and timed, is logged if it is a write, and has its failure
-//! classified.
+//! Gate that every call to AWS passes, including reads and pages of lists. The gate delays a call until its
+//! bucket has a token, refuses writes when this process may not write, counts and times each call, logs each
+//! write, and classifies each failure.
 
 use super::errors::{Error, Kind};
 use super::quota::{Bucket, Operation, Quota};
@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// One kind of call and how it ended; all labels are from closed sets.
+/// Kind of call with its outcome; all labels are from closed sets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
     /// `acm`, `apigateway`, `route53`, `s3`, `sts`.
@@ -24,7 +24,7 @@ struct Call {
     operation: &'static str,
     /// `ok`, or [`Kind::word`].
     outcome: &'static str,
-    /// AWS's error code; empty when there is none.
+    /// AWS error code; empty when there is none.
     error_code: String,
 }
 
@@ -34,7 +34,7 @@ struct Timed {
     operation: &'static str,
 }
 
-/// Calls made, for metrics. Cheap to clone; clones count into the same.
+/// Calls made, for metrics. Cheap to clone; clones share their counters.
 #[derive(Clone)]
 pub struct Calls {
     ended: Family<Call, Counter>,
@@ -43,7 +43,7 @@ pub struct Calls {
 
 impl Calls {
     pub(crate) fn new() -> Calls {
-        // 10 ms to 10 s, which is past the longest that a call may take.
+        // 10 ms to 10 s, which is longer than a call may take.
         let seconds: fn() -> Histogram = || Histogram::new(exponential_buckets(0.01, 2.0, 11));
         Calls {
             ended: Family::default(),
@@ -51,14 +51,14 @@ impl Calls {
         }
     }
 
-    /// Shows them in a registry.
+    /// Registers the counters and the histogram in a registry.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "aws_api_calls",
             "Calls to AWS, each attempt, by how they ended",
             self.ended.clone(),
         );
-        let help = "How long a call to AWS took, without the wait for its turn";
+        let help = "Duration of a call to AWS, without the wait for its quota";
         registry.register_with_unit("aws_api_call_duration", help, Unit::Seconds, self.seconds.clone());
     }
 
@@ -75,7 +75,7 @@ impl Calls {
             .err()
             .and_then(|e| e.code.as_deref())
             .unwrap_or_default();
-        // AWS's codes are words. What is none is not a code, and a label must not take any text.
+        // AWS error codes are words. A label must not take any other text.
         let is_word = code.len() <= 64
             && code
                 .chars()
@@ -95,12 +95,13 @@ impl Calls {
     }
 }
 
-/// What all sessions of a process share. Cheap to clone.
+/// State that all sessions of a process share. Cheap to clone.
 #[derive(Clone)]
 pub struct Gate {
     pub quota: Quota,
-    /// Asked right before a write is sent, after it waited its turn: whether this process still leads for
-    /// longer than one attempt takes ([`super::session::ATTEMPT`]).
+    /// Returns true while this process stays the leader for longer than one attempt takes
+    /// ([`super::session::ATTEMPT`]). The gate calls it right before it sends a write, after the wait for a
+    /// token.
     pub may_write: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Calls made, for metrics.
     pub calls: Calls,
@@ -122,7 +123,7 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// The gate as one account and Region passes it.
+/// View of the gate for one account and Region.
 #[derive(Debug, Clone)]
 pub(super) struct CallContext {
     pub gate: Gate,
@@ -131,7 +132,7 @@ pub(super) struct CallContext {
 }
 
 impl CallContext {
-    /// Make one call. `operation` is `service:Operation`; `send` is not polled before the call may go.
+    /// Makes one call. `operation` is `service:Operation`; `send` is not polled before the call may go.
     pub async fn call<O, E>(
         &self,
         operation: &'static str,
@@ -148,7 +149,7 @@ impl CallContext {
             _ => None,
         };
         let bucket = |operation| Bucket::new(&self.account, &self.region, operation);
-        // Until the answer, or until nobody waits for it any more.
+        // Held until the answer arrives, or until no caller waits for the answer.
         let _common = match common {
             Some(common) => Some(self.gate.quota.acquire(&bucket(common)).await),
             None => None,
@@ -164,8 +165,8 @@ impl CallContext {
         let started = Instant::now();
         let result = send.await.map_err(|e| Error::from_sdk(operation, e));
         let kind = result.as_ref().err().map(|e| e.kind);
-        // The role for the call may not have been to be had: then it was not made, and STS's own call has
-        // been counted.
+        // When the role for the call could not be assumed, the call was not made, and STS's own call has been
+        // counted.
         if result.as_ref().is_err_and(|e| e.operation != operation) {
             return result;
         }
@@ -177,7 +178,7 @@ impl CallContext {
         let took = started.elapsed();
         self.gate.calls.count(service, name, &result, took);
         if is_write(name) {
-            // The one line for each write. For which object, and what of it, say the spans around it.
+            // The only log line of a write. The enclosing spans name the object and the action.
             tracing::info!(
                 operation,
                 account = self.account,
@@ -191,7 +192,7 @@ impl CallContext {
     }
 }
 
-/// Whether a call changes something, by its name, with or without the service.
+/// True when the call changes something, by its name, with or without the service.
 pub fn is_write(operation: &str) -> bool {
     let operation = operation.split_once(':').map_or(operation, |(_, name)| name);
     !["Get", "List", "Describe", "Head", "Assume"]

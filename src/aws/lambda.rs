@@ -1,4 +1,5 @@
-//! Lambda: whom a function's policy lets call it. Functions themselves are neither read nor changed.
+//! Lambda: the callers that a function's policy allows. The operator neither reads nor changes functions
+//! themselves.
 
 use super::errors::{Error, Kind};
 use super::gate::CallContext;
@@ -13,7 +14,7 @@ pub struct Lambda {
     context: CallContext,
 }
 
-/// A function's policy, as far as it counts here. Source: Lambda API reference, GetPolicy.
+/// Policy of a function, with the fields that the operator reads. Source: Lambda API reference, GetPolicy.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Policy {
@@ -34,8 +35,8 @@ impl Lambda {
         }
     }
 
-    /// The ids of the statements in the policy of a function, or of its version or alias, as its ARN says.
-    /// None when it has no policy and when there is no such function, which Lambda answers alike.
+    /// Returns the ids of the statements in the policy of a function, version or alias, as its ARN says.
+    /// Empty when it has no policy and when there is no such function: Lambda answers both alike.
     pub async fn statements(&self, function: &str) -> Result<BTreeSet<String>, Error> {
         const GET: &str = "lambda:GetPolicy";
         let text = match self
@@ -61,8 +62,8 @@ impl Lambda {
             .collect())
     }
 
-    /// Lets API Gateway call a function for `source`, an ARN of API Gateway's. [`Kind::Conflict`] when there
-    /// is a statement with this id.
+    /// Allows API Gateway to invoke a function for `source`, an ARN of API Gateway. [`Kind::Conflict`] when
+    /// there is a statement with this id.
     pub async fn permit(&self, function: &str, statement: &str, source: &str) -> Result<(), Error> {
         let send = self
             .client
@@ -76,7 +77,7 @@ impl Lambda {
         Ok(())
     }
 
-    /// Takes a statement out again.
+    /// Removes a statement.
     pub async fn forbid(&self, function: &str, statement: &str) -> Result<(), Error> {
         let send = self
             .client

@@ -1,6 +1,6 @@
-//! AWS, one file per service: thin typed calls over the wire, results in our own words. No SDK type leaves
-//! this module, and nothing in it decides anything: that is the planner's. Every call passes [`gate::Gate`]
-//! and every failure [`errors`].
+//! AWS, one file per service: thin typed calls over the wire, results in the operator's types. No SDK type
+//! leaves this module, and the module decides nothing: the planner does. Every call passes [`gate::Gate`] and
+//! every failure passes [`errors`].
 
 pub mod acm;
 pub mod errors;

@@ -1,9 +1,9 @@
-//! Turns at AWS's quotas. Who wants a scarce call (a domain name operation every 30 seconds) draws a ticket
-//! and is woken when it is about its turn; then it reconciles again and plans, so that ten changes while it
-//! waited are one call. What is plentiful just waits.
+//! Token buckets for AWS's quotas. A reconcile that needs a scarce call (a domain name operation every 30
+//! seconds) requests a ticket and is requeued shortly before a token is available; then it plans again, so
+//! that ten changes during the wait become one call. Plentiful calls simply wait.
 //!
-//! The queue is not kept: who waits knows since when and asks again after a restart, which restores the
-//! order.
+//! The queue is not persisted: each object's status has the start of its wait, and the object requests again
+//! after a restart, which restores the order.
 
 pub use super::rates::Operation;
 use super::rates::{Rate, Rates};
@@ -16,22 +16,22 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How long a ticket that was called may take to come back; then the next one is called.
+/// Time within which a granted ticket has to come back; then the next ticket is granted.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long those are waited for that waited in a queue before a restart: until all of AWS's 120 domains of
-/// an account have been looked at.
+/// Time after a restart during which objects that waited in a queue before go first: enough to reconcile all
+/// of AWS's 120 domains of an account.
 const RESTORE_WINDOW: Duration = Duration::from_secs(180);
-/// A ticket is called this much of an interval before its turn, so that its reconcile does not take of it.
+/// Fraction of an interval by which a ticket is granted early, so that its reconcile costs nothing of the
+/// interval.
 const AHEAD: f64 = 0.1;
-/// A scarce call is made once it has been asked for in the same words for this much of an interval, so that
-/// changes that come one after the other are one call, the first of them included; but after a whole interval
-/// whatever comes.
+/// Fraction of an interval for which the words of a request must stay unchanged before its scarce call is
+/// made. Successive changes, including the first, thus become one call. After a whole interval the call is
+/// made in any case.
 const SETTLING: f64 = 1.0 / 6.0;
-/// A token is whole when less than this is missing, a millionth of the interval: sums of fractions do not
-/// come out even.
+/// Tolerance of a whole token, a millionth of the interval: sums of fractions are not exact.
 const ROUNDING: f64 = 1e-6;
 
-/// All token buckets of this process, and who waits at them. Cheap to clone.
+/// All token buckets of this process, and their queues. Cheap to clone.
 #[derive(Clone)]
 pub struct Quota {
     inner: Arc<Inner>,
@@ -40,96 +40,96 @@ pub struct Quota {
 struct Inner {
     rates: Rates,
     state: Mutex<LimiterState>,
-    /// Something changed that may make it somebody's turn.
+    /// Signals a change by which a ticket may become due.
     changed: Notify,
 }
 
-/// What is behind the lock.
+/// State behind the lock.
 struct LimiterState {
     started: Instant,
     queues: HashMap<Bucket, WaitQueue>,
-    /// The objects that waited in a queue before a restart and have not come since, and until when the others
-    /// let them go first.
+    /// Objects that waited in a queue before a restart and have not requested since, and the time until which
+    /// the other objects wait for them.
     missed: (BTreeSet<String>, Instant),
 }
 
-/// What a call is counted against.
+/// Quota that a call counts against.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Bucket {
     account: String,
-    /// Empty where all Regions share one.
+    /// Empty where all Regions share one bucket.
     region: String,
     operation: Operation,
 }
 
-/// Why a call is wanted. Each goes before the next one, but not forever: see [`Class::head_start`].
+/// Reason of a call. Each class precedes the next one, but not indefinitely: see [`Class::head_start`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// Somebody must lose access. It does not wait for its words to settle either.
+    /// A client must lose access. Such a request does not wait for its words to settle either.
     Distrust,
     SpecChange,
     Creation,
     Drift,
 }
 
-/// A request for one call of a bucket. Order: the longest wait, with the head start of its class, then the
+/// Request for one call of a bucket. Order: the longest wait, with the head start of its class, then the
 /// name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
     pub class: Class,
     pub since: Timestamp,
-    /// Who is woken, `namespace/name`. One ticket per object and bucket.
+    /// Object to requeue, `namespace/name`. One ticket per object and bucket.
     pub object: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
-    /// Make the call after this time, of a tenth of an interval at the most: its token is taken.
+    /// The call may be made after this time, a tenth of an interval at most: its token is taken.
     Go { after: Duration },
-    /// The ticket is in the queue; its object will be woken.
+    /// The ticket is in the queue; the limiter will requeue its object.
     Wait {
-        /// Tickets before this one.
+        /// Number of tickets before this one.
         ahead: usize,
-        /// How long until its turn, as far as can be told now.
+        /// Estimated time until the grant.
         about: Duration,
     },
 }
 
-/// A call that is on its way, until this is dropped.
+/// Call in flight, until this value is dropped.
 #[must_use]
 #[derive(Debug)]
 pub(super) struct InFlight(Option<(Quota, Bucket)>);
 
-/// Where somebody stands who waits.
+/// Position of a waiting object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueuePosition {
     /// `namespace/name`.
     pub object: String,
     pub operation: Operation,
     pub since: Timestamp,
-    /// As in [`Grant::Wait`].
+    /// Number of tickets before this one, as in [`Grant::Wait`].
     pub ahead: usize,
     pub about: Duration,
 }
 
-/// One bucket: its tokens and its tickets, in order.
+/// Bucket with its tokens and its tickets, in order.
 struct WaitQueue {
     tokens: f64,
     at: Instant,
-    /// Calls on their way. AWS counts each somewhere between its start and its answer, so its token grows
-    /// again only from then on.
+    /// Calls in flight. AWS counts each somewhere between its start and its answer, so its token grows again
+    /// only from the answer on.
     in_flight: u32,
     waiting: Vec<Waiting>,
-    /// Held by who is next to make a plentiful call.
+    /// Lock of the caller that makes the next plentiful call.
     next: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct Waiting {
     ticket: Ticket,
-    /// What is asked for, and since when in these words.
+    /// Description of the call, unchanged since `settling`.
     words: String,
     settling: Instant,
-    /// When it was asked for first, in whatever words.
+    /// Time of the first request, with any description.
     first: Instant,
     called: Option<Instant>,
 }
@@ -150,9 +150,8 @@ impl Bucket {
 }
 
 impl Class {
-    /// So many intervals does it go before one of the last class that has waited as long. An hour of a domain
-    /// name operation is as long as all domains take that AWS allows an account: nobody waits longer than
-    /// that for more urgent ones.
+    /// Head start over the last class, in intervals. An hour of domain name operations covers all domains
+    /// that AWS allows an account: no request waits longer than that for more urgent ones.
     fn head_start(self) -> u32 {
         match self {
             Class::Distrust => 120,
@@ -164,7 +163,7 @@ impl Class {
 }
 
 impl Ticket {
-    /// Whoever has the least goes first.
+    /// The ticket with the smallest rank goes first.
     fn rank(&self, interval: Duration) -> (i128, &str) {
         let head_start = (interval * self.class.head_start()).as_nanos();
         (
@@ -175,7 +174,7 @@ impl Ticket {
 }
 
 impl Waiting {
-    /// Since when it may be called.
+    /// Returns the time from which the ticket may be granted.
     fn settled(&self, interval: Duration, burst: u32) -> Instant {
         if self.ticket.class == Class::Distrust || !is_scarce(burst) {
             return self.first;
@@ -201,8 +200,8 @@ impl Quota {
         }
     }
 
-    /// Count from now, as a process does that just started: nobody knows what a predecessor spent a moment
-    /// ago. For whoever becomes leader. Tickets stay.
+    /// Counts from now, like a process that just started: the tokens that a predecessor spent a moment ago
+    /// are unknown. For a new leader. Tickets stay.
     pub fn start_over(&self) {
         let mut state = self.state();
         state.started = Instant::now();
@@ -216,15 +215,15 @@ impl Quota {
         self.inner.changed.notify_one();
     }
 
-    /// These objects waited in a queue when another process ended. Until each of them has been looked at, and
-    /// for three minutes at the most, nobody but those who distrust gets a turn: who is first is not known
+    /// Registers objects that waited in a queue when another process ended. Until each of them has been
+    /// reconciled, and for three minutes at most, only the class Distrust is granted: the order is unknown
     /// before.
     pub fn restore_waiters(&self, objects: impl Iterator<Item = String>) {
         self.state().missed = (objects.collect(), Instant::now() + RESTORE_WINDOW);
     }
 
-    /// Ask for a call. A ticket that has to wait stays in the queue until it is granted, asked with again,
-    /// withdrawn, or was called and came to nothing. `words` say what the call would do.
+    /// Requests a call. A ticket that has to wait stays in the queue until it is granted, replaced,
+    /// withdrawn, or was granted and not used. `words` describe the call.
     pub fn request(&self, bucket: &Bucket, ticket: Ticket, words: String) -> Grant {
         let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
             return Grant::Go {
@@ -291,13 +290,13 @@ impl Quota {
         grant
     }
 
-    /// Take the object's tickets out of every queue: it wants nothing any more.
+    /// Removes the object's tickets from every queue: the object needs no call any more.
     pub fn withdraw(&self, object: &str) {
         self.retain(object, |_| false);
     }
 
-    /// A reconcile of the object, which began then, has ended: what it was called for before that and did not
-    /// ask for again, it does not want.
+    /// Ends a reconcile of the object that began at this time: a ticket granted before that the reconcile did
+    /// not request again is withdrawn.
     pub fn reconciled(&self, object: &str, began: Instant) {
         self.retain(object, |w| w.called.is_none_or(|called| called > began));
     }
@@ -312,7 +311,7 @@ impl Quota {
         self.inner.changed.notify_one();
     }
 
-    /// Everybody who waits, for metrics.
+    /// Returns all waiting objects, for metrics.
     pub fn waiting(&self) -> Vec<QueuePosition> {
         let (mut positions, now) = (Vec::new(), Instant::now());
         for (bucket, queue) in &mut self.state().queues {
@@ -338,8 +337,8 @@ impl Quota {
         positions
     }
 
-    /// Wait for a call's turn, in the order of asking, and make it while the flight lasts. For buckets that
-    /// give many calls a second.
+    /// Waits for a token, in the order of requests, and returns the call in flight. For buckets with many
+    /// tokens a second.
     pub(super) async fn acquire(&self, bucket: &Bucket) -> InFlight {
         let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
             return InFlight(None);
@@ -362,7 +361,7 @@ impl Quota {
         }
     }
 
-    /// A call that was granted is sent; it is on its way while the flight lasts.
+    /// Marks a granted call as sent; the call is in flight until the result is dropped.
     pub(super) fn depart(&self, bucket: &Bucket) -> InFlight {
         let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
             return InFlight(None);
@@ -379,7 +378,7 @@ impl Quota {
         }
     }
 
-    /// AWS says that there is nothing left: somebody else uses the account too.
+    /// Empties the bucket, because AWS throttles: another client uses the account too.
     pub(super) fn drain(&self, bucket: &Bucket) {
         if let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) {
             let mut state = self.state();
@@ -390,8 +389,8 @@ impl Quota {
         }
     }
 
-    /// The objects whose turn it is about to be, as it comes; each should reconcile again and ask again. For
-    /// one listener.
+    /// Streams the objects whose ticket is about to be due; each should reconcile and request again. For one
+    /// listener.
     pub fn granted(&self) -> impl Stream<Item = String> + Send + use<> {
         futures::stream::unfold(self.clone(), |quota| async move {
             let object = quota.next_granted().await;
@@ -418,7 +417,7 @@ impl Quota {
         }
     }
 
-    /// Call a ticket for which there is about to be a token; else say when there may be one.
+    /// Grants a ticket whose token is about to be available; else returns when there may be one.
     fn call_next(&self) -> (Option<String>, Option<Instant>) {
         let now = Instant::now();
         let mut again: Option<Instant> = None;
@@ -457,7 +456,7 @@ impl Quota {
     }
 
     fn state(&self) -> MutexGuard<'_, LimiterState> {
-        // Nothing panics between two halves of a change.
+        // No panic happens between two halves of a change.
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -470,13 +469,13 @@ impl Drop for InFlight {
     }
 }
 
-/// One at a time, and a long time between two.
+/// True for a bucket with burst 1: one call at a time, with a long interval between two calls.
 fn is_scarce(burst: u32) -> bool {
     burst == 1
 }
 
-/// Scarce calls start with none, because a restart must not spend twice; plentiful ones with what a second
-/// gives.
+/// Returns the initial tokens: none for scarce calls, because a restart must not spend twice; one second's
+/// worth for plentiful calls.
 fn first_tokens(interval: Duration, burst: u32) -> f64 {
     if is_scarce(burst) {
         0.0
@@ -486,7 +485,7 @@ fn first_tokens(interval: Duration, burst: u32) -> f64 {
 }
 
 impl LimiterState {
-    /// Whether everybody is there who waited before a restart, or nobody waits for them any more.
+    /// True when all objects that waited before a restart have requested again, or their time has passed.
     fn is_complete(&self, now: Instant) -> bool {
         self.missed.0.is_empty() || self.missed.1 <= now
     }

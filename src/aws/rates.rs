@@ -1,33 +1,33 @@
-//! How often AWS lets us call: its documented quotas, and the way to set them otherwise (`--aws-rate`).
+//! Rate limits of calls to AWS: AWS's documented quotas, and the way to override them (`--aws-rate`).
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What has a quota of its own.
+/// Operation or service with a quota of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operation {
     CreateDomainName,
     UpdateDomainName,
     DeleteDomainName,
     CreateDeployment,
-    /// Everything of API Gateway together, reads and the four above included.
+    /// All calls of API Gateway together, including reads and the four operations above.
     ApiGateway,
-    /// Everything of Route 53 together; one quota for all Regions.
+    /// All calls of Route 53 together; one quota for all Regions.
     Route53,
-    /// Everything of ACM together. AWS counts each of its operations by itself, 5 to 10 per second.
+    /// All calls of ACM together. AWS counts each ACM operation by itself, 5 to 10 per second.
     Acm,
 }
 
-/// A token bucket's measures.
+/// Parameters of a token bucket.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rate {
     Unlimited,
     Limited {
-        /// One more call each time this long has passed.
+        /// Time between two tokens.
         interval: Duration,
-        /// Calls at once.
+        /// Maximum number of calls at once.
         burst: u32,
     },
 }
@@ -36,11 +36,11 @@ pub enum Rate {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rates(BTreeMap<Operation, Rate>);
 
-/// One `--aws-rate`: `CreateDomainName=1/30:1` (calls per seconds, then calls at once), `apigateway=10:40`,
+/// Value of `--aws-rate`: `CreateDomainName=1/30:1` (calls per seconds, then calls at once), `apigateway=10:40`,
 /// `*=unlimited`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateOverride {
-    /// None: every operation.
+    /// None for every operation.
     pub operation: Option<Operation>,
     pub rate: Rate,
 }
@@ -80,7 +80,7 @@ impl Operation {
         }
     }
 
-    /// The quota that a call has beside its service's common one.
+    /// Returns the quota that a call has in addition to its service's common quota.
     pub(super) fn of_call(name: &str) -> Option<Operation> {
         Operation::ALL[..4].iter().copied().find(|o| o.name() == name)
     }
@@ -97,10 +97,10 @@ impl fmt::Display for Operation {
 }
 
 impl Default for Rates {
-    /// AWS's quotas: API Gateway Developer Guide, "Quotas and important notes" (10 a second, 40 at once);
-    /// Route 53 Developer Guide, "Quotas" (5 a second); ACM User Guide, "Quotas" (RequestCertificate 5 a
-    /// second, what else we call 8 and more). Of the plentiful ones we take a little less: calls that leave
-    /// at a proper distance arrive at another.
+    /// Returns AWS's quotas: API Gateway Developer Guide, "Quotas and important notes" (10 a second, 40 at
+    /// once); Route 53 Developer Guide, "Quotas" (5 a second); ACM User Guide, "Quotas" (RequestCertificate 5
+    /// a second, the operator's other calls 8 and more). For plentiful calls the rates are a little lower:
+    /// calls that leave evenly spaced do not arrive evenly spaced.
     fn default() -> Rates {
         let every = |interval, burst| Rate::Limited { interval, burst };
         Rates(BTreeMap::from(Operation::ALL.map(|operation| {
@@ -118,7 +118,7 @@ impl Default for Rates {
 }
 
 impl Rates {
-    /// AWS's quotas with these set otherwise; a later one wins over an earlier.
+    /// Returns AWS's quotas with these overrides; a later override wins over an earlier one.
     pub fn with(overrides: &[RateOverride]) -> Rates {
         let mut rates = Rates::default();
         for RateOverride { operation, rate } in overrides {
@@ -164,7 +164,7 @@ impl FromStr for RateOverride {
             (Ok(calls), Ok(seconds)) => seconds / calls,
             _ => return Err(RateError::Rate(rate.to_owned())),
         };
-        // From a million a second to one in a day; what is beyond either is a mistake.
+        // From a million a second to one a day; a value beyond either is a mistake.
         if !(1e-6..=86_400.0).contains(&seconds_per_call) {
             return Err(RateError::Rate(rate.to_owned()));
         }

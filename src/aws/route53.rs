@@ -1,4 +1,4 @@
-//! Route 53: hosted zones and record sets. Names are ours: lower case, no trailing dot, no escapes.
+//! Route 53: hosted zones and record sets. Names are normalised: lower case, no trailing dot, no escapes.
 
 use super::errors::{Error, Kind};
 use super::gate::CallContext;
@@ -14,7 +14,7 @@ pub struct Route53 {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Zone {
-    /// Without `/hostedzone/`.
+    /// Zone id without `/hostedzone/`.
     pub id: String,
     pub name: String,
     pub private: bool,
@@ -27,18 +27,18 @@ pub struct RecordSet {
     pub kind: String,
     /// Seconds; an alias has none.
     pub ttl: Option<i64>,
-    /// As Route 53 gives them: a TXT's in their quotes, in its order.
+    /// Values as Route 53 returns them: TXT values in quotes, in Route 53's order.
     pub values: Vec<String>,
     pub alias: Option<Alias>,
-    /// One of several sets for this name and type (weighted, by Region, ...). What distinguishes them is not
-    /// kept, so such a set can be looked at, but not changed.
+    /// True for one of several sets for this name and type (weighted, by Region, ...). The operator does not
+    /// keep the set identifier, so it reads such a set but cannot change it.
     pub routed: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alias {
     pub target: String,
-    /// The zone of the target, not the one the record is in.
+    /// Zone of the target, not the zone of the record.
     pub hosted_zone_id: String,
     pub evaluate_target_health: bool,
 }
@@ -51,11 +51,12 @@ pub struct Change {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// [`Kind::Conflict`] when a set of this name and type is there.
+    /// Creates the set; [`Kind::Conflict`] when a set of this name and type exists.
     Create,
-    /// Overwrites whatever is there.
+    /// Creates the set or overwrites the existing one.
     Upsert,
-    /// Only what is exactly so: [`Kind::Conflict`] when it is otherwise, [`Kind::NotFound`] when it is gone.
+    /// Deletes exactly this set: [`Kind::Conflict`] when the existing set differs, [`Kind::NotFound`] when it
+    /// is gone.
     Delete,
 }
 
@@ -67,7 +68,7 @@ impl Route53 {
         }
     }
 
-    /// All zones that can be written to. Those that another AWS service keeps are left out.
+    /// Returns all writable zones. Zones that another AWS service manages are left out.
     pub async fn zones(&self) -> Result<Vec<Zone>, Error> {
         let mut zones = Vec::new();
         let mut marker = None;
@@ -95,7 +96,7 @@ impl Route53 {
         }
     }
 
-    /// All record sets of exactly this name. A zone that is not there is [`Kind::NotFound`].
+    /// Returns all record sets of exactly this name; [`Kind::NotFound`] when the zone does not exist.
     pub async fn records(&self, zone_id: &str, name: &str) -> Result<Vec<RecordSet>, Error> {
         let name = normalise(name);
         let mut records = Vec::new();
@@ -111,7 +112,7 @@ impl Route53 {
                 .set_start_record_identifier(start_identifier)
                 .send();
             let page = self.context.call("route53:ListResourceRecordSets", send).await?;
-            // The list begins at the name and goes on through the rest of the zone.
+            // The list begins at the name and continues through the rest of the zone.
             for set in page.resource_record_sets {
                 let record = record(set);
                 if record.name != name {
@@ -130,8 +131,8 @@ impl Route53 {
         }
     }
 
-    /// Make all of the changes, or none, and return the change's id. A deletion must have the record exactly
-    /// as it was read.
+    /// Makes all of the changes, or none, and returns the change's id. A deletion must have the record
+    /// exactly as it was read.
     pub async fn change(&self, zone_id: &str, changes: &[Change]) -> Result<String, Error> {
         const CHANGE: &str = "route53:ChangeResourceRecordSets";
         if let Some(routed) = changes.iter().find(|c| c.record.routed) {
@@ -160,7 +161,7 @@ impl Route53 {
         Ok(bare(&id, "/change/"))
     }
 
-    /// Whether all of Route 53's name servers answer with the change.
+    /// True when all of Route 53's name servers answer with the change.
     pub async fn change_in_sync(&self, change_id: &str) -> Result<bool, Error> {
         let send = self.client.get_change().id(change_id).send();
         let answer = self.context.call("route53:GetChange", send).await?;
@@ -170,7 +171,8 @@ impl Route53 {
     }
 }
 
-/// A DNS name as we compare it: lower case, no trailing dot, and Route 53's `\052` read back as `*`.
+/// Returns a DNS name in the form used for comparison: lower case, no trailing dot, and Route 53's `\052`
+/// decoded to `*`.
 pub fn normalise(name: &str) -> String {
     let mut plain = String::with_capacity(name.len());
     let mut rest = name.strip_suffix('.').unwrap_or(name);
@@ -272,7 +274,8 @@ mod tests {
             ("API.Example.COM.", "api.example.com"),
             ("\\052.example.com.", "*.example.com"),
             ("_mtls-operator.api.example.com", "_mtls-operator.api.example.com"),
-            ("a\\056b.example.com", "a\\056b.example.com"), // a dot inside a label stays told apart from one between labels
+            // A dot inside a label stays distinct from a dot between labels.
+            ("a\\056b.example.com", "a\\056b.example.com"),
             ("odd\\", "odd\\"),
             ("odd\\05", "odd\\05"),
             ("", ""),

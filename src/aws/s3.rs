@@ -1,5 +1,5 @@
-//! S3: the bucket that holds truststores, and their versions. Every call names the account that the bucket
-//! must belong to, so that a name taken by a stranger is refused by S3 itself.
+//! S3: the bucket that holds truststores, and their versions. Every call names the account that must own the
+//! bucket, so S3 itself refuses a bucket of that name in another account.
 
 use super::errors::{Error, Kind};
 use super::gate::CallContext;
@@ -24,35 +24,35 @@ pub struct S3 {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bucket {
     pub region: String,
-    /// Versioning is on now (not suspended).
+    /// True when versioning is enabled (not suspended).
     pub versioned: bool,
 }
 
-/// The newest version of an object.
+/// Newest version of an object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object {
-    /// Never the `null` of an object without versions: that is an empty string.
+    /// Never the `null` of an object without versions, which becomes an empty string.
     pub version: String,
     /// Keys are lower-case ASCII.
     pub metadata: BTreeMap<String, String>,
     pub size: u64,
-    /// The ARN of the KMS key that it is encrypted with; none with S3's own key.
+    /// ARN of the KMS key that encrypts the object; none with S3's own key.
     pub kms_key: Option<String>,
 }
 
-/// The bytes of one version.
+/// Bytes of one version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Content {
     pub bytes: Vec<u8>,
     pub metadata: BTreeMap<String, String>,
 }
 
-/// One version of an object, newest first in a list.
+/// Version of an object; lists have the newest first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Version {
     pub id: String,
     pub latest: bool,
-    /// Not bytes but the note that the object was deleted.
+    /// True for a delete marker, which has no bytes and records that the object was deleted.
     pub delete_marker: bool,
 }
 
@@ -64,8 +64,8 @@ impl S3 {
         }
     }
 
-    /// The bucket; `None` when no bucket has this name, [`Kind::Denied`] when another account's has, or
-    /// rights are missing.
+    /// Returns the bucket; `None` when no bucket has this name, [`Kind::Denied`] when another account owns
+    /// the name or permissions are missing.
     pub async fn bucket(&self, name: &str) -> Result<Option<Bucket>, Error> {
         const HEAD: &str = "s3:HeadBucket";
         let head = self
@@ -73,7 +73,7 @@ impl S3 {
             .head_bucket()
             .bucket(name)
             .expected_bucket_owner(&self.context.account);
-        // A bucket of another Region answers with a redirect, which says where it is.
+        // For a bucket of another Region S3 answers with a redirect, which names the Region.
         let send = async {
             match head.send().await {
                 Ok(found) => Ok(found.bucket_region),
@@ -114,7 +114,7 @@ impl S3 {
         }))
     }
 
-    /// Whether nothing in it can become public, whatever anybody sets on the bucket or its objects:
+    /// True when nothing in the bucket can become public, even by settings on the bucket or its objects:
     /// [`S3::block_public_access`].
     pub async fn public_access_is_blocked(&self, bucket: &str) -> Result<bool, Error> {
         let send = self
@@ -139,8 +139,8 @@ impl S3 {
         }
     }
 
-    /// The KMS key that objects are encrypted with that do not say so themselves; none: S3's own, which every
-    /// bucket has at the least.
+    /// Returns the KMS key that encrypts objects by default; none for S3's own key, which every bucket has at
+    /// least.
     pub async fn default_kms_key(&self, bucket: &str) -> Result<Option<String>, Error> {
         let send = self
             .client
@@ -161,7 +161,7 @@ impl S3 {
         Ok(defaults.find_map(|default| default.kms_master_key_id))
     }
 
-    /// The tags of a bucket; none when it is not there.
+    /// Returns the tags of a bucket; empty when the bucket does not exist.
     pub async fn bucket_tags(&self, name: &str) -> Result<BTreeMap<String, String>, Error> {
         let send = self
             .client
@@ -180,11 +180,12 @@ impl S3 {
         }
     }
 
-    /// Make a bucket in this Region. It carries its tags from the first moment on; S3 makes it private, with
-    /// S3's own key. In us-east-1 S3 accepts one that this account has already, and leaves its tags alone.
+    /// Creates a bucket in this Region. The bucket has its tags from the first moment on; S3 makes it
+    /// private, with S3's own key. In us-east-1 S3 accepts a bucket that this account already owns, and
+    /// leaves its tags alone.
     pub async fn create_bucket(&self, name: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
         const CREATE: &str = "s3:CreateBucket";
-        // us-east-1 is where a bucket goes that says nothing, and S3 refuses to hear its name.
+        // us-east-1 is the default location of a bucket, and S3 rejects its name.
         let place = Some(self.context.region.as_str()).filter(|region| *region != "us-east-1");
         let configuration = CreateBucketConfiguration::builder()
             .set_location_constraint(place.map(BucketLocationConstraint::from))
@@ -200,7 +201,7 @@ impl S3 {
         Ok(())
     }
 
-    /// Whatever anybody sets on the bucket or its objects later, nothing in it becomes public.
+    /// Prevents every later setting on the bucket or its objects from making anything in it public.
     pub async fn block_public_access(&self, bucket: &str) -> Result<(), Error> {
         let all = PublicAccessBlockConfiguration::builder()
             .block_public_acls(true)
@@ -219,7 +220,7 @@ impl S3 {
         Ok(())
     }
 
-    /// How objects are encrypted that do not say so themselves: with this KMS key, else with S3's own.
+    /// Sets the default encryption of objects: this KMS key, else S3's own.
     pub async fn encrypt_bucket(&self, bucket: &str, kms_key: Option<&str>) -> Result<(), Error> {
         const ENCRYPT: &str = "s3:PutBucketEncryption";
         let algorithm = kms_key.map_or(ServerSideEncryption::Aes256, |_| ServerSideEncryption::AwsKms);
@@ -243,7 +244,7 @@ impl S3 {
         Ok(())
     }
 
-    /// Keep every version of every object from now on.
+    /// Enables versioning: S3 keeps every version of every object from now on.
     pub async fn enable_versioning(&self, bucket: &str) -> Result<(), Error> {
         let enabled = VersioningConfiguration::builder()
             .status(BucketVersioningStatus::Enabled)
@@ -259,8 +260,8 @@ impl S3 {
         Ok(())
     }
 
-    /// The newest version of the object, without its bytes; `None` when there is none or it was deleted.
-    /// Without `s3:ListBucket` S3 answers [`Kind::Denied`] for one that is not there.
+    /// Returns the newest version of the object, without its bytes; `None` when there is none or it was
+    /// deleted. Without `s3:ListBucket` S3 answers [`Kind::Denied`] for an object that does not exist.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<Option<Object>, Error> {
         let send = self
             .client
@@ -281,8 +282,8 @@ impl S3 {
         }
     }
 
-    /// The bytes of one version, or (an empty version) of an object without versions; `None` when it is gone
-    /// or is a delete marker.
+    /// Returns the bytes of one version, or (an empty version) of an object without versions; `None` when it
+    /// is gone or is a delete marker.
     pub async fn get(&self, bucket: &str, key: &str, version: &str) -> Result<Option<Content>, Error> {
         const GET: &str = "s3:GetObject";
         let send = self
@@ -300,7 +301,7 @@ impl S3 {
             }
             Err(e) => return Err(e),
         };
-        // The SDK's time limit ends where the body begins.
+        // The SDK's time limit ends at the start of the body.
         let body = tokio::time::timeout(ATTEMPT, answer.body.collect()).await;
         let broken = || Error::ours(Kind::Transient, GET, "the object did not arrive whole");
         let bytes = body.map_err(|_| broken())?.map_err(|_| broken())?;
@@ -310,9 +311,9 @@ impl S3 {
         }))
     }
 
-    /// Store the bytes as a new version and return its id. An answer without one is an error that passes: as
-    /// a rule the bucket is versioned for so short a time that not all of S3 knows (AWS speaks of up to 15
-    /// minutes). `kms_key`: to encrypt with, in place of the bucket's default.
+    /// Stores the bytes as a new version and returns its id. An answer without an id is a transient error: as
+    /// a rule the bucket's versioning was enabled so recently that it has not propagated through S3 (AWS
+    /// speaks of up to 15 minutes). `kms_key`: key to encrypt with, in place of the bucket's default.
     pub async fn put(
         &self,
         bucket: &str,
@@ -342,7 +343,7 @@ impl S3 {
         })
     }
 
-    /// All versions of exactly this key, newest first.
+    /// Returns all versions of exactly this key, newest first.
     pub async fn versions(&self, bucket: &str, key: &str) -> Result<Vec<Version>, Error> {
         let mut versions: Vec<(Option<(i64, u32)>, Version)> = Vec::new();
         let (mut key_marker, mut version_marker) = (None, None);
@@ -377,7 +378,7 @@ impl S3 {
                     versions.push((at.map(|at| (at.secs(), at.subsec_nanos())), version));
                 }
             }
-            // Keys come in order: past ours there is only what begins with it.
+            // Keys come in order: keys after this one only begin with it.
             let past = page.next_key_marker.as_deref().is_some_and(|next| next > key);
             if page.is_truncated != Some(true) || page.next_key_marker.is_none() || past {
                 break;
@@ -385,13 +386,13 @@ impl S3 {
             key_marker = page.next_key_marker;
             version_marker = page.next_version_id_marker;
         }
-        // Objects and markers come in two lists. S3's dates have whole seconds: of equal ones the latest goes
-        // first.
+        // Objects and markers come in two lists. S3's dates have whole seconds: of equal dates the latest
+        // version goes first.
         versions.sort_by(|(a, x), (b, y)| (y.latest, b).cmp(&(x.latest, a)));
         Ok(versions.into_iter().map(|(_, version)| version).collect())
     }
 
-    /// Remove one version for good. One that is gone already is no error to S3.
+    /// Deletes one version permanently. S3 reports no error for a version that is already gone.
     pub async fn delete_version(&self, bucket: &str, key: &str, version: &str) -> Result<(), Error> {
         let send = self
             .client

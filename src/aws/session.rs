@@ -1,6 +1,6 @@
-//! A session: one account, one Region, the clients of the services. Reads the environment as every AWS SDK
-//! does (credentials, Region, `AWS_ENDPOINT_URL`), the proxies that it names ([`crate::proxy`]), and nothing
-//! else.
+//! A session: one account, one Region, the clients of the services. A session reads the environment as every
+//! AWS SDK does (credentials, Region, `AWS_ENDPOINT_URL`), the proxies in the environment ([`crate::proxy`]),
+//! and nothing else.
 
 use super::acm::Acm;
 use super::errors::{ASSUME_ROLE, Error, Kind};
@@ -22,22 +22,22 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Mutex, OnceCell};
 
-/// How long a call may take. There is one attempt: who repeats a call reconciles again first.
+/// Time limit of a call. The SDK makes one attempt: a caller that repeats a call reconciles again first.
 pub const ATTEMPT: Duration = Duration::from_secs(5);
-/// How long the search for credentials may take once a call got no answer.
+/// Time limit of the search for credentials after a call got no answer.
 const CREDENTIALS: Duration = Duration::from_secs(10);
 
 const WHO: &str = "sts:GetCallerIdentity";
 
-/// Where calls go, and as whom they are made.
+/// Region of the calls, and the roles that make them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Access {
-    /// Unset: the environment's.
+    /// Unset for the environment's Region.
     pub region: Option<String>,
-    /// Unset: with the credentials of the environment.
+    /// Unset for the credentials of the environment.
     pub role: Option<RoleToAssume>,
-    /// For Route 53 alone. Unset: as for the rest. This role too is assumed with the credentials of the
-    /// environment.
+    /// Role for Route 53 alone. Unset for the same access as the rest. The operator assumes this role too
+    /// with the credentials of the environment.
     pub route53_role: Option<RoleToAssume>,
 }
 
@@ -45,7 +45,7 @@ pub struct Access {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RoleToAssume {
     pub arn: String,
-    /// What the role's trust policy asks for, if anything.
+    /// External id that the role's trust policy requires, if any.
     pub external_id: Option<String>,
 }
 
@@ -53,14 +53,14 @@ pub struct RoleToAssume {
 #[derive(Debug, Clone)]
 pub struct Sessions {
     gate: Gate,
-    /// With the credentials of the environment.
+    /// Sessions with the credentials of the environment.
     own: Arc<Mutex<Own>>,
-    /// With a role. Each is connected on its own: a role that STS does not answer for keeps nobody else
-    /// waiting.
+    /// Sessions with a role. Each connects on its own: a role that STS does not answer for delays no other
+    /// session.
     assumed: Arc<std::sync::Mutex<HashMap<Access, Arc<OnceCell<Session>>>>>,
 }
 
-/// The sessions with the credentials of the environment, by Region, and the last failure to make one.
+/// The sessions with the credentials of the environment, by Region, and the last failure to create one.
 #[derive(Debug, Default)]
 struct Own {
     sessions: HashMap<Option<String>, Session>,
@@ -76,9 +76,9 @@ impl Sessions {
         }
     }
 
-    /// The session for this access. AWS is asked once who that is; a failure is not kept. Whether the role
-    /// for Route 53 can be assumed shows only in calls of Route 53, so that a refusal keeps nothing else from
-    /// working.
+    /// Returns the session for this access. The first call asks STS for the account; a failure is not cached.
+    /// A role for Route 53 that cannot be assumed fails only in calls of Route 53, so a refusal blocks
+    /// nothing else.
     pub async fn get(&self, access: &Access) -> Result<Session, Error> {
         let own = self.own(access.region.as_deref()).await?;
         if access.role.is_none() && access.route53_role.is_none() {
@@ -104,7 +104,7 @@ impl Sessions {
         cell.get_or_try_init(connect).await.cloned()
     }
 
-    /// Sessions that all derive from `session`, as if it were connected with the credentials of the
+    /// Returns sessions that all derive from `session`, as if it were connected with the credentials of the
     /// environment.
     #[cfg(test)]
     pub(crate) fn of(session: Session) -> Sessions {
@@ -128,8 +128,8 @@ impl Sessions {
         }
         let session = match (region, own.sessions.values().next(), &own.failed) {
             (Some(region), Some(other), _) => other.in_region(region),
-            // Somebody else was told while this one waited: asking one after the other would take all of them
-            // too long.
+            // Another caller got this failure while this caller waited: sequential attempts by all of them
+            // would take too long.
             (_, None, Some((at, error))) if *at > asked && error.kind == Kind::Transient => {
                 return Err(error.clone());
             }
@@ -146,10 +146,10 @@ impl Sessions {
     }
 }
 
-/// The services of one account and Region. Cheap to clone.
+/// Services of one account and Region. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// 12 digits, as AWS itself says whose credentials these are.
+    /// Account id of 12 digits, as STS returns it for these credentials.
     pub account: String,
     pub region: String,
     pub acm: Acm,
@@ -162,14 +162,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session with the credentials of the environment, in `region` or the environment's own. Asks STS
-    /// which account it is, so credentials that do not work fail here.
+    /// Connects a session with the credentials of the environment, in `region` or the environment's own. Asks
+    /// STS for the account, so credentials that do not work fail here.
     pub async fn connect(region: Option<&str>, gate: &Gate) -> Result<Session, Error> {
         let proxies =
             Proxies::from_env().map_err(|error| Error::ours(Kind::Invalid, WHO, error.to_string()))?;
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            // With the SDK's own HTTPS client switched off (it brings a second TLS stack) nothing else
-            // supplies one.
+            // Without the SDK's own HTTPS client (it brings a second TLS stack) nothing else supplies one.
             .http_client(proxies.http_client(TlsContext::default()))
             .retry_config(RetryConfig::disabled())
             .timeout_config(
@@ -183,7 +182,7 @@ impl Session {
         Session::of(loader.load().await, gate).await
     }
 
-    /// The same account in another Region; asks nobody.
+    /// Returns the same account in another Region; makes no call.
     pub fn in_region(&self, region: &str) -> Session {
         let config = self
             .config
@@ -193,14 +192,14 @@ impl Session {
         Session::with(config, self.account.clone(), region.to_owned(), &self.gate)
     }
 
-    /// A session with the rights of another role, possibly of another account, in the same Region. Asks STS
-    /// who that is, so a role that may not be assumed fails here.
+    /// Returns a session with the permissions of another role, possibly of another account, in the same
+    /// Region. Asks STS for the identity, so a role that may not be assumed fails here.
     pub async fn assume_role(&self, role: &RoleToAssume) -> Result<Session, Error> {
         Session::of(self.with_role(role), &self.gate).await
     }
 
-    /// The same, but asks nobody: a role that may not be assumed fails at the first call. The account is the
-    /// one in the ARN.
+    /// Returns the same session without a call to STS: a role that may not be assumed fails at the first
+    /// call. The account is that of the ARN.
     fn as_role(&self, role: &RoleToAssume) -> Session {
         let account = account_of(&role.arn).to_owned();
         Session::with(self.with_role(role), account, self.region.clone(), &self.gate)
@@ -222,14 +221,14 @@ impl Session {
             .build()
     }
 
-    /// The host of an API's default endpoint. Source: API Gateway Developer Guide; China has a suffix of its
-    /// own.
+    /// Returns the host of an API's default endpoint. Source: API Gateway Developer Guide; China has a suffix
+    /// of its own.
     pub fn execute_api_host(&self, api_id: &str) -> String {
         let suffix = if self.region.starts_with("cn-") { ".cn" } else { "" };
         format!("{api_id}.execute-api.{}.amazonaws.com{suffix}", self.region)
     }
 
-    /// Lambda in the Region that a function's ARN names.
+    /// Returns a Lambda client in the Region of a function's ARN.
     pub fn lambda(&self, function: &str) -> Lambda {
         match region_of(function) {
             region if region == self.region => self.lambda.clone(),
@@ -286,8 +285,8 @@ impl Session {
     }
 }
 
-/// The failure of a call that got no answer: to find out that there are no credentials may take longer than
-/// the call may.
+/// Converts the failure of a call that got no answer: detecting missing credentials may take longer than the
+/// time limit of the call.
 async fn without_credentials(config: &SdkConfig, error: Error) -> Error {
     let provider = config
         .credentials_provider()
@@ -303,23 +302,23 @@ async fn without_credentials(config: &SdkConfig, error: Error) -> Error {
     }
 }
 
-/// The partition of an ARN: `aws`, `aws-cn`, `aws-us-gov`.
+/// Returns the partition of an ARN: `aws`, `aws-cn`, `aws-us-gov`.
 pub fn partition_of(arn: &str) -> &str {
     arn.split(':').nth(1).unwrap_or_default()
 }
 
-/// The Region that an ARN says its resource is in.
+/// Returns the Region of an ARN.
 pub fn region_of(arn: &str) -> &str {
     arn.split(':').nth(3).unwrap_or_default()
 }
 
-/// The account that an ARN says its resource is in.
+/// Returns the account of an ARN.
 pub fn account_of(arn: &str) -> &str {
     arn.split(':').nth(4).unwrap_or_default()
 }
 
-/// Supplies the credentials of a role, which is assumed again before they expire. The SDK's own provider does
-/// the same, but past the gate, and tells a refusal from a failure in its text only.
+/// Supplies the credentials of a role and assumes the role again before they expire. The SDK's own provider
+/// does the same, but bypasses the gate, and distinguishes a refusal from a failure only in its text.
 #[derive(Debug)]
 struct Role {
     sts: aws_sdk_sts::Client,
@@ -367,7 +366,7 @@ impl ProvideCredentials for Role {
     where
         Self: 'a,
     {
-        // Our error comes out again where a call's is classified.
+        // The operator's error reappears where a call's error is classified.
         future::ProvideCredentials::new(async {
             self.assume().await.map_err(CredentialsError::provider_error)
         })
@@ -398,7 +397,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_role_for_route_53_is_taken_on_for_route_53_alone() {
+    async fn a_role_for_route_53_is_assumed_for_route_53_alone() {
         let sessions = Sessions::of(fake::answering(vec![]));
         let role = RoleToAssume {
             arn: "arn:aws:iam::999999999999:role/r".into(),

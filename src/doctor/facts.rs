@@ -1,4 +1,4 @@
-//! What there is to judge, in plain data: no I/O, no clock. `gather` fills it, `findings` judges it.
+//! Facts to check, in plain data: no I/O, no clock. `gather` fills them, `findings` checks them.
 
 use crate::aws::acm;
 use crate::aws::gateway::{Domain, Mapping};
@@ -8,85 +8,85 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A reading, or why there is none, ready to be shown.
+/// A value, or a displayable reason why it could not be read.
 pub type Seen<T> = Result<T, String>;
 
 #[derive(Clone, Debug)]
 pub struct Facts {
     pub now: Timestamp,
     pub object: Object,
-    /// The custom domain of that name; `None`: there is none.
+    /// Custom domain of that name; `None` when there is none.
     pub domain: Seen<Option<Domain>>,
-    /// The server certificates for the name: that which the domain has, or all of them while there is no
+    /// Server certificates for the name: the domain's certificate, or all certificates while there is no
     /// domain.
     pub certificates: Seen<Vec<acm::Certificate>>,
-    /// The truststore that the domain uses; `None`: there is no domain, no mutual TLS, or that version is
+    /// Truststore that the domain uses; `None` when there is no domain, no mutual TLS, or the version is
     /// gone.
     pub trusted: Seen<Option<Vec<Certificate>>>,
-    /// The version of the newest object where the truststore is; `None`: there is none.
+    /// Version of the newest truststore object; `None` when there is none.
     pub newest: Seen<Option<String>>,
-    /// Only with something to point at.
+    /// Public DNS of the name, only when the domain has a target.
     pub dns: Seen<Option<PublicName>>,
     pub mappings: Seen<Vec<Mapping>>,
-    /// The stages of each API that the domain maps, by its id; `None`: there is no such API.
+    /// Stages of each API that the domain maps, by its id; `None` when there is no such API.
     pub stages: BTreeMap<String, Seen<Option<Vec<String>>>>,
-    /// The default endpoint of each API that the spec maps, by its id.
+    /// Default endpoint of each API that the spec maps, by its id.
     pub endpoints: BTreeMap<String, Seen<Endpoint>>,
-    /// The path that is called.
+    /// Path of the call.
     pub path: String,
     pub client: Option<Client>,
     pub answer: Answer,
 }
 
-/// The MtlsDomain, as far as it tells why nothing comes of it.
+/// The MtlsDomain, with the fields that explain a failure.
 #[derive(Clone, Debug, Default)]
 pub struct Object {
-    /// NAMESPACE/NAME
+    /// Name as NAMESPACE/NAME.
     pub name: String,
     pub domain_name: String,
     pub suspended: bool,
     /// Reason and message of the condition Accepted, when it is False.
     pub refused: Option<(String, String)>,
-    /// `spec.defaultEndpoint` is Keep.
+    /// True when `spec.defaultEndpoint` is Keep.
     pub endpoint_kept: bool,
     /// Message of the condition BypassDetected.
     pub bypass: Option<String>,
 }
 
-/// Whether the default endpoint of an API is open.
+/// State of the default endpoint of an API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     Closed,
     Open,
-    /// It is set to be closed, and answers nevertheless with this status.
+    /// The endpoint is set to disabled, and answers nevertheless with this status.
     Answers(u16),
 }
 
-/// A caller with a certificate.
+/// Caller with a certificate.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub certificate: Certificate,
-    /// What the caller sends along.
+    /// Certificates that the caller sends with its own.
     pub others: Vec<Certificate>,
-    /// Of a ClientCertificate.
+    /// ClientCertificate that the certificate comes from, if any.
     pub holder: Option<Holder>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Holder {
-    /// NAMESPACE/NAME
+    /// Name as NAMESPACE/NAME.
     pub name: String,
-    /// NAMESPACE/NAME of the MtlsDomain that it is for.
+    /// NAMESPACE/NAME of the MtlsDomain that the ClientCertificate is for.
     pub domain: String,
     /// Reason and message of the condition Ready, when it is not True.
     pub unready: Option<(String, String)>,
 }
 
-/// What came of calling the domain.
+/// Outcome of a call to the domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Status(u16),
-    /// Why there was none.
+    /// No answer, with the reason.
     None(String),
 }
 
@@ -100,7 +100,7 @@ impl fmt::Display for Answer {
 }
 
 impl Facts {
-    /// What could not be read, and why; what has one reason in one line.
+    /// Returns the facts that could not be read, with the reasons; facts with the same reason share a line.
     pub fn unseen(&self) -> Vec<String> {
         fn of<T>(what: &str, seen: &Seen<T>) -> Option<(String, String)> {
             Some((seen.as_ref().err()?.clone(), what.to_owned()))

@@ -1,4 +1,4 @@
-//! Judges the facts: each check is a function from them to what is wrong, why, and what to do. Pure.
+//! Checks of the facts: each is a function from the facts to findings with cause and remedy. Pure.
 
 use super::facts::{Answer, Client, Endpoint, Facts};
 use crate::aws::acm::CertificateStatus;
@@ -9,16 +9,16 @@ use crate::pki::chain::{MAX_CHAIN, chain};
 use crate::pki::lint;
 use serde::Serialize;
 
-/// Something that keeps callers out, or lets them in past mutual TLS.
+/// Problem that keeps callers out, or lets them bypass mutual TLS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// One of the words of docs/troubleshooting.md.
+    /// Code of the finding, as docs/troubleshooting.md lists it.
     pub what: &'static str,
     pub cause: String,
     pub remedy: String,
 }
 
-/// All that is wrong, what lies deepest first.
+/// Returns all findings, the root cause first.
 pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut found: Vec<_> = CHECKS.iter().flat_map(|check| check(facts)).collect();
     if found.is_empty() {
@@ -55,7 +55,7 @@ fn object(f: &Facts) -> Vec<Finding> {
     if f.object.suspended {
         return finding(
             "suspended",
-            format!("the MtlsDomain {name} is suspended: what changed since is not served"),
+            format!("the MtlsDomain {name} is suspended: later changes of the spec have no effect"),
             "set spec.suspend to false",
         );
     }
@@ -63,13 +63,13 @@ fn object(f: &Facts) -> Vec<Finding> {
         Some((reason, message)) => finding(
             "not-accepted",
             format!("the operator does not serve {name}: {reason}: {message}"),
-            "change what the message names; nothing of this spec is served until then",
+            "fix the cause in the message; until then the spec has no effect",
         ),
         None => vec![],
     }
 }
 
-/// A ClientCertificate that the certificate is from.
+/// Checks the ClientCertificate that the certificate comes from.
 fn holder(f: &Facts) -> Vec<Finding> {
     let Some(holder) = f.client.as_ref().and_then(|client| client.holder.as_ref()) else {
         return vec![];
@@ -92,7 +92,7 @@ fn holder(f: &Facts) -> Vec<Finding> {
         Some((reason, message)) => finding(
             "client-certificate-not-ready",
             format!("the ClientCertificate {name} is not Ready: {reason}: {message}"),
-            "wait until it is, or change what the message names",
+            "wait until it is Ready, or fix the cause in the message",
         ),
         None => vec![],
     }
@@ -107,7 +107,8 @@ fn custom_domain(f: &Facts) -> Vec<Finding> {
                 "no-custom-domain",
                 format!("API Gateway has no custom domain {name} in this account and Region"),
                 format!(
-                    "see the conditions of {} for what it waits for: kubectl describe mtlsdomain",
+                    "see in the conditions of {} what the operator is waiting for: \
+                     kubectl describe mtlsdomain",
                     f.object.name
                 ),
             );
@@ -126,7 +127,7 @@ fn custom_domain(f: &Facts) -> Vec<Finding> {
                 "API Gateway is changing {name}: callers get what was in force before, and now and then an \
                  error{message}"
             ),
-            "wait; it takes minutes as a rule",
+            "wait; a change takes minutes as a rule",
         ),
         locked => finding(
             "domain-locked",
@@ -139,7 +140,7 @@ fn custom_domain(f: &Facts) -> Vec<Finding> {
         found.extend(finding(
             "no-mutual-tls",
             format!("{name} does not require a client certificate: it has no truststore"),
-            "see the condition DomainProgrammed for what keeps the operator from giving it one",
+            "see the condition DomainProgrammed for the reason",
         ));
     }
     found
@@ -169,7 +170,7 @@ fn server_certificate(f: &Facts) -> Vec<Finding> {
         let remedy = match (&c.status, missing.is_empty()) {
             (CertificateStatus::PendingValidation, false) => {
                 format!(
-                    "ACM looks in public DNS for {}: see that they are there",
+                    "make sure that public DNS has the records that ACM checks: {}",
                     missing.join(", ")
                 )
             }
@@ -225,32 +226,32 @@ fn truststore(f: &Facts) -> Vec<Finding> {
                      the domain is changed",
                 f.object.domain_name, used.uri
             ),
-            "see the condition DomainProgrammed; who writes the object by hand has to write what the spec \
-             says, which the operator restores",
+            "see the condition DomainProgrammed; a truststore written by hand has to match the spec, which \
+             the operator restores",
         ));
     }
     if let Ok(None) = f.trusted {
         found.extend(finding(
             "truststore-gone",
             format!(
-                "the version of {} that {} uses is not there any more",
+                "the version of {} that {} uses no longer exists",
                 used.uri, f.object.domain_name
             ),
-            "change something in the spec's trust, which stores a new version, and see who deletes versions \
-             (a lifecycle rule of the bucket)",
+            "change the spec's trust, which makes the operator store a new version, and find out what \
+             deletes versions (a lifecycle rule of the bucket)",
         ));
     }
     for warning in &used.warnings {
         found.extend(finding(
             "truststore-warning",
-            format!("API Gateway says of {}: {warning}", used.uri),
-            "replace the certificate that it speaks of in spec.trust.authorities",
+            format!("API Gateway reports for {}: {warning}", used.uri),
+            "replace the reported certificate in spec.trust.authorities",
         ));
     }
     found
 }
 
-/// What is wrong with the client's certificate whoever trusts it.
+/// Checks the client's certificate, independent of the truststore.
 fn validity(f: &Facts) -> Vec<Finding> {
     let Some(Client { certificate: c, .. }) = &f.client else {
         return vec![];
@@ -271,7 +272,7 @@ fn validity(f: &Facts) -> Vec<Finding> {
                 "the client certificate {} is valid from {} on",
                 c.subject, c.not_before
             ),
-            "wait, or set the clock right of whoever issued it",
+            "wait, or correct the clock of the issuer",
         ));
     }
     if let Some((_, message)) = lint::weakness(c) {
@@ -284,7 +285,7 @@ fn validity(f: &Facts) -> Vec<Finding> {
     found
 }
 
-/// Whether the truststore in use lets the client in.
+/// Checks that the truststore in use trusts the client.
 fn trust(f: &Facts) -> Vec<Finding> {
     let (Some(client), Ok(Some(trusted))) = (&f.client, &f.trusted) else {
         return vec![];
@@ -407,7 +408,7 @@ fn dns(f: &Facts) -> Vec<Finding> {
     if leads_to(found, &target) {
         return vec![];
     }
-    let remedy = format!("point {name} at {target}; see the condition DNSProgrammed for who has to");
+    let remedy = format!("point {name} at {target}; the condition DNSProgrammed says who has to do it");
     let elsewhere = found.cnames.first().cloned().or_else(|| {
         let addresses: Vec<_> = found.addresses.iter().map(ToString::to_string).collect();
         (!addresses.is_empty()).then(|| addresses.join(", "))
@@ -453,12 +454,12 @@ fn mapping(f: &Facts) -> Vec<Finding> {
     };
     finding(
         "mapped-api-missing",
-        format!("the mapping {path:?} leads to {missing}, which is not there"),
+        format!("the mapping {path:?} leads to {missing}, which does not exist"),
         "create it, or map another in spec.mappings",
     )
 }
 
-/// The mapping that takes the path: the longest whose segments it begins with.
+/// Returns the mapping that matches the path: the longest whose segments begin the path.
 fn mapped<'a>(mappings: &'a [Mapping], path: &str) -> Option<&'a Mapping> {
     let path = path.split('?').next().unwrap_or_default().trim_matches('/');
     let takes = |m: &&Mapping| {
@@ -477,14 +478,15 @@ fn bypass(f: &Facts) -> Vec<Finding> {
             Err(_) | Ok(Endpoint::Closed) => continue,
             Ok(Endpoint::Open) if f.object.endpoint_kept => (
                 "is open: spec.defaultEndpoint is Keep".to_owned(),
-                "set spec.defaultEndpoint to Disable if nobody needs it",
+                "set spec.defaultEndpoint to Disable if no caller needs the endpoint",
             ),
             Ok(Endpoint::Open) => (
                 "is open".to_owned(),
-                "see the condition BypassClosed: it is closed once the domain's own name works",
+                "see the condition BypassClosed: the operator disables the endpoint once the domain's own \
+                 name works",
             ),
             Ok(Endpoint::Answers(status)) => (
-                format!("is set to be closed, but still answers with status {status}"),
+                format!("is set to disabled, but still answers with status {status}"),
                 "deploy the API's stages, or set spec.restDeployment to Allow",
             ),
         };
@@ -498,27 +500,25 @@ fn bypass(f: &Facts) -> Vec<Finding> {
         found.extend(finding(
             "bypass-open",
             message.clone(),
-            "give that custom domain mutual TLS, or take its mapping to this API away",
+            "give that custom domain mutual TLS, or remove its mapping to this API",
         ));
     }
     found
 }
 
-/// A refusal that nothing of the above explains.
+/// Reports a refusal that no other check explains.
 fn refused_otherwise(f: &Facts) -> Vec<Finding> {
     match (&f.answer, &f.client) {
         (Answer::Status(403), Some(_)) => finding(
             "refused-behind-mutual-tls",
-            "nothing is wrong with the certificate and the truststore as far as can be seen, and yet the \
-             answer is 403",
-            "look behind mutual TLS: a resource policy, an authorizer, an API key, AWS WAF or the back end \
-             refuses; REST APIs also answer 403 for a \
-             path or method that they do not have",
+            "no problem is visible in the certificate and the truststore, and yet the answer is 403",
+            "check what is behind mutual TLS: a resource policy, an authorizer, an API key, AWS WAF or the \
+             back end refuses; REST APIs also answer 403 for a path or method that they do not have",
         ),
         (Answer::Status(404), Some(_)) => finding(
             "no-route",
-            format!("the caller is let in, but nothing answers to {}", f.path),
-            "see which routes the mapped API has; or call the path that is meant: --path",
+            format!("mutual TLS accepts the caller, but nothing answers at {}", f.path),
+            "check the routes of the mapped API, or call another path with --path",
         ),
         (Answer::Status(status), None) => finding(
             "no-mutual-tls",
@@ -526,12 +526,12 @@ fn refused_otherwise(f: &Facts) -> Vec<Finding> {
                 "{} answers a caller without a certificate, with status {status}",
                 f.object.domain_name
             ),
-            "see that DNS and --probe-connect-to lead to API Gateway and not to something in between",
+            "make sure that DNS and --probe-connect-to lead to API Gateway itself",
         ),
         (Answer::None(why), Some(_)) => finding(
             "no-answer",
             format!("{} does not answer: {why}", f.object.domain_name),
-            "see what is between here and API Gateway: DNS, proxies, firewalls; a new domain takes some \
+            "check the path from here to API Gateway: DNS, proxies, firewalls; a new domain takes some \
              minutes",
         ),
         _ => vec![],

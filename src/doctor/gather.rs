@@ -1,5 +1,5 @@
-//! Reads what the doctor judges: the MtlsDomain and the client's certificate in Kubernetes or in files, the
-//! domain and what hangs on it in AWS, its name in DNS, and what it answers. Only reads.
+//! Reads the facts for the doctor: the MtlsDomain and the client's certificate in Kubernetes or in files, the
+//! domain and its dependencies in AWS, its name in DNS, and its answer to a call. Only reads.
 
 use super::facts::{Answer, Client, Endpoint, Facts, Holder, Object, Seen};
 use crate::api::conditions::ConditionType;
@@ -31,19 +31,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// Whose certificate the call is made with.
+/// Source of the client certificate for the call.
 pub enum Caller {
     Nobody,
     Files {
         cert: PathBuf,
         key: PathBuf,
     },
-    /// A ClientCertificate, NAMESPACE/NAME.
+    /// ClientCertificate, as NAMESPACE/NAME.
     Object(String),
 }
 
+/// Gathers the facts.
+///
 /// # Errors
-/// There is no such MtlsDomain or client, or the cluster does not say.
+/// There is no such MtlsDomain or client, or the cluster does not answer.
 pub async fn gather(
     name: &str,
     caller: Caller,
@@ -58,7 +60,7 @@ pub async fn gather(
     let object = object(&domain);
     let (client, identity) = client(&kubernetes, caller).await?;
     let policy = policy.map(read_policy).transpose()?;
-    // No write passes this gate.
+    // This gate lets no write pass.
     let gate = Gate::new(Quota::new(Rates::with(&[])), || false);
     let (probe, public_dns) = (EndpointProbe::new(outside)?, PublicDns::new(outside.resolver)?);
     let host = object.domain_name.clone();
@@ -122,7 +124,7 @@ async fn find(kubernetes: &kube::Client, own_namespace: &str, name: &str) -> any
         other => other,
     };
     let mut all = all.context("the MtlsDomains")?.items;
-    // Of several the oldest has the name, as the operator sees it.
+    // Of several MtlsDomains the oldest has the name, as in the operator.
     all.sort_by_key(|d| (d.creation_timestamp().map(|at| at.0), d.namespace(), d.name_any()));
     let Some(found) = all.into_iter().next() else {
         bail!("there is no MtlsDomain for {name} that you may see; name it as NAMESPACE/NAME");
@@ -157,7 +159,7 @@ fn full_name(object: &impl ResourceExt) -> String {
     format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
 }
 
-/// The caller, and what to call with; neither as long as a ClientCertificate has no Secret.
+/// Returns the caller, and its identity for the call; neither as long as a ClientCertificate has no Secret.
 async fn client(
     kubernetes: &kube::Client,
     caller: Caller,
@@ -185,7 +187,7 @@ async fn client(
             let found = found.with_context(|| {
                 format!(
                     "there is no Secret {namespace}/{secret} of {what} yet; kubectl describe \
-                         clientcertificate says what it waits for"
+                         clientcertificate says what the operator is waiting for"
                 )
             })?;
             let data = found.data.unwrap_or_default();
@@ -201,7 +203,7 @@ async fn client(
         }
     };
     let mut others = pem::certificates_beside_keys(&text).context("the client certificate")?;
-    // In the shape that the TLS library reads.
+    // PEM in the form that the TLS library reads.
     let (chain, key) = (
         others.iter().map(Certificate::to_pem).collect::<String>(),
         keys::alone(&key).context("the key")?,
@@ -247,7 +249,7 @@ fn read_policy(path: &Path) -> anyhow::Result<Policy> {
 
 // ---- AWS
 
-/// As in [`Facts`].
+/// Facts from AWS, as in [`Facts`].
 struct InAws {
     domain: Seen<Option<Domain>>,
     certificates: Seen<Vec<acm::Certificate>>,
@@ -354,7 +356,7 @@ async fn certificates(session: &Session, host: &str, domain: Option<&Domain>) ->
     }
 }
 
-/// What the domain trusts, and the version of the newest object there.
+/// Returns the certificates that the domain trusts, and the version of the newest truststore object.
 async fn truststore(
     session: &Session,
     domain: Option<&Domain>,
@@ -368,7 +370,7 @@ async fn truststore(
         .map(|object| object.map(|object| object.version));
     let version = match (&used.version, &newest) {
         (Some(version), _) => version.clone(),
-        // Not pinned: what was newest at its last update, as far as anybody can tell.
+        // Not pinned: probably the version that was newest at the last update of the domain.
         (None, Ok(newest)) => newest.clone().unwrap_or_default(),
         (None, Err(why)) => return (Err(why.clone()), newest),
     };
@@ -396,7 +398,7 @@ async fn stages(session: &Session, api: &Seen<Option<gateway::Api>>) -> Seen<Opt
     Ok(Some(stages.into_iter().map(|stage| stage.name).collect()))
 }
 
-/// The default endpoint of an API, asked at one stage. One that is not there has none.
+/// Returns the state of an API's default endpoint, probed at one stage. An API that does not exist has none.
 async fn endpoint(
     api: &Seen<Option<gateway::Api>>,
     host: &str,
@@ -414,7 +416,7 @@ async fn endpoint(
     }
 }
 
-// ---- outside
+// ---- external view
 
 async fn dns(resolver: &PublicDns, host: &str, domain: &Domain) -> Seen<PublicName> {
     resolver

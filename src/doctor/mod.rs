@@ -1,6 +1,6 @@
-//! `mtls-operator doctor`: why callers are refused. [`gather`] reads the cluster and AWS and calls the domain
-//! as a client would, [`facts`] is what it found, [`findings`] says what of it is wrong and what to do.
-//! Writes nothing anywhere: the gate of its AWS calls lets no write pass.
+//! `mtls-operator doctor`: explains why callers are refused. [`gather`] reads the cluster and AWS and calls
+//! the domain as a client would, [`facts`] holds the facts, [`findings`] finds the problems and their
+//! remedies. Writes nothing anywhere: the gate of its AWS calls lets no write pass.
 
 mod facts;
 mod findings;
@@ -17,32 +17,32 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Say why callers of a domain are refused ("why 403?"), and what to do about it (docs/troubleshooting.md).
+/// Explains why callers of a domain are refused ("why 403?"), and how to fix it (docs/troubleshooting.md).
 ///
 /// Reads the cluster (as kubectl does) and AWS (as its CLI does), calls the domain over HTTPS, and changes
-/// nothing. Exit code 0: nothing found; 1: something found; 2: not everything could be looked at, and nothing
-/// was found in the rest.
+/// nothing. Exit code 0: nothing found; 1: something found; 2: some checks were not possible, and the others
+/// found nothing.
 #[derive(Args)]
 pub struct Doctor {
-    /// The domain name, or the MtlsDomain as NAMESPACE/NAME.
+    /// Domain name, or the MtlsDomain as NAMESPACE/NAME.
     domain: String,
-    /// PEM file with the client certificate of a caller who is refused, and what the caller sends along with
-    /// it.
+    /// PEM file with the client certificate of a refused caller, and the certificates that the caller sends
+    /// with it. Default: no client certificate is checked.
     #[arg(long, requires = "key")]
     cert: Option<PathBuf>,
-    /// PEM file with its private key.
+    /// PEM file with the private key of --cert.
     #[arg(long, requires = "cert")]
     key: Option<PathBuf>,
-    /// A ClientCertificate, NAMESPACE/NAME, whose Secret has both.
+    /// ClientCertificate, as NAMESPACE/NAME, whose Secret has certificate and key. Default: none.
     #[arg(long, conflicts_with = "cert")]
     certificate: Option<String>,
-    /// The path that is called.
+    /// Path of the call.
     #[arg(long, default_value = "/")]
     path: String,
-    /// How to write what is found.
+    /// Output format.
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
-    /// The operator's policy file: for the external ids of roles to assume.
+    /// Policy file of the operator, for the external ids of roles to assume. Default: no external ids.
     #[arg(long, env = "MTLS_OPERATOR_POLICY")]
     policy: Option<PathBuf>,
     #[command(flatten)]
@@ -55,23 +55,23 @@ enum Output {
     Json,
 }
 
-/// What is written.
+/// Output of the command.
 #[derive(Serialize)]
 struct Report<'a> {
     domain_name: &'a str,
-    /// NAMESPACE/NAME of the MtlsDomain.
+    /// MtlsDomain, as NAMESPACE/NAME.
     object: &'a str,
-    /// What the domain answered: a status, or why there was no answer.
+    /// Answer of the domain: a status, or why there was no answer.
     answer: String,
     findings: Vec<Finding>,
-    /// What could not be looked at, and why.
+    /// Facts that could not be read, with the reasons.
     unseen: Vec<String>,
 }
 
-/// Looks, and writes what was found.
+/// Gathers the facts, and writes the findings.
 ///
 /// # Errors
-/// Nothing at all could be looked at.
+/// Returned when no fact at all could be read.
 pub async fn run(args: Doctor) -> anyhow::Result<ExitCode> {
     let caller = match (args.cert, args.key, args.certificate) {
         (Some(cert), Some(key), _) => gather::Caller::Files { cert, key },
@@ -115,10 +115,11 @@ fn text(report: &Report<'_>) -> String {
     );
     for finding in &report.findings {
         let Finding { what, cause, remedy } = finding;
-        let _ = write!(text, "\n{what}\n  cause:  {cause}\n  remedy: {remedy}\n"); // a String takes everything
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n{what}\n  cause:  {cause}\n  remedy: {remedy}\n");
     }
     for unseen in &report.unseen {
-        let _ = write!(text, "\nnot looked at: {unseen}\n");
+        let _ = write!(text, "\nnot checked: {unseen}\n");
     }
     if report.findings.is_empty() && report.unseen.is_empty() {
         text.push_str("\nNothing found.\n");

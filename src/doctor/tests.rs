@@ -1,4 +1,4 @@
-//! What is found in which facts.
+//! Findings for given facts.
 
 use super::facts::{Answer, Client, Endpoint, Facts, Holder, Object};
 use super::findings::findings;
@@ -15,7 +15,7 @@ use std::sync::LazyLock;
 const TARGET: &str = "d-1.execute-api.eu-west-1.amazonaws.com";
 const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0); // in January 2027
 
-/// An authority, or with `ca: false` a client: its certificate, and what issues under it.
+/// Certificate of an authority, or with `ca: false` of a client, and its issuer for other certificates.
 struct Party {
     certificate: Certificate,
     issuer: Issuer<'static, KeyPair>,
@@ -45,8 +45,8 @@ fn party(name: &str, by: Option<&Party>, ca: bool, years: (i32, i32)) -> Party {
     }
 }
 
-/// root, and five authorities each below the one before; a client under the root, and one under the first
-/// below it.
+/// Chain of the root and four authorities, each below the previous one; a client under the root, and one
+/// under the first authority below it.
 static WORLD: LazyLock<(Vec<Party>, [Party; 2])> = LazyLock::new(|| {
     let mut chain = vec![party("root", None, true, (2020, 2040))];
     for depth in 1..=4 {
@@ -119,7 +119,7 @@ fn certificate(status: acm::CertificateStatus) -> acm::Certificate {
     }
 }
 
-/// A caller under the root, and all as it should be.
+/// Returns facts with a caller under the root, and without problems.
 fn well() -> Facts {
     let mapping = |id: &str, path: &str, api: &str| Mapping {
         id: id.into(),
@@ -168,9 +168,9 @@ fn trusts(facts: &mut Facts, depths: std::ops::RangeInclusive<usize>) {
 
 type Case = (fn(&mut Facts), &'static [(&'static str, &'static str)]);
 
-/// What is different, and what is found: the word and a part of the cause or the remedy.
+/// Lists changed facts and their findings: the code and a part of the cause or the remedy.
 #[test]
-fn each_cause_is_found_by_name() {
+fn each_cause_has_its_finding() {
     let cases: Vec<Case> = vec![
         (|_| {}, &[]),
         // the object
@@ -261,7 +261,7 @@ fn each_cause_is_found_by_name() {
             |f| f.trusted = Ok(Some(vec![party("root", None, true, (2020, 2040)).certificate])),
             &[("certificate-not-trusted", "another key of CN=root")],
         ),
-        // under an intermediate of which only the root is trusted, which the caller sends along or not
+        // an intermediate of which only the root is trusted; the caller sends it along or not
         (
             |f| {
                 f.client = client(WORLD.1[1].certificate.clone());
@@ -400,7 +400,7 @@ fn each_cause_is_found_by_name() {
             },
             &[("mapped-api-missing", "the stage prod of a1")],
         ),
-        // ways round
+        // bypasses
         (
             |f| {
                 f.endpoints.insert("a1".into(), Ok(Endpoint::Open));
@@ -424,7 +424,7 @@ fn each_cause_is_found_by_name() {
             |f| f.object.bypass = Some("plain.example.com leads to a1".into()),
             &[("bypass-open", "plain.example.com")],
         ),
-        // nothing but the answer
+        // only the answer
         (
             |f| f.answer = Answer::Status(403),
             &[("refused-behind-mutual-tls", "403")],
@@ -461,7 +461,7 @@ fn each_cause_is_found_by_name() {
 }
 
 #[test]
-fn what_could_not_be_read_is_no_finding_but_told() {
+fn unreadable_facts_are_no_findings_but_reported() {
     let mut facts = well();
     let why = || "apigateway:GetDomainName: no answer in time".to_owned();
     (facts.domain, facts.certificates, facts.trusted) = (Err(why()), Err(why()), Err(why()));
@@ -480,7 +480,7 @@ fn what_could_not_be_read_is_no_finding_but_told() {
 }
 
 #[test]
-fn as_people_read_it() {
+fn the_text_output_is_readable() {
     let mut facts = well();
     facts.now = NOW + SignedDuration::from_hours(24 * 400);
     facts.certificates = Err("acm:DescribeCertificate: no answer in time".into());
@@ -496,18 +496,18 @@ client-certificate-expired
   remedy: give the caller a new one; a ClientCertificate renews itself, but the caller has to read its \
          Secret again
 
-not looked at: the server certificate: acm:DescribeCertificate: no answer in time
+not checked: the server certificate: acm:DescribeCertificate: no answer in time
 "
     );
     assert!(text(&report(&well())).ends_with("answered with status 200\n\nNothing found.\n"));
 }
 
 #[test]
-fn the_page_has_every_word() {
+fn the_page_has_every_finding() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(here.join("docs/troubleshooting.md")).unwrap();
     let source = std::fs::read_to_string(here.join("src/doctor/findings.rs")).unwrap();
-    // The first argument of each call, whose words have dashes but for one.
+    // First argument of each call: all words have dashes but for one.
     let quoted = source.split('"').skip(1).step_by(2);
     let words = quoted.filter(|w| {
         w.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && (w.contains('-') || *w == "suspended")
@@ -520,6 +520,6 @@ fn the_page_has_every_word() {
         .collect();
     assert!(
         missing.is_empty(),
-        "say in docs/troubleshooting.md what {missing:?} are"
+        "explain {missing:?} in docs/troubleshooting.md"
     );
 }

@@ -1,11 +1,11 @@
-//! The policy document: statements from usages. Pure.
+//! Policy document: statements from usages. Pure.
 
 use super::rights::{Resource, needed};
 use super::usage::{Principal, Usage};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// An identity-based policy. Source of the form: IAM User Guide, "IAM JSON policy elements reference".
+/// Identity-based policy. Source of the form: IAM User Guide, "IAM JSON policy elements reference".
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Policy {
@@ -24,12 +24,12 @@ pub struct Statement {
     pub condition: Condition,
 }
 
-/// By operator and key.
+/// Condition of a statement, by operator and key.
 type Condition = BTreeMap<&'static str, BTreeMap<&'static str, BTreeSet<String>>>;
 
-/// What the principal has to be allowed for all of these, and nothing else.
+/// Returns the policy that the principal needs for all usages, and nothing else.
 pub fn policy(usages: &[Usage], principal: &Principal) -> Policy {
-    // What is allowed on each resource, and of hosted zones for which names.
+    // Allowed actions by resource, and for hosted zones also by record names.
     let mut allowed = BTreeMap::<(Resource, String), (BTreeSet<&'static str>, BTreeSet<String>)>::new();
     for usage in usages {
         for (action, on) in needed(&usage.features, usage.reads_only) {
@@ -45,7 +45,7 @@ pub fn policy(usages: &[Usage], principal: &Principal) -> Policy {
             }
         }
     }
-    // Resources on which the same is allowed share a statement.
+    // Resources with the same allowed actions share a statement.
     let mut statements = BTreeMap::<_, BTreeSet<String>>::new();
     for ((on, arn), (actions, names)) in allowed {
         statements.entry((on, actions, names)).or_default().insert(arn);

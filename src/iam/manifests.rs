@@ -6,8 +6,8 @@ use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// All that are in these files, in the YAML and JSON files of these folders and of those in them, and, for
-/// `-`, on standard input.
+/// Returns all MtlsDomains in these files, in the YAML and JSON files of these folders and their subfolders,
+/// and, for `-`, on standard input.
 pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<MtlsDomain>> {
     let mut found = Vec::new();
     for path in paths {
@@ -26,12 +26,12 @@ pub fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<MtlsDomain>> {
         }
     }
     if found.is_empty() {
-        bail!("there is no MtlsDomain in what was given");
+        bail!("there is no MtlsDomain in the given manifests");
     }
     Ok(found)
 }
 
-/// The file itself, or what is in the folder, in the order of its names.
+/// Returns the file itself, or the files of the folder, in the order of their names.
 fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -53,7 +53,7 @@ fn files(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// The MtlsDomains of a text of several documents, lists of objects among them.
+/// Returns the MtlsDomains of a text with several documents, including lists of objects.
 fn parse(text: &str) -> anyhow::Result<Vec<MtlsDomain>> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).context("this is not YAML")?;
     let mut found = Vec::new();
@@ -86,7 +86,7 @@ mod tests {
                           {name: NAME}\nspec: {domainName: a.example.com}\n";
 
     #[test]
-    fn mtls_domains_are_found_among_other_things() {
+    fn mtls_domains_are_found_among_other_objects() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         let named = |name: &str| DOMAIN.replace("NAME", name);
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(names, ["a", "b", "c"]);
         assert!(
             read(&[folder.path().join("README.md")]).is_err(),
-            "a file that is named is read"
+            "a named file is read"
         );
         assert!(read(&[folder.path().join("missing.yaml")]).is_err());
         write(

@@ -1,6 +1,6 @@
-//! What the operator has to be allowed in IAM, and the command that prints it as a policy: [`rights`] is the
-//! table, [`usage`] what of it is in use, [`document`] the policy. Reads manifests; asks neither Kubernetes
-//! nor AWS.
+//! IAM permissions that the operator needs, and the command that prints them as a policy: [`rights`] is the
+//! table, [`usage`] selects the used part of it, [`document`] is the policy. Reads manifests; calls neither
+//! Kubernetes nor AWS.
 
 mod document;
 mod manifests;
@@ -17,42 +17,43 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use usage::{Known, Principal, Usage};
 
-/// IAM's limit for a managed policy, white space not counted. Source: IAM User Guide, "IAM and AWS STS
-/// quotas".
+/// Maximum length of a managed policy, in characters without white space. Source: IAM User Guide, "IAM and
+/// AWS STS quotas".
 const LONGEST: usize = 6144;
 
-/// Print the least that the operator has to be allowed in IAM, as a policy in JSON (docs/iam.md).
+/// Prints the least IAM permissions that the operator needs, as a policy in JSON (docs/iam.md).
 ///
-/// Of the MtlsDomains in the manifests; without any, of everything the operator can do. What no manifest and
-/// no flag says stays a wildcard.
+/// Covers the MtlsDomains in the manifests; without manifests, everything that the operator can do. Values
+/// that no manifest and no flag gives stay wildcards.
 #[derive(Args)]
 pub struct IamPolicy {
-    /// Files, and folders of files, with MtlsDomains in YAML or JSON; everything else in them is passed over.
-    /// `-` is standard input, as in `kubectl get mtlsdomains -A -o yaml | mtls-operator iam-policy -`.
+    /// Files, and folders of files, with MtlsDomains in YAML or JSON; other objects are ignored. `-` is
+    /// standard input, as in `kubectl get mtlsdomains -A -o yaml | mtls-operator iam-policy -`. Default: no
+    /// manifests.
     manifests: Vec<PathBuf>,
-    /// The AWS account of the MtlsDomains that name none.
+    /// AWS account of the MtlsDomains that name none. Default: any account.
     #[arg(long)]
     account: Option<String>,
-    /// The Region of the MtlsDomains that name none.
+    /// Region of the MtlsDomains that name none. Default: any Region.
     #[arg(long)]
     region: Option<String>,
-    /// The bucket of the MtlsDomains that name none, as the operator's --truststore-bucket.
+    /// Bucket of the MtlsDomains that name none, as the operator's --truststore-bucket. Default: any bucket.
     #[arg(long)]
     bucket: Option<String>,
-    /// The id of a hosted zone of the MtlsDomains that name none; can be given several times.
+    /// Hosted zone id of the MtlsDomains that name none. Can be given several times. Default: any zone.
     #[arg(long)]
     zone: Vec<String>,
-    /// Without manifests: something that the operator is to be able to do beyond the least; can be given
-    /// several times. Unset: all of these.
+    /// Feature to allow beyond the least, without manifests. Can be given several times. Default: all
+    /// features.
     #[arg(long, value_enum, conflicts_with = "manifests")]
     feature: Vec<Feature>,
-    /// Print the policy of this role, which MtlsDomains in the manifests have the operator assume, instead of
-    /// the operator's own.
+    /// ARN of a role: prints its policy instead of the operator's own. MtlsDomains in the manifests have the
+    /// operator assume the role. Default: the operator's own policy.
     #[arg(long, requires = "manifests")]
     role: Option<String>,
 }
 
-/// The policy as text, and what else there is to say about it.
+/// Returns the policy as text, and remarks about it.
 ///
 /// # Errors
 /// A manifest that cannot be read.
@@ -76,7 +77,7 @@ pub fn print(args: IamPolicy) -> anyhow::Result<(String, Vec<String>)> {
     let text = serde_json::to_string_pretty(&policy).context("a policy is plain data")?;
     let mut remarks = Vec::new();
     if policy.statement.is_empty() {
-        remarks.push("there is no MtlsDomain that this is needed for".to_owned());
+        remarks.push("no MtlsDomain needs this policy".to_owned());
     }
     if principal == Principal::Operator {
         let roles: BTreeSet<_> = usages.iter().flat_map(Usage::roles).collect();
@@ -88,8 +89,8 @@ pub fn print(args: IamPolicy) -> anyhow::Result<(String, Vec<String>)> {
     }
     if text.chars().filter(|c| !c.is_whitespace()).count() > LONGEST {
         remarks.push(format!(
-            "IAM takes at most {LONGEST} characters: print it without manifests, by --account, --region, \
-             --bucket, --zone and --feature"
+            "IAM takes at most {LONGEST} characters: print the policy without manifests, by --account, \
+             --region, --bucket, --zone and --feature"
         ));
     }
     Ok((text, remarks))

@@ -1,44 +1,44 @@
-//! The table: which calls each thing that the operator can do takes, and what they are made on. Which IAM
-//! actions a call needs is known to [`errors::iam_actions`] alone; here stands what that does not say: what
-//! for, and on which resource.
+//! Table of the calls that each feature of the operator needs, and of their resources.
+//! [`errors::iam_actions`] alone knows the IAM actions of a call; this table adds the feature and the
+//! resource.
 //!
 //! Sources: Service Authorization Reference (ACM, API Gateway Management V2, KMS, Lambda, Route 53, S3, STS):
-//! "Actions" for the resource types that each action takes, `*` where it takes none; "Resource types" for the
-//! forms of ARNs.
+//! "Actions" for the resource types of each action, `*` where it has none; "Resource types" for the forms of
+//! ARNs.
 
 use crate::aws::{errors, gate};
 use clap::ValueEnum;
 use std::collections::BTreeSet;
 
-/// What the operator can do beyond the least, which is a custom domain with mutual TLS and a truststore in a
-/// bucket that is there, the server certificate and DNS being somebody else's.
+/// Features of the operator beyond the least, which is a custom domain with mutual TLS and a truststore in an
+/// existing bucket, without the server certificate and DNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Feature {
-    /// Request server certificates from ACM: serverCertificate.request, the default
+    /// Requests server certificates from ACM: serverCertificate.request, the default
     RequestedCertificate,
-    /// Write DNS records into a hosted zone that is found by its name: dns.route53, the default
+    /// Writes DNS records into a hosted zone found by its name: dns.route53, the default
     Route53,
-    /// Write them into a zone that is named: dns.route53.hostedZoneId
+    /// Writes DNS records into a named hosted zone: dns.route53.hostedZoneId
     Route53ZoneId,
-    /// Close the execute-api endpoints of mapped APIs: defaultEndpoint Disable, the default
+    /// Disables the execute-api endpoints of mapped APIs: defaultEndpoint Disable, the default
     ClosedEndpoint,
-    /// Pass the client certificate's fields on in headers: identity.headers
+    /// Passes fields of the client certificate on in headers: identity.headers
     IdentityHeaders,
-    /// Put a Lambda authorizer on the mapped APIs: identity.authorizer
+    /// Attaches a Lambda authorizer to the mapped APIs: identity.authorizer
     Authorizer,
-    /// Make that authorizer of a Lambda function: identity.authorizer.functionArn
+    /// Creates that authorizer for a Lambda function: identity.authorizer.functionArn
     AuthorizerFunction,
-    /// Make the truststore's bucket: truststore.bucketCreation IfMissing
+    /// Creates the truststore's bucket: truststore.bucketCreation IfMissing
     BucketCreation,
-    /// Encrypt the truststore with a KMS key: truststore.kmsKeyArn, or the default of the bucket
+    /// Encrypts the truststore with a KMS key: truststore.kmsKeyArn, or the default of the bucket
     KmsKey,
-    /// Take over what is there already: adoptionPolicy Unowned
+    /// Adopts existing resources: adoptionPolicy Unowned
     Adoption,
-    /// Delete what the operator made once the MtlsDomain is deleted: deletionPolicy Delete or unset
+    /// Deletes the operator's resources once the MtlsDomain is deleted: deletionPolicy Delete or unset
     Deletion,
-    /// Let go of it then: deletionPolicy Retain, or adoptionPolicy Unowned
+    /// Releases the resources once the MtlsDomain is deleted: deletionPolicy Retain, or adoptionPolicy Unowned
     Retention,
-    /// Assume roles: aws.assumeRole and dns.route53.assumeRole
+    /// Assumes roles: aws.assumeRole and dns.route53.assumeRole
     AssumedRole,
 }
 
@@ -48,23 +48,22 @@ impl Feature {
     }
 }
 
-/// What a right is on. The name is the statement's Sid.
+/// Resource of a permission. The name is the statement's Sid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resource {
-    /// `*`: lists, and what is not there yet.
+    /// `*`, for lists and for resources that do not exist yet.
     Anything,
     Certificates,
-    /// Every custom domain and its mappings: those that lead around mutual TLS are looked for among all of
-    /// them.
+    /// Every custom domain and its mappings, among which the operator finds those that bypass mutual TLS.
     AllDomains,
     DomainCollection,
     Domain,
-    /// The right to change a truststore. Users report that it takes both the domain and the collection.
+    /// Permission to change a truststore. Users report that it needs both the domain and the collection.
     MutualTls,
     MappingCollection,
     Mapping,
-    /// Every API and the lists of them: the operator looks at whatever a domain of its own maps, whoever
-    /// mapped it.
+    /// Every API and the lists of APIs: the operator reads every API that one of its domains maps, even when
+    /// another client created the mapping.
     AllApis,
     Api,
     Deployments,
@@ -77,22 +76,22 @@ pub enum Resource {
     Tags,
     ServiceLinkedRole,
     HostedZone,
-    /// Its records, of our names and types.
+    /// Records of the hosted zone with the operator's names and types.
     Records,
     RecordChanges,
     Bucket,
     Truststore,
-    /// Whatever object a domain that is taken over has as its truststore.
+    /// Every object that an adopted domain may have as its truststore.
     AllTruststores,
     KmsKey,
     Role,
 }
 
-/// Calls that are made for one of these features, on this.
+/// Calls for one of these features, on one resource.
 pub struct Right {
-    /// None: always.
+    /// Features that need the calls; empty for every use.
     pub needed_for: &'static [Feature],
-    /// As [`crate::aws`] names them.
+    /// Operations as [`crate::aws`] names them.
     pub operations: &'static [&'static str],
     pub on: Resource,
 }
@@ -117,7 +116,7 @@ const fn needed_for(
     }
 }
 
-/// Every call but `sts:GetCallerIdentity`, which needs no right (AWS STS API Reference).
+/// Every call but `sts:GetCallerIdentity`, which needs no permission (AWS STS API Reference).
 pub const RIGHTS: &[Right] = &[
     // The server certificate.
     always(&["acm:ListCertificates"], Resource::Anything),
@@ -140,7 +139,7 @@ pub const RIGHTS: &[Right] = &[
         &["acm:RemoveTagsFromCertificate"],
         Resource::Certificates,
     ),
-    // The custom domain and what it maps.
+    // The custom domain and its mappings.
     always(
         &[
             "apigateway:GetDomainName",
@@ -162,7 +161,7 @@ pub const RIGHTS: &[Right] = &[
         &["apigateway:UpdateApiMapping", "apigateway:DeleteApiMapping"],
         Resource::Mapping,
     ),
-    // The APIs behind it.
+    // The APIs behind the domain.
     always(
         &[
             "apigateway:GetApi",
@@ -239,7 +238,7 @@ pub const RIGHTS: &[Right] = &[
         ],
         Resource::Function,
     ),
-    // Marks on domains and APIs.
+    // Ownership tags on domains and APIs.
     always(&["apigateway:TagResource"], Resource::Tags),
     needed_for(
         &[
@@ -308,8 +307,8 @@ pub const RIGHTS: &[Right] = &[
     needed_for(&[Feature::AssumedRole], &[errors::ASSUME_ROLE], Resource::Role),
 ];
 
-/// Actions that a call needs besides its own and that are on something else than the call: on what, and the
-/// feature without which it needs them not at all.
+/// Actions that a call needs besides its own, on another resource than the call: the resource, and the
+/// feature without which no such action is needed.
 const BESIDES: &[(&str, Resource, Option<Feature>)] = &[
     ("acm:AddTagsToCertificate", Resource::Certificates, None),
     ("apigateway:AddCertificateToDomain", Resource::MutualTls, None),
@@ -324,7 +323,8 @@ const BESIDES: &[(&str, Resource, Option<Feature>)] = &[
     ("kms:GenerateDataKey", Resource::KmsKey, Some(Feature::KmsKey)),
 ];
 
-/// The IAM actions that these features take, each with what it is on. `reads_only`: nothing is to be changed.
+/// Returns the IAM actions that these features need, each with its resource. `reads_only` leaves out all
+/// changes.
 pub fn needed(features: &BTreeSet<Feature>, reads_only: bool) -> BTreeSet<(&'static str, Resource)> {
     let rights = RIGHTS.iter().filter(|right| {
         right.needed_for.is_empty() || right.needed_for.iter().any(|feature| features.contains(feature))

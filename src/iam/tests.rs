@@ -1,5 +1,5 @@
-//! What is printed for which manifests, that no call is forgotten, and that docs/iam.md says what the table
-//! says.
+//! Tests of the printed policy for each manifest, of the completeness of the table, and of its copy in
+//! docs/iam.md.
 
 use super::document::{Statement, policy};
 use super::rights::{Feature, RIGHTS, Resource, needed};
@@ -14,7 +14,10 @@ fn domain(spec: Value) -> MtlsDomain {
     let mut object = json!({
         "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
         "metadata": {"name": "partners", "namespace": "payments"},
-        "spec": {"domainName": "mtls.example.com", "mappings": [{"path": "", "api": {"id": "a1", "stage": "prod"}}]},
+        "spec": {
+            "domainName": "mtls.example.com",
+            "mappings": [{"path": "", "api": {"id": "a1", "stage": "prod"}}],
+        },
     });
     for (field, value) in spec.as_object().unwrap() {
         object["spec"][field] = value.clone();
@@ -51,7 +54,7 @@ fn allows(statements: &BTreeMap<String, Statement>, action: &str) -> BTreeSet<St
         .collect()
 }
 
-/// The text of every file in src/aws.
+/// Returns the text of every file in src/aws.
 fn sources(folder: &Path) -> String {
     let entries = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
     entries
@@ -77,7 +80,7 @@ fn every_call_has_its_rights() {
                 && name.bytes().all(|b| b.is_ascii_alphanumeric())
         })
     };
-    // As they are passed to `CallContext::call`, or named by a constant for it; on one line or on several.
+    // Calls are passed to `CallContext::call`, or named by a constant for it; on one line or on several.
     let text = text.replace(char::is_whitespace, "");
     let calls = text
         .split("context.call(\"")
@@ -99,21 +102,23 @@ fn every_call_has_its_rights() {
         .collect();
     assert!(
         forgotten.is_empty(),
-        "say in src/iam/rights.rs what {forgotten:?} are for, and on what"
+        "add the features and resources of {forgotten:?} to src/iam/rights.rs"
     );
     let never: Vec<_> = listed.difference(&called).collect();
-    assert!(never.is_empty(), "nobody calls {never:?}");
+    assert!(never.is_empty(), "no code calls {never:?}");
 }
 
 #[test]
-fn what_a_spec_uses() {
+fn a_spec_uses_its_features_only() {
     use Feature::*;
     let usual = [RequestedCertificate, Route53, ClosedEndpoint, Deletion];
     let role = json!({"roleArn": "arn:aws:iam::210987654321:role/dns"});
     let cases: [(Value, &[Feature], &[Feature]); 16] = [
         (json!({}), &[], &[]),
         (
-            json!({"serverCertificate": {"existing": {"arn": "arn:aws:acm:eu-west-1:123456789012:certificate/1"}}}),
+            json!({"serverCertificate": {
+                "existing": {"arn": "arn:aws:acm:eu-west-1:123456789012:certificate/1"},
+            }}),
             &[],
             &[RequestedCertificate],
         ),
@@ -142,12 +147,18 @@ fn what_a_spec_uses() {
             &[],
         ),
         (
-            json!({"identity": {"headers": [], "authorizer": {"functionArn": "arn:aws:lambda:eu-west-1:123456789012:function:f"}}}),
+            json!({"identity": {
+                "headers": [],
+                "authorizer": {"functionArn": "arn:aws:lambda:eu-west-1:123456789012:function:f"},
+            }}),
             &[IdentityHeaders, Authorizer, AuthorizerFunction],
             &[],
         ),
         (
-            json!({"identity": {"headers": [], "authorizer": {"existing": [{"apiId": "a1", "authorizerId": "b1"}]}}}),
+            json!({"identity": {
+                "headers": [],
+                "authorizer": {"existing": [{"apiId": "a1", "authorizerId": "b1"}]},
+            }}),
             &[IdentityHeaders, Authorizer],
             &[],
         ),
@@ -233,9 +244,13 @@ fn resources_are_as_narrow_as_the_manifest_says() {
     assert_eq!(
         json!(all["Records"].condition),
         json!({
-            "ForAllValues:StringEquals": {"route53:ChangeResourceRecordSetsRecordTypes": ["A", "AAAA", "CNAME", "TXT"]},
+            "ForAllValues:StringEquals": {
+                "route53:ChangeResourceRecordSetsRecordTypes": ["A", "AAAA", "CNAME", "TXT"],
+            },
             "ForAllValues:StringLike": {
-                "route53:ChangeResourceRecordSetsNormalizedRecordNames": ["_*.mtls.example.com", "mtls.example.com"],
+                "route53:ChangeResourceRecordSetsNormalizedRecordNames": [
+                    "_*.mtls.example.com", "mtls.example.com",
+                ],
             },
         })
     );
@@ -248,9 +263,15 @@ fn resources_are_as_narrow_as_the_manifest_says() {
 }
 
 #[test]
-fn what_one_domain_may_is_not_allowed_on_anothers() {
-    let kept = json!({"domainName": "kept.example.com", "deletionPolicy": "Retain", "truststore": {"bucket": "kept", "key": "k"}});
-    let seen = json!({"domainName": "seen.example.com", "managementPolicy": "Observe", "truststore": {"bucket": "seen"}});
+fn the_permissions_of_one_domain_do_not_cover_another() {
+    let kept = json!({
+        "domainName": "kept.example.com", "deletionPolicy": "Retain",
+        "truststore": {"bucket": "kept", "key": "k"},
+    });
+    let seen = json!({
+        "domainName": "seen.example.com", "managementPolicy": "Observe",
+        "truststore": {"bucket": "seen"},
+    });
     let all = statements(&[json!({}), kept, seen], &Principal::Operator);
     let deleted = allows(&all, "apigateway:DELETE");
     assert!(
@@ -284,12 +305,15 @@ fn what_one_domain_may_is_not_allowed_on_anothers() {
 }
 
 #[test]
-fn each_role_gets_what_is_done_as_it() {
+fn each_role_gets_only_its_own_actions() {
     let (place, dns) = (
         "arn:aws:iam::210987654321:role/place",
         "arn:aws:iam::222222222222:role/dns",
     );
-    let spec = json!({"aws": {"assumeRole": {"roleArn": place}}, "dns": {"route53": {"assumeRole": {"roleArn": dns}}}});
+    let spec = json!({
+        "aws": {"assumeRole": {"roleArn": place}},
+        "dns": {"route53": {"assumeRole": {"roleArn": dns}}},
+    });
     let of = |principal| statements(std::slice::from_ref(&spec), &principal);
     let own = of(Principal::Operator);
     assert_eq!(own.keys().collect::<Vec<_>>(), ["Role"]);
@@ -324,7 +348,7 @@ fn sids_are_unique_and_iam_takes_them() {
     );
 }
 
-/// The table of docs/iam.md.
+/// Returns the table of docs/iam.md.
 fn reference() -> String {
     let anything = Usage::of_features(Feature::all(), &Known::default());
     let always = needed(&BTreeSet::new(), false);
@@ -363,7 +387,7 @@ fn reference() -> String {
 }
 
 #[test]
-fn the_page_says_what_the_table_says() {
+fn the_page_contains_the_table() {
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/iam.md")).unwrap();
     let table = reference();
     assert!(page.contains(&table), "put this into docs/iam.md:\n\n{table}");

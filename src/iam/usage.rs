@@ -1,5 +1,5 @@
-//! What of the table is in use, and on what, as far as it is known: one [`Usage`] for each MtlsDomain, or one
-//! for all of them.
+//! Used part of the table with its resources, as far as known: one [`Usage`] for each MtlsDomain, or one for
+//! all of them.
 
 use super::rights::{Feature, Resource};
 use crate::api::{
@@ -10,38 +10,38 @@ use crate::aws::gateway::partition;
 use crate::aws::session::account_of;
 use std::collections::BTreeSet;
 
-/// For what is not known.
+/// Placeholder for an unknown value.
 const ANY: &str = "*";
 
-/// What is known beside the manifests, for MtlsDomains that do not say it themselves.
+/// Values from flags, for MtlsDomains that do not give them.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub account: Option<String>,
     pub region: Option<String>,
-    /// With `{account}` and `{region}` to fill in.
+    /// Bucket name with `{account}` and `{region}` to fill in.
     pub bucket: Option<String>,
-    /// None: any.
+    /// Hosted zone ids; empty for any zone.
     pub zones: Vec<String>,
 }
 
-/// Whose policy it is.
+/// Principal of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Principal {
     Operator,
-    /// A role that it assumes, by its ARN.
+    /// Role that the operator assumes, by its ARN.
     Role(String),
 }
 
-/// What is used, and on what; `*` for what is not known.
+/// Used features and their resources; `*` for an unknown value.
 #[derive(Clone, Debug)]
 pub struct Usage {
     pub features: BTreeSet<Feature>,
-    /// Nothing is changed.
+    /// True when nothing is changed.
     pub reads_only: bool,
     account: String,
     region: String,
     domain_name: String,
-    /// The names of the records to write.
+    /// Names of the records to write.
     pub record_names: BTreeSet<String>,
     zones: BTreeSet<String>,
     bucket: String,
@@ -49,13 +49,13 @@ pub struct Usage {
     kms_key: Option<String>,
     apis: BTreeSet<String>,
     function: Option<String>,
-    /// The role to assume, and that for Route 53 alone.
+    /// Role to assume, with the role for Route 53 alone in `route53_role`.
     role: Option<String>,
     route53_role: Option<String>,
 }
 
 impl Usage {
-    /// Of MtlsDomains that are not known.
+    /// Returns the usage of unknown MtlsDomains with these features.
     pub fn of_features(features: BTreeSet<Feature>, known: &Known) -> Usage {
         let any = || ANY.to_owned();
         let account = known.account.clone().unwrap_or_else(any);
@@ -81,7 +81,7 @@ impl Usage {
         }
     }
 
-    /// Of this one.
+    /// Returns the usage of one MtlsDomain.
     pub fn of(domain: &MtlsDomain, known: &Known) -> Usage {
         let spec = &domain.spec;
         let aws = spec.aws.clone().unwrap_or_default();
@@ -125,15 +125,15 @@ impl Usage {
         }
     }
 
-    /// The roles that are assumed.
+    /// Returns the roles to assume.
     pub fn roles(&self) -> impl Iterator<Item = &String> {
         self.role.iter().chain(&self.route53_role)
     }
 
-    /// Whether this is done as this principal.
+    /// True when this principal performs the action.
     pub fn is_by(&self, principal: &Principal, action: &str) -> bool {
         let role = match action.split(':').next() {
-            Some("sts") => None, // roles are assumed with the operator's own rights
+            Some("sts") => None, // the operator assumes roles with its own permissions
             Some("route53") => self.route53_role.as_ref().or(self.role.as_ref()),
             _ => self.role.as_ref(),
         };
@@ -143,7 +143,7 @@ impl Usage {
         }
     }
 
-    /// The ARNs of the resource.
+    /// Returns the ARNs of the resource.
     pub fn arns(&self, resource: Resource) -> Vec<String> {
         let Usage {
             account,
@@ -201,7 +201,7 @@ impl Usage {
             Resource::Truststore => vec![arn(&format!("s3:::{bucket}/{key}"))],
             Resource::AllTruststores => vec![arn("s3:::*/*")],
             Resource::KmsKey => match &self.kms_key {
-                // IAM knows a key by its id alone.
+                // IAM identifies a key by its id alone.
                 Some(key) => vec![
                     key.split_once(":alias/")
                         .map_or(key.clone(), |(of, _)| format!("{of}:key/*")),
@@ -247,7 +247,7 @@ fn features(domain: &MtlsDomain) -> BTreeSet<Feature> {
         || route53.as_ref().is_some_and(|dns| dns.assume_role.is_some());
     let uses = [
         (Feature::RequestedCertificate, requested),
-        // Further names may lie in other zones, which are found by their names.
+        // Further names may lie in other zones, which the operator finds by their names.
         (
             Feature::Route53,
             route53.is_some() && (!zone_id || !other_names(domain).is_empty()),
@@ -286,7 +286,7 @@ fn features(domain: &MtlsDomain) -> BTreeSet<Feature> {
         .collect()
 }
 
-/// The names of the server certificate besides the domain's.
+/// Returns the names of the server certificate other than the domain's.
 fn other_names(domain: &MtlsDomain) -> &[String] {
     match &domain.spec.server_certificate {
         Some(ServerCertificate {
@@ -297,8 +297,8 @@ fn other_names(domain: &MtlsDomain) -> &[String] {
     }
 }
 
-/// The name itself, and below it and the certificate's other names what begins with an underscore: ACM's
-/// validation records and our ownership tag.
+/// Returns the domain name, and a wildcard for names that begin with an underscore, below it and below the
+/// certificate's other names: ACM's validation records and the ownership tag.
 fn record_names(domain: &MtlsDomain) -> BTreeSet<String> {
     let name = &domain.spec.domain_name;
     let below = |name: &String| format!("_{ANY}.{}", name.trim_start_matches("*."));

@@ -1,5 +1,5 @@
-//! Reading and writing single Secrets and ConfigMaps. Debug output of a Secret shows its bytes: nothing here
-//! prints one.
+//! Reads and writes single Secrets and ConfigMaps. Debug output of a Secret shows its bytes: this module
+//! prints none.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::{Error, MANAGER};
 
-/// Label on every Secret that we write, with the value [`MANAGER`].
+/// Label on every Secret that the operator writes, with the value [`MANAGER`].
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
-/// The Secret, from the API server itself (the watches carry metadata only).
+/// Returns the Secret, from the API server itself (the watches carry metadata only).
 pub async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {
     Api::<Secret>::namespaced(client.clone(), namespace)
         .get_opt(name)
@@ -23,7 +23,7 @@ pub async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Opti
         .map_err(Error::on("read", "Secret", namespace, name))
 }
 
-/// All Secrets with these labels.
+/// Returns all Secrets with these labels.
 pub async fn secrets(client: &Client, namespace: &str, selector: &str) -> Result<Vec<Secret>, Error> {
     let api = Api::<Secret>::namespaced(client.clone(), namespace);
     let list = api.list(&ListParams::default().labels(selector)).await;
@@ -31,7 +31,7 @@ pub async fn secrets(client: &Client, namespace: &str, selector: &str) -> Result
         .map_err(Error::on("list", "Secrets", namespace, selector))
 }
 
-/// The ConfigMap, from the API server itself.
+/// Returns the ConfigMap, from the API server itself.
 pub async fn config_map(client: &Client, namespace: &str, name: &str) -> Result<Option<ConfigMap>, Error> {
     Api::<ConfigMap>::namespaced(client.clone(), namespace)
         .get_opt(name)
@@ -39,7 +39,7 @@ pub async fn config_map(client: &Client, namespace: &str, name: &str) -> Result<
         .map_err(Error::on("read", "ConfigMap", namespace, name))
 }
 
-/// All ConfigMaps with these labels.
+/// Returns all ConfigMaps with these labels.
 pub async fn config_maps(client: &Client, namespace: &str, selector: &str) -> Result<Vec<ConfigMap>, Error> {
     let api = Api::<ConfigMap>::namespaced(client.clone(), namespace);
     let list = api.list(&ListParams::default().labels(selector)).await;
@@ -47,12 +47,12 @@ pub async fn config_maps(client: &Client, namespace: &str, selector: &str) -> Re
         .map_err(Error::on("list", "ConfigMaps", namespace, selector))
 }
 
-/// Makes the Secret be as `wanted`, which names itself and carries everything we want of it; `found` is what
-/// is there. Labels, annotations and keys of others stay, ours that are no longer wanted go. Whether what is
-/// there may be overwritten at all is for the caller to know.
+/// Writes the Secret `wanted`, which has its name and all content of the operator; `found` is the existing
+/// Secret. Labels, annotations and keys of other writers stay; the operator's own that `wanted` no longer has
+/// are removed. The caller decides whether the existing Secret may be overwritten at all.
 ///
-/// Where nothing was found it is a plain create, the cheapest write there is; if something is there after
-/// all, the answer is a conflict: reconcile again. Otherwise server-side apply.
+/// Without an existing Secret the write is a plain create, the cheapest write; when a Secret exists after
+/// all, the API server answers with a conflict: reconcile again. Otherwise the write is a server-side apply.
 pub async fn write_secret(
     client: &Client,
     mut wanted: Secret,
@@ -86,8 +86,8 @@ pub async fn write_secret(
     .map_err(Error::on("apply", "Secret", &namespace, &name))
 }
 
-/// The keys below a part of it (a JSON pointer: `/f:metadata/f:labels`, `/f:data`) that we wrote, as
-/// managedFields has it.
+/// Returns the keys below a part of the Secret (a JSON pointer: `/f:metadata/f:labels`, `/f:data`) that the
+/// operator wrote, according to managedFields.
 pub fn written_by_us(found: &Secret, part: &str) -> BTreeSet<String> {
     let ours = found
         .managed_fields()
@@ -100,9 +100,9 @@ pub fn written_by_us(found: &Secret, part: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// What was made by a create counts as an update of ours, not as applied, and would never be removed by a
-/// later apply. So its entry in managedFields is renamed once, before the first apply: what client-go's
-/// `csaupgrade` does.
+/// Renames the operator's entry in managedFields once, before the first apply, as client-go's `csaupgrade`
+/// does: the API server records a create as an update, not as an apply, and a later apply would never remove
+/// its fields.
 async fn own_as_applied(api: &Api<Secret>, found: &Secret) -> Result<(), kube::Error> {
     let ours = |operation: &str| {
         found.managed_fields().iter().position(|f| {
@@ -129,7 +129,8 @@ async fn own_as_applied(api: &Api<Secret>, found: &Secret) -> Result<(), kube::E
         .map(|_| ())
 }
 
-/// Deletes the Secret that was `found`, not another one that has its name by now. That it is gone is fine.
+/// Deletes the Secret `found`, not another Secret that has its name now. A Secret that is already gone is no
+/// error.
 pub async fn delete_secret(client: &Client, found: &Secret) -> Result<(), Error> {
     let (namespace, name) = (found.namespace().unwrap_or_default(), found.name_any());
     let params = DeleteParams {

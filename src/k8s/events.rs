@@ -1,4 +1,4 @@
-//! Kubernetes Events: what people read in `kubectl describe`. Writes Events, and nothing depends on them.
+//! Kubernetes Events, for readers of `kubectl describe`. Writes Events only, and no decision depends on them.
 
 use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{
@@ -17,15 +17,15 @@ use crate::{
 /// kubernetes/pkg/apis/core/validation/events.go).
 const NOTE_BYTES: usize = 1024;
 
-/// Make one per process and clone it: clones share the memory of what was said already.
+/// Publisher of Events. Create one per process and clone it: clones share the record of published Events.
 ///
-/// The same (normal or warning, action, reason, object) within 6 minutes is counted on the first Event,
-/// *whose note is kept*: what must be seen belongs into the reason.
+/// The recorder counts the same Event (normal or warning, action, reason, object) within 6 minutes on the
+/// first one, *and keeps the first note*: facts that must be visible belong into the reason.
 #[derive(Clone)]
 pub struct Events(Recorder);
 
 impl Events {
-    /// `instance` is this process, as in the Lease.
+    /// Creates a publisher; `instance` identifies this process, as in the Lease.
     pub fn new(client: Client, instance: &str) -> Self {
         Self(Recorder::new(
             client,
@@ -36,8 +36,8 @@ impl Events {
         ))
     }
 
-    /// Publishes on transitions only: that is for the caller to know. An Event is a courtesy; that it could
-    /// not be written is logged and fails nothing. `action` is what was being done.
+    /// Publishes an Event. The caller publishes on transitions only. A failure to write an Event is logged
+    /// and fails no reconcile. `action` names the operation in progress.
     pub async fn publish(
         &self,
         object: &ObjectReference,
@@ -62,9 +62,9 @@ impl Events {
         }
     }
 
-    /// What has become of Ready since the conditions were `old`: that it is not, and then that it is again.
-    /// That all went well at once is what the object itself says: one Event for each of a thousand
-    /// certificates would be a third of all that is written for it.
+    /// Publishes the change of Ready since the conditions were `old`: that it is False, and later that it is
+    /// True again. An object that becomes Ready at once gets no Event: for a thousand certificates these
+    /// Events would be a third of all writes.
     pub async fn publish_ready(&self, object: &ObjectReference, old: &[Condition], new: &[Condition]) {
         let is_first = old.is_empty();
         for t in transitions(old, new) {

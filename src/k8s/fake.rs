@@ -1,4 +1,4 @@
-//! For tests: a Client whose API server is a function.
+//! Test support: a Client whose API server is a function.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use kube::{
 };
 use serde_json::Value;
 
-/// `answer` gets method, path and the JSON of the body (null when empty), and gives HTTP status and body.
+/// Returns a client; `answer` gets method, path and the JSON of the body (null when empty), and returns HTTP
+/// status and body.
 pub fn client(answer: impl Fn(&Method, &str, Value) -> (u16, Value) + Send + Sync + 'static) -> Client {
     let answer = Arc::new(answer);
     let service = tower::service_fn(move |request: Request<Body>| {
@@ -38,15 +39,16 @@ pub fn client(answer: impl Fn(&Method, &str, Value) -> (u16, Value) + Send + Syn
     Client::new(service, "default")
 }
 
-/// The body of an error as the API server answers it.
+/// Returns the body of an error in the API server's form.
 pub fn refusal(code: u16, reason: &str) -> (u16, Value) {
     let body = serde_json::json!({
-        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason,
+        "kind": "Status", "apiVersion": "v1", "status": "Failure",
+        "code": code, "reason": reason, "message": reason,
     });
     (code, body)
 }
 
-/// A synced store with these objects.
+/// Returns a synced store with these objects.
 pub fn store<K: Resource<DynamicType = ()> + Clone + 'static>(all: Vec<K>) -> Store<K> {
     let (store, mut writer) = reflector::store();
     writer.apply_watcher_event(&Event::Init);

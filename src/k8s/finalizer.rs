@@ -1,5 +1,5 @@
-//! Our ownership tags on a custom resource's metadata: the finalizer, the annotation that says where its AWS
-//! resources are, and those that record keys. Touches nothing else of an object.
+//! Ownership tags on a custom resource's metadata: the finalizer, the annotation for the account and Region
+//! of its AWS resources, and the annotations that record keys. Touches no other part of an object.
 
 use std::fmt::Debug;
 
@@ -13,21 +13,21 @@ use serde_json::{Value, json};
 
 use super::{Error, MANAGER};
 
-/// Keeps the object until what it made outside of Kubernetes is gone.
+/// Finalizer that keeps the object until its resources outside of Kubernetes are gone.
 pub const FINALIZER: &str = "mtls-operator.io/cleanup";
 
-/// `<account>/<region>`, set before the first write to AWS and never changed: a second set of resources
-/// elsewhere cannot come to be.
+/// Annotation `<account>/<region>`, set before the first write to AWS and never changed: it prevents a second
+/// set of resources elsewhere.
 pub const PLACEMENT: &str = "mtls-operator.io/home";
 
-/// Set by a user to the object's own name: once the object is deleted, everything in AWS is let go of without
-/// a call. For an account that nobody can get into any more.
+/// Annotation that a user sets to the object's own name: once the object is deleted, the operator releases
+/// everything in AWS without a call. For an account to which all access is lost.
 pub const ABANDON: &str = "mtls-operator.io/abandon";
 
-/// How often to retry after somebody else wrote in between.
+/// Number of attempts when another writer changes the object in between.
 const ATTEMPTS: usize = 4;
 
-/// The account and Region where the AWS resources of `object` are, once it has any.
+/// Returns the account and Region of the AWS resources of `object`, once it has any.
 pub fn placement<K: Resource>(object: &K) -> Option<&str> {
     object
         .meta()
@@ -37,8 +37,8 @@ pub fn placement<K: Resource>(object: &K) -> Option<&str> {
         .map(String::as_str)
 }
 
-/// Whether a user has let go of what `object` has in AWS; the name, so that an annotation that came along
-/// with a copied manifest says nothing.
+/// True when a user has released the AWS resources of `object`. The value must be the name, so that an
+/// annotation in a copied manifest has no effect.
 pub fn is_abandoned<K: Resource>(object: &K) -> bool {
     let meta = object.meta();
     meta.annotations
@@ -51,9 +51,9 @@ pub fn is_held<K: Resource>(object: &K) -> bool {
     object.meta().finalizers.iter().flatten().any(|f| f == FINALIZER)
 }
 
-/// Adds the finalizer, and `placement` where the object has none yet (one that is there stays: see
-/// [`placement`]), in one write. True when something was written. An object that is being deleted is refused
-/// by the API server.
+/// Adds the finalizer, and `placement` where the object has none yet (an existing one stays: see
+/// [`placement`]), in one write. True when something was written. The API server rejects the write for an
+/// object that is being deleted.
 pub async fn hold<K>(client: &Client, object: &K, placement: Option<&str>) -> Result<bool, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -77,8 +77,8 @@ where
     .await
 }
 
-/// Sets an annotation, as long as it has the value that it had when the object was looked at. True when it
-/// was written; false when it has another value, or the object is gone.
+/// Sets an annotation if its value is still the value in `object`. True when it was written; false when it
+/// has another value, or the object is gone.
 pub async fn annotate<K>(
     client: &Client,
     object: &K,
@@ -104,8 +104,8 @@ where
     .await
 }
 
-/// The metadata of an object as the API server has it now; `None`: it is gone, perhaps another one has its
-/// name.
+/// Returns the current metadata of an object from the API server; `None` when the object is gone, even if
+/// another object has its name.
 pub async fn metadata<K>(client: &Client, object: &K) -> Result<Option<PartialObjectMeta<K>>, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -123,8 +123,8 @@ where
     Ok(found.filter(|now| now.metadata.uid == object.meta().uid))
 }
 
-/// Removes the finalizer: a deleted object is gone after that. True when something was written; that it is
-/// gone already is fine.
+/// Removes the finalizer: a deleted object is gone after that. True when something was written. An object
+/// that is already gone is no error.
 pub async fn release<K>(client: &Client, object: &K) -> Result<bool, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -138,9 +138,9 @@ where
     .await
 }
 
-/// Merges what `wanted` answers into the metadata, on condition that nobody wrote since they were read (a
-/// merge patch replaces the list of finalizers as a whole). The object comes from a cache, and an own write
-/// of a moment ago may be missing in it: read again then.
+/// Merges the result of `wanted` into the metadata, on condition that no other writer changed the object
+/// since it was read (a merge patch replaces the list of finalizers as a whole). The object comes from a
+/// cache, which may miss a recent write of this process: in that case the function reads the metadata again.
 async fn change<K>(client: &Client, object: &K, wanted: impl Fn(&ObjectMeta) -> Value) -> Result<bool, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
@@ -187,11 +187,11 @@ mod tests {
     use super::*;
     use crate::k8s::fake;
 
-    /// An API server with one object's metadata; `None` when there is none.
+    /// API server with one object's metadata; `None` when there is none.
     #[derive(Clone)]
     struct Server {
         meta: Arc<Mutex<Option<Value>>>,
-        /// How many more writes of somebody else come right before ours.
+        /// Number of writes by others that still come right before the write under test.
         busy: Arc<Mutex<usize>>,
         writes: Arc<Mutex<usize>>,
     }
@@ -248,7 +248,10 @@ mod tests {
     }
 
     fn meta() -> Value {
-        json!({"name": "x", "namespace": "n", "uid": "u", "resourceVersion": "1", "finalizers": ["other/one"], "annotations": {"a": "b"}})
+        json!({
+            "name": "x", "namespace": "n", "uid": "u", "resourceVersion": "1",
+            "finalizers": ["other/one"], "annotations": {"a": "b"},
+        })
     }
 
     #[tokio::test]
@@ -272,7 +275,7 @@ mod tests {
             !hold(&client, &held, Some("another/home")).await.unwrap(),
             "a home stays"
         );
-        // From a cache that has not seen the first: read again, nothing to do.
+        // A cache that has not seen the first write: the second call reads again and writes nothing.
         assert!(!hold(&client, &old, Some("another/home")).await.unwrap());
         assert_eq!(placement(&server.object()), Some("123456789012/eu-west-1"));
 
@@ -286,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn somebody_elses_write_is_read_and_kept_but_not_without_end() {
+    async fn a_write_by_another_writer_is_read_and_kept_and_attempts_are_limited() {
         let (server, client) = Server::with(Some(meta()));
         let old = server.object();
         *server.busy.lock().unwrap() = ATTEMPTS - 1;

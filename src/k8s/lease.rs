@@ -1,6 +1,6 @@
-//! Who leads: one `coordination.k8s.io/v1` Lease, after client-go's leaderelection. Every write is guarded by
-//! the resourceVersion, only the local clock judges when a silent holder is dead, and the holder stops by its
-//! own clock before that. Touches that one Lease.
+//! Leader election by one `coordination.k8s.io/v1` Lease, after client-go's leaderelection. The
+//! resourceVersion guards every write, only the local clock decides when a silent holder is dead, and the
+//! holder stops by its own clock before that. Touches that one Lease.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -25,33 +25,34 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::logging::chain;
 
-/// Others may take a Lease that they have seen unchanged for this long.
+/// Time for which another process must have seen the Lease unchanged before it may take the Lease.
 const DURATION: Duration = Duration::from_secs(12);
-/// The holder's own view ends this long after its last successful renewal was *sent*. Shorter than
-/// `DURATION`, which others count from when they *saw* it, so there is a second left for clocks that run at
-/// different speeds.
+/// Time from the sending of the last successful renewal to the end of the holder's own term. One second
+/// shorter than `DURATION`, which others count from when they *see* the renewal; the second covers clocks
+/// that run at different speeds.
 const HELD: Duration = Duration::from_secs(11);
 const RENEW: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(1);
-/// For one attempt, a read and a write at most. The client's own retries have no such limit.
+/// Time limit of one attempt, which is a read and a write at most. The client's own retries have no such
+/// limit.
 const ATTEMPT: Duration = Duration::from_secs(3);
-/// Longest that one call to AWS takes: one attempt, with this timeout.
+/// Time limit of one call to AWS, which is one attempt.
 const AWS_CALL: Duration = Duration::from_secs(5);
 
-/// A holder identity that no other process has: the host's name and a random part.
+/// Returns a holder identity that no other process has: the host's name and a random part.
 pub fn identity(host: &str) -> String {
-    // A RandomState is seeded by the operating system; the hash of nothing is as random as that.
+    // The operating system seeds a RandomState; the hash of an empty input is as random as the seed.
     format!("{host}_{:016x}", RandomState::new().hash_one(()))
 }
 
-/// Time without a gap in which the Lease was ours.
+/// Continuous time in which this process held the Lease.
 #[derive(Clone, Copy, Debug)]
 struct Term {
     since: Instant,
     until: Instant,
 }
 
-/// The reader's side: what this process may believe right now. Cheap to clone.
+/// Read side: the current leadership of this process. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Leadership(watch::Receiver<Option<Term>>);
 
@@ -60,20 +61,21 @@ impl Leadership {
         self.left() > Duration::ZERO
     }
 
-    /// How long nobody else can lead, should no renewal succeed any more. Zero when somebody else may.
+    /// Returns the time for which no other process can lead, even if every further renewal fails. Zero when
+    /// another process may lead.
     pub fn left(&self) -> Duration {
         self.0.borrow().map_or(Duration::ZERO, |term| {
             term.until.saturating_duration_since(Instant::now())
         })
     }
 
-    /// Ask right before every write to AWS: true while enough is left for the call to end within it.
+    /// True while enough time is left for a call to end within the term. Every write to AWS checks it right
+    /// before the call.
     pub fn may_write(&self) -> bool {
         self.left() > AWS_CALL
     }
 
-    /// Whether nobody takes part in the election for this process any more, by its own wish or because that
-    /// task died.
+    /// True once the election task has ended (stopped or crashed).
     pub fn is_over(&self) -> bool {
         self.0.has_changed().is_err()
     }
@@ -83,14 +85,14 @@ impl Leadership {
         let mut terms = self.0.clone();
         while !self.is_held() {
             if terms.changed().await.is_err() {
-                // The election has ended: never again.
+                // The election has ended, so this process never leads again.
                 return std::future::pending().await;
             }
         }
     }
 
-    /// Waits until the term that runs now ends, also when the election hangs, also when another of our terms
-    /// has begun since. Returns at once when none runs.
+    /// Waits until the current term ends, also when the election hangs, and also when another term of this
+    /// process has begun since. Returns at once without a current term.
     pub async fn lost(&self) {
         let mut terms = self.0.clone();
         let mut since = None;
@@ -109,7 +111,7 @@ impl Leadership {
     }
 }
 
-/// Takes part in the election until `stop`; then gives the Lease up, so that the next one need not wait.
+/// Takes part in the election until `stop`; then releases the Lease, so that the next process need not wait.
 /// Cancel `stop` only after all work that needs the leadership has ended, then await the task.
 pub fn elect(
     client: Client,
@@ -138,12 +140,12 @@ enum Step {
     Wait,
 }
 
-/// Pure. `silent` is how long this process has seen the Lease unchanged.
+/// Decides the next step. Pure. `silent` is the time for which this process has seen the Lease unchanged.
 fn step(spec: Option<&LeaseSpec>, me: &str, silent: Duration) -> Step {
     let holder = spec
         .and_then(|s| s.holder_identity.as_deref())
         .unwrap_or_default();
-    // What the holder promised counts, not what we would promise.
+    // The duration that the holder wrote counts, not this process's own.
     let duration = spec
         .and_then(|s| s.lease_duration_seconds)
         .and_then(|s| u64::try_from(s).ok())
@@ -158,11 +160,11 @@ fn step(spec: Option<&LeaseSpec>, me: &str, silent: Duration) -> Step {
 }
 
 enum Attempt {
-    /// Ours, by a write that was sent then.
+    /// Lease of this process, by a write sent at this time.
     Held(Instant),
-    /// Somebody else's.
+    /// Lease of another process.
     Taken,
-    /// Another write came first. Says nothing about who holds it.
+    /// Another write came first. The holder is unknown.
     Conflict,
 }
 
@@ -171,11 +173,11 @@ struct Candidate {
     name: String,
     me: String,
     held: watch::Sender<Option<Term>>,
-    /// As our last write left it: the next renewal needs no read.
+    /// Lease after this process's last write: the next renewal needs no read.
     mine: Option<Lease>,
-    /// The resourceVersion of somebody else's Lease, and since when it is that one.
+    /// The resourceVersion of another process's Lease, and the time when this process first saw it.
     seen: Option<(String, Instant)>,
-    /// Who leads, as the log says.
+    /// Leader in the last log line.
     logged: Option<String>,
 }
 
@@ -194,7 +196,7 @@ impl Candidate {
                     }
                     started + RETRY
                 }
-                // In these the term so far still counts.
+                // After these outcomes the current term still counts.
                 Ok(Ok(Attempt::Conflict)) => Instant::now() + RETRY,
                 Ok(Err(error)) => {
                     tracing::warn!(
@@ -208,24 +210,24 @@ impl Candidate {
                     Instant::now() + RETRY
                 }
             };
-            // Attempts are never cut short by `stop`: a renewal on its way would make the release fail.
+            // `stop` never cancels an attempt: a renewal in flight would make the release fail.
             tokio::select! { () = stop.cancelled() => break, () = sleep_until(next) => () }
         }
         if self.held.send_replace(None).is_some() {
             match timeout(ATTEMPT, self.release()).await {
-                Ok(Ok(())) => tracing::info!("gave up the Lease"),
+                Ok(Ok(())) => tracing::info!("released the Lease"),
                 Ok(Err(error)) => {
                     tracing::warn!(
                         error = %chain(&error),
-                        "cannot give up the Lease"
+                        "cannot release the Lease"
                     );
                 }
-                Err(_) => tracing::warn!("cannot give up the Lease: no answer in {ATTEMPT:?}"),
+                Err(_) => tracing::warn!("cannot release the Lease: no answer in {ATTEMPT:?}"),
             }
         }
     }
 
-    /// Once for each holder.
+    /// Logs each holder once.
     fn log_leader(&mut self, holder: Option<String>) {
         if self.logged != holder {
             tracing::info!(
@@ -249,7 +251,7 @@ impl Candidate {
     }
 
     async fn attempt(&mut self) -> Result<Attempt, kube::Error> {
-        // Taken out: unless this write succeeds, the next attempt reads first.
+        // `mine` is taken out: unless this write succeeds, the next attempt reads first.
         let found = match self.mine.take() {
             Some(lease) => Some(lease),
             None => self.api.get_opt(&self.name).await?,
@@ -280,7 +282,7 @@ impl Candidate {
                     self.log_leader(lease.spec.and_then(|spec| spec.holder_identity));
                     return Ok(Attempt::Taken);
                 }
-                // Carries the resourceVersion that was read: of two takers one wins.
+                // Carries the resourceVersion that was read: of two processes that take the Lease, one wins.
                 let next = Lease {
                     spec: Some(self.spec(lease.spec.as_ref())),
                     ..lease
@@ -385,17 +387,17 @@ mod tests {
         assert_ne!(identity("host"), identity("host"));
     }
 
-    /// What the network does to the requests of one client.
+    /// Network between one client and the server.
     #[derive(Clone, Copy, PartialEq)]
     enum Network {
         Fine,
-        /// Nothing arrives.
+        /// No request arrives.
         Refused,
-        /// Writes arrive and are done, but the answer is lost.
+        /// Writes arrive and take effect, but the answer is lost.
         AnswersLost,
     }
 
-    /// An API server with one Lease.
+    /// API server with one Lease.
     #[derive(Clone, Default)]
     struct Server(Arc<Mutex<(u64, Option<Value>)>>);
 
@@ -444,7 +446,7 @@ mod tests {
                 .map(str::to_owned)
         }
 
-        /// Somebody writes to the Lease without meaning anything by it.
+        /// Writes to the Lease without a change of its meaning.
         fn touch(&self) {
             let (version, stored) = &mut *self.0.lock().unwrap();
             *version += 1;
@@ -477,7 +479,7 @@ mod tests {
         }
     }
 
-    /// Passes paused time in small steps, looking at both in each: never may two lead at once.
+    /// Passes paused time in small steps and checks both in each: never may two lead at once.
     async fn pass(seconds: u64, a: &Leadership, b: &Leadership) {
         for _ in 0..seconds * 20 {
             assert!(!(a.is_held() && b.is_held()), "two leaders");
@@ -521,7 +523,7 @@ mod tests {
 
         a.network(Network::Fine);
         pass(20, &a.leads, &b.leads).await;
-        assert!(b.leads.is_held(), "the one that came back does not take it away");
+        assert!(b.leads.is_held(), "the returning process does not take the Lease");
     }
 
     #[tokio::test(start_paused = true)]
@@ -556,7 +558,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn lost_answers_and_strange_writes_cost_no_term() {
+    async fn lost_answers_and_writes_by_others_cost_no_term() {
         let server = Server::default();
         let a = Process::start(&server, "a");
         a.leads.acquired().await;
@@ -583,7 +585,7 @@ mod tests {
         let a = Process::start(&server, "a");
         a.leads.acquired().await;
         a.network(Network::Refused);
-        // Polled now for the first time, and then not before the second term runs.
+        // Polled here for the first time, and then not before the second term runs.
         let mut lost = Box::pin(a.leads.lost());
         assert!(futures::poll!(&mut lost).is_pending());
         tokio::time::sleep(HELD + RETRY).await;

@@ -1,21 +1,21 @@
-//! Making several watches of one kind into one. Pure.
+//! Merges several watches of one kind into one. Pure.
 
 use std::{collections::HashMap, iter, sync::Arc};
 
 use kube::{Resource, runtime::watcher::Event};
 
-/// Several sources of one kind made into one, pure: until each has been listed nothing comes out; then one
-/// whole list; then only changes. A list that is created again (the watch fell too far behind) comes out as
-/// the changes it amounts to, so it never touches the objects of the other sources.
+/// Merge of several sources of one kind, pure. It emits nothing until each source has been listed; then one
+/// whole list; then only changes. A repeated list (the watch fell too far behind) comes out as the changes
+/// since the last one, so it never touches the objects of the other sources.
 pub(super) struct Merge<K> {
     sources: Vec<Source<K>>,
-    /// Everything has been listed once.
+    /// True once every source has been listed.
     pub(super) live: bool,
 }
 
 struct Source<K> {
-    /// The list that is being made; before `live` also what was listed. Boxed, because a table of thousands
-    /// of whole objects would be copied as it grows, and memory once taken in such pieces is not given back.
+    /// List in progress; before `live` also the finished list. Boxed, because a table of thousands of whole
+    /// objects would be copied as it grows, and the allocator does not return such large pieces.
     buffer: HashMap<Key, Box<K>>,
     listed: bool,
 }
@@ -39,9 +39,9 @@ impl<K: Resource + Clone + 'static> Merge<K> {
         }
     }
 
-    /// What `event` of source `i` means for the store, one object after the other: the next is taken only
-    /// once the last is where it belongs, and so nothing is in memory twice. `stored` answers what the store
-    /// holds of that source.
+    /// Returns the effect of `event` of source `i` on the store, one object after the other: the caller takes
+    /// the next only after it has stored the last, so no object is in memory twice. `stored` returns the
+    /// objects that the store has of that source.
     pub(super) fn next(
         &mut self,
         i: usize,
@@ -102,7 +102,7 @@ fn changes<K: Resource + Clone>(old: Vec<Arc<K>>, mut new: HashMap<Key, Box<K>>)
     for object in old {
         match new.get(&key(&*object)) {
             None => events.push(Event::Delete(Arc::unwrap_or_clone(object))),
-            // Nobody needs to be woken for it.
+            // No subscriber needs this object.
             Some(same) if same.meta().resource_version == object.meta().resource_version => {
                 new.remove(&key(&*object));
             }
@@ -131,7 +131,7 @@ pub(super) mod tests {
         map
     }
 
-    /// "Apply a/x@1", objects sorted within one answer where their order means nothing.
+    /// Formats events as "Apply a/x@1"; objects are sorted within one answer where their order means nothing.
     pub fn show(events: &[Event<ConfigMap>]) -> Vec<String> {
         let of = |o: &ConfigMap| {
             let m = &o.metadata;
@@ -155,7 +155,7 @@ pub(super) mod tests {
             .collect()
     }
 
-    /// A merge together with the store that it feeds.
+    /// Merge together with the store that it feeds.
     struct World {
         merge: Merge<ConfigMap>,
         store: Store<ConfigMap>,
@@ -203,13 +203,13 @@ pub(super) mod tests {
         let steps: Vec<(usize, Event<ConfigMap>, &[&str])> = vec![
             (0, Init, nothing),
             (0, InitApply(object("a", "half", 1)), nothing),
-            // The list failed and begins again.
+            // The list fails and begins again.
             (0, Init, nothing),
             (0, InitApply(object("a", "x", 1)), nothing),
             (0, InitApply(object("a", "y", 1)), nothing),
             (1, Init, nothing),
             (0, InitDone, nothing),
-            // The first is watched already while the second is still listed.
+            // The watch of the first source runs while the second is still being listed.
             (0, Delete(object("a", "y", 2)), nothing),
             (0, Apply(object("a", "x", 3)), nothing),
             (1, InitApply(object("b", "x", 1)), nothing),
@@ -221,7 +221,7 @@ pub(super) mod tests {
             (0, Apply(object("a", "z", 4)), &["Apply a/z@4"]),
             (1, Delete(object("b", "x", 5)), &["Delete b/x@5"]),
             (1, Apply(object("b", "y", 6)), &["Apply b/y@6"]),
-            // The first is listed again: x vanished, z is as it was, w is new, b is not concerned.
+            // The first source is listed again: x vanished, z is unchanged, w is new, b is not concerned.
             (0, Init, nothing),
             (0, InitApply(object("a", "half", 6)), nothing),
             (0, Init, nothing),
@@ -245,11 +245,11 @@ pub(super) mod tests {
     }
 
     proptest! {
-        /// Whatever happens in two namespaces, and however often their lists break off or are created again:
-        /// once both are listed the store holds what is there, and what subscribers heard adds up to the
-        /// same.
+        /// Checks the result of any sequence of events in two namespaces, with any number of interrupted and
+        /// repeated lists: once both are listed, the store holds the existing objects, and the events that
+        /// subscribers got add up to the same.
         #[test]
-        fn the_store_ends_as_what_is_there(
+        fn the_store_ends_with_the_existing_objects(
             steps in proptest::collection::vec((0..2_usize, 0..4_usize, 0..6_u8), 0..60)
         ) {
             let mut world = World::new();
@@ -272,7 +272,8 @@ pub(super) mod tests {
             let relist = |world: &mut World, source: usize, there: &BTreeSet<(usize, u32)>, whole: bool| {
                 let mut out = world.next(source, Event::Init);
                 for (name, version) in there.iter().take(if whole { usize::MAX } else { 1 }) {
-                    out.extend(world.next(source, Event::InitApply(object(NAMESPACES[source], &name.to_string(), *version))));
+                    let listed = object(NAMESPACES[source], &name.to_string(), *version);
+                    out.extend(world.next(source, Event::InitApply(listed)));
                 }
                 if whole {
                     out.extend(world.next(source, Event::InitDone));
@@ -283,18 +284,20 @@ pub(super) mod tests {
                 version += 1;
                 let old = there[source].iter().find(|(n, _)| *n == name).copied();
                 match what {
-                    // A change, seen by the watch if there is one just now.
+                    // A change, seen by the watch if one runs.
                     0 | 1 => {
                         old.map(|old| there[source].remove(&old));
                         there[source].insert((name, version));
                         if watching[source] {
-                            hear(world.next(source, Event::Apply(object(NAMESPACES[source], &name.to_string(), version))));
+                            let changed = object(NAMESPACES[source], &name.to_string(), version);
+                            hear(world.next(source, Event::Apply(changed)));
                         }
                     }
                     2 => if let Some(old) = old {
                         there[source].remove(&old);
                         if watching[source] {
-                            hear(world.next(source, Event::Delete(object(NAMESPACES[source], &name.to_string(), version))));
+                            let deleted = object(NAMESPACES[source], &name.to_string(), version);
+                            hear(world.next(source, Event::Delete(deleted)));
                         }
                     },
                     3 => watching[source] = false,

@@ -1,5 +1,5 @@
-//! Everything said to the Kubernetes API server: reading, writing, watching, and who leads. Knows our field
-//! manager and our ownership tags, but neither of our kinds.
+//! All communication with the Kubernetes API server: reads, writes, watches, and leader election. Knows the
+//! field manager and the ownership tags, but none of the operator's kinds.
 
 pub mod apply;
 pub mod events;
@@ -16,23 +16,23 @@ pub(crate) mod fake;
 
 use kube::core::Status;
 
-/// Field manager of all our writes, value of the `managed-by` label, and reporting controller of our Events.
+/// Field manager of all writes, value of the `managed-by` label, and reporting controller of the Events.
 pub const MANAGER: &str = "mtls-operator";
 
-/// A request to the API server that failed.
+/// Failed request to the API server.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {what}")]
 pub struct Error {
-    /// What was tried, as an infinitive: "read", "create".
+    /// Operation, as an infinitive: "read", "create".
     verb: &'static str,
-    /// On what: kind, namespace and name.
+    /// Object of the request: kind, namespace and name.
     what: String,
     #[source]
     source: Box<kube::Error>,
 }
 
 impl Error {
-    /// For `map_err`.
+    /// Returns a conversion for `map_err`.
     fn on(
         verb: &'static str,
         kind: &str,
@@ -47,7 +47,7 @@ impl Error {
         }
     }
 
-    /// What the API server answered; `None` when there was no answer, or none that it gave itself.
+    /// Returns the API server's answer; `None` when no answer came, or another server sent it.
     fn answer(&self) -> Option<&Status> {
         match &*self.source {
             kube::Error::Api(status) => Some(status),
@@ -55,18 +55,18 @@ impl Error {
         }
     }
 
-    /// Somebody else wrote first, or it exists already: reconcile again, then try again.
+    /// True when another writer came first, or the object exists already: reconcile again, then retry.
     pub fn is_conflict(&self) -> bool {
         self.answer()
             .is_some_and(|s| s.is_conflict() || s.is_already_exists())
     }
 
-    /// RBAC or an admission policy does not let us.
+    /// True when RBAC or an admission policy forbids the request.
     pub fn is_forbidden(&self) -> bool {
         self.answer().is_some_and(Status::is_forbidden)
     }
 
-    /// The API server understood, and will refuse this again.
+    /// True when the API server understood the request and will refuse it again.
     pub fn is_invalid(&self) -> bool {
         self.answer().is_some_and(|s| s.is_invalid() || s.code == 422)
     }

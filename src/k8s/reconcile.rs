@@ -1,14 +1,14 @@
-//! One reconcile of one object, whatever its kind: when it is its turn, within a limit of time, and with one
-//! set of ways to fail.
+//! Reconcile of one object of any kind: within the concurrency limit, within a time limit, and with one
+//! set of errors.
 use std::time::Duration;
 
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The Kubernetes client has no limit of its own.
+/// Time limit of a reconcile. The Kubernetes client has none of its own.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// A reconcile that could not be finished because of the Kubernetes API: everything else becomes a condition.
+/// Failure of a reconcile because of the Kubernetes API; every other failure becomes a condition.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("the object does not match the schema that this operator was built with")]
@@ -20,10 +20,10 @@ pub enum Error {
 }
 
 impl Error {
-    /// All that [`Error::category`] says.
+    /// All results of [`Error::category`].
     pub const CATEGORIES: [&str; 3] = ["Unreadable", "TooLong", "KubernetesApi"];
 
-    /// For metrics: a closed set.
+    /// Returns the value of the metric label: a closed set.
     pub fn category(&self) -> &'static str {
         match self {
             Error::Unreadable(_) => "Unreadable",
@@ -32,38 +32,38 @@ impl Error {
         }
     }
 
-    /// Only another version of the object can help.
+    /// True when only another version of the object can help.
     pub fn is_final(&self) -> bool {
         matches!(self, Error::Unreadable(_))
     }
 }
 
-/// Whose turn it is when many want to look: first come, first served. A `Controller` with a limit of its own
-/// takes of those that wait whichever it finds first in a hash table (kube-runtime 5.0,
-/// `Scheduler::pending`): while there are always some, others wait forever.
+/// Limit of concurrent reconciles, first come, first served. The limit of a `Controller` itself takes the
+/// waiting object that it finds first in a hash table (kube-runtime 5.0, `Scheduler::pending`): while objects
+/// keep arriving, others wait forever.
 #[derive(Debug)]
 pub struct ConcurrencyLimit(Semaphore);
 
 impl ConcurrencyLimit {
-    /// So many at a time.
+    /// Creates a limit of `at_once` concurrent reconciles.
     pub fn new(at_once: usize) -> ConcurrencyLimit {
         ConcurrencyLimit(Semaphore::new(at_once))
     }
 
-    /// Waits for one's turn, which lasts as long as what this returns; `None`: nobody is to begin any more.
-    /// What was known of the object before may be old then.
+    /// Waits for a permit, which the caller holds until it drops the result; `None` after
+    /// [`ConcurrencyLimit::close`]. Facts about the object from before the wait may be stale.
     pub async fn acquire(&self) -> Option<SemaphorePermit<'_>> {
         self.0.acquire().await.ok()
     }
 
-    /// From now on nobody begins.
+    /// Prevents every further reconcile from starting.
     pub fn close(&self) {
         self.0.close();
     }
 }
 
-/// Looks at what the guard holds, on the heap: the futures of a reconcile are larger than a thread's stack
-/// likes.
+/// Reconciles the object in the guard within the time limit, on the heap: the futures of a reconcile are too
+/// large for a thread's stack.
 pub async fn with_deadline<'a, K, T, F>(
     object: &'a DeserializeGuard<K>,
     reconcile: impl FnOnce(&'a K) -> F,
@@ -88,7 +88,7 @@ mod tests {
     #[tokio::test]
     async fn permits_are_given_in_the_order_of_the_requests() {
         let (concurrency, order) = (Arc::new(ConcurrencyLimit::new(1)), Arc::new(Mutex::new(vec![])));
-        let first = concurrency.acquire().await.expect("nobody else is there");
+        let first = concurrency.acquire().await.expect("no other permit is held");
         let waiting: Vec<_> = (0..100)
             .map(|n| {
                 let (concurrency, order) = (concurrency.clone(), order.clone());

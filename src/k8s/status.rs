@@ -1,4 +1,4 @@
-//! Writing the status subresource. Touches nothing else of an object.
+//! Writes the status subresource. Touches no other part of an object.
 
 use std::fmt::Debug;
 
@@ -12,18 +12,17 @@ use serde_json::{Value, json};
 
 use super::{Error, MANAGER};
 
-/// Replaces the status of `object` by `new`, if that is not what `old` (the status it was read with) is
-/// already. True when something was written. An object that is gone has nobody left to tell: fine.
+/// Replaces the status of `object` by `new`, unless `old` (the status at the time of the read) already equals
+/// it. True when something was written. An object that is gone is no error.
 ///
-/// A JSON patch that sets `/status` as a whole, because then what is there is what we said: no condition,
-/// list entry or field of before stays behind. A merge patch would need a null for each field that went away,
-/// known only from a cached, perhaps old, status; server-side apply removes only what this very manager
-/// applied, and would keep what came in by another way. `test` on the UID keeps it off an object that was
-/// created again under the same name.
+/// The write is a JSON patch that sets `/status` as a whole: no earlier condition, list entry or field stays
+/// behind. A merge patch would need a null for each removed field, known only from a cached, possibly stale
+/// status; server-side apply removes only fields that this very manager applied, and would keep fields from
+/// other writes. `test` on the UID protects an object that was created again under the same name.
 ///
-/// A reconcile that starts before the watch has brought our last write compares with the status before it.
-/// That corrects itself, since the write itself wakes the object again, *if* the watch is not filtered by
-/// generation.
+/// A reconcile that starts before the watch has delivered the operator's last write compares with the status
+/// before it. This corrects itself, since the write itself triggers another reconcile, *if* the watch is not
+/// filtered by generation.
 pub async fn write<K, S>(client: &Client, object: &K, old: &S, new: &S) -> Result<bool, Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,

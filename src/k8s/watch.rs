@@ -1,5 +1,5 @@
-//! Watching one kind, in all namespaces or in a list of them: a store that is whole from its first moment,
-//! and every change after that to whoever subscribed. Reads only.
+//! Watches one kind, in all namespaces or in a list of them: a store that is complete from its first moment,
+//! and every later change for each subscriber. Reads only.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::RandomState},
@@ -30,14 +30,15 @@ use tokio::sync::watch;
 use super::merge::Merge;
 use crate::telemetry::logging::chain;
 
-/// Objects in one answer to a list: what is not kept of them is in memory until the next.
+/// Number of objects in one answer to a list: the dropped parts of them stay in memory until the next answer.
 const PAGE: u32 = 100;
-/// `kubectl apply` keeps the whole object here, a Secret's data with it. We asked for metadata to not have
-/// those.
+/// Annotation in which `kubectl apply` keeps the whole object, including a Secret's data. The watches request
+/// metadata only to keep that data out of memory.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What can be watched. Own kinds as `DeserializeGuard`, so that one bad object stops nobody; Secrets,
-/// ConfigMaps and Namespaces as `PartialObjectMeta`, so that no key comes into memory by a watch.
+/// Kind that can be watched. The operator's kinds are `DeserializeGuard`, so that one invalid object stops no
+/// other; Secrets, ConfigMaps and Namespaces are `PartialObjectMeta`, so that no watch brings a key into
+/// memory.
 pub trait Watched:
     Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
@@ -48,7 +49,7 @@ impl<K> Watched for K where
 {
 }
 
-/// One kind, watched once for everybody who needs it. Cheap to clone.
+/// Watch of one kind, shared by all its readers. Cheap to clone.
 ///
 /// Instead of kube's `store_shared`, for three reasons (kube-runtime 5.0): its subscribers never hear of a
 /// deletion (`Writer::dispatch_event` passes on `Apply` and `InitDone` only); a subscriber that is told of an
@@ -72,9 +73,9 @@ impl<K: Watched> Clone for Watch<K> {
 }
 
 impl<K: Watched> Watch<K> {
-    /// The watch, and the future that drives it, which never ends: spawn it. No namespaces means all. `trim`
-    /// takes away what of an object nobody needs to have in memory. What fails is logged and tried again, a
-    /// list about every second, each namespace for itself.
+    /// Returns the watch, and the future that drives it, which never ends: spawn it. No namespaces means all.
+    /// `trim` removes the parts of an object that no reader needs in memory. Failures are logged and retried,
+    /// a list about every second, each namespace by itself.
     pub fn new(client: &Client, namespaces: &[String], trim: fn(&mut K)) -> (Self, BoxFuture<'static, ()>)
     where
         K: Resource<Scope = NamespaceResourceScope>,
@@ -97,7 +98,7 @@ impl<K: Watched> Watch<K> {
         Self::over(namespaces, trim, events)
     }
 
-    /// As [`Watch::new`], of a kind that is in no namespace.
+    /// Like [`Watch::new`], for a cluster-scoped kind.
     pub fn of_cluster(client: &Client, trim: fn(&mut K)) -> (Self, BoxFuture<'static, ()>) {
         Self::over(
             vec![None],
@@ -106,7 +107,7 @@ impl<K: Watched> Watch<K> {
         )
     }
 
-    /// Over any events; `namespaces[i]` is where those of source `i` come from.
+    /// Creates a watch over any events; `namespaces[i]` is the namespace of source `i`.
     fn over(
         namespaces: Vec<Option<String>>,
         trim: fn(&mut K),
@@ -129,7 +130,8 @@ impl<K: Watched> Watch<K> {
         (me, driver)
     }
 
-    /// Everything there is, for reading. Empty until synced, which is not the same as "nothing there".
+    /// Returns the store of all objects, for reading. Empty until synced, which does not mean that no objects
+    /// exist.
     pub fn store(&self) -> Store<K> {
         self.store.clone()
     }
@@ -138,14 +140,17 @@ impl<K: Watched> Watch<K> {
         self.synced.clone()
     }
 
-    /// First every object in the store, then every one that is added, changed or deleted, for
-    /// `Controller::for_shared_stream`, `watches_shared_stream` and `owns_shared_stream`. Begin when the
-    /// reading begins: what nobody reads piles up.
+    /// Streams first every object in the store, then every one that is added, changed or deleted, for
+    /// `Controller::for_shared_stream`, `watches_shared_stream` and `owns_shared_stream`. Subscribe only when
+    /// reading begins: unread events accumulate.
     pub fn subscribe(&self) -> impl Stream<Item = Arc<K>> + Send + 'static + use<K> {
         // Unbounded, because one slow reader must not hold up the store of all others; a Controller reads at
-        // once, and folds what waits by object.
+        // once, and deduplicates waiting events by object.
         let (sender, receiver) = unbounded();
-        let mut subscribers = self.subscribers.lock().expect("nobody panics while holding it");
+        let mut subscribers = self
+            .subscribers
+            .lock()
+            .expect("no thread panics while holding it");
         for object in self.store.state() {
             let _ = sender.unbounded_send(object);
         }
@@ -153,19 +158,19 @@ impl<K: Watched> Watch<K> {
         receiver
     }
 
-    /// As [`Watch::subscribe`], but of an object only when `key` says something else of it than at the last
-    /// time or it is gone, for those whose own writes would else wake them up.
+    /// Like [`Watch::subscribe`], but streams an object only when `key` differs from its last value or the
+    /// object is gone, for readers whose own writes would otherwise trigger them.
     pub fn subscribe_when<T, F>(&self, key: F) -> impl Stream<Item = Arc<K>> + Send + 'static + use<K, T, F>
     where
         F: Fn(&K) -> T + Send + 'static,
         T: Hash,
     {
-        // Hashes only: there are several subscribers, and of thousands of objects the words would be a tenth
-        // of the memory. Two that are the same by chance, once in 10^19 times, cost one wake.
+        // Hashes only: there are several subscribers, and for thousands of objects the keys would be a tenth
+        // of the memory. A collision, once in 10^19 times, misses one event.
         let (store, hasher, mut last) = (self.store.clone(), RandomState::new(), HashMap::<u64, u64>::new());
         self.subscribe().filter(move |object| {
             let uid = &object.meta().uid;
-            // That it is gone is always news, and the last of it.
+            // A deletion always passes, and is the last event of the object.
             let gone = store
                 .get(&ObjectRef::from_obj(&**object))
                 .is_none_or(|there| there.meta().uid != *uid);
@@ -215,7 +220,7 @@ impl<K: Watched> Watch<K> {
                 }
                 Err(error) => {
                     let problem = problem::<K>(&error, namespaces[source].as_deref());
-                    // The same again every second would bury everything else.
+                    // The same line again every second would bury everything else.
                     if progress.borrow().problems.get(&source) != Some(&problem) {
                         tracing::warn!(error = %chain(&error), "{problem}");
                     }
@@ -240,7 +245,7 @@ impl<K: Watched> Watch<K> {
         };
         self.subscribers
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no thread panics while holding it")
             .retain(|s| {
                 touched
                     .iter()
@@ -262,10 +267,10 @@ fn without_the_servers_own<K: Resource>(object: &mut K, trim: fn(&mut K)) {
     trim(object);
 }
 
-/// For [`Watch::new`]: everything is needed.
+/// Trim function for [`Watch::new`] that keeps everything.
 pub fn all_of_it<K>(_: &mut K) {}
 
-/// For [`Watch::new`]: it only matters that it is there, in which version, and what `label` says.
+/// Trim function for [`Watch::new`] that keeps only the identity, the version and the value of `label`.
 pub fn identity_and<K: Resource>(label: &str, object: &mut K) {
     let meta = object.meta_mut();
     let label = meta
@@ -282,7 +287,7 @@ pub fn identity_and<K: Resource>(label: &str, object: &mut K) {
     };
 }
 
-/// Why nothing can be listed, for people.
+/// Returns why a list fails, for users.
 fn problem<K: Watched>(error: &watcher::Error, namespace: Option<&str>) -> String {
     let kind = K::kind(&());
     let answer = match error {
@@ -291,7 +296,7 @@ fn problem<K: Watched>(error: &watcher::Error, namespace: Option<&str>) -> Strin
         _ => None,
     };
     match answer {
-        // By code: for a kind that it does not know the API server answers in plain text, without a reason.
+        // By code: for an unknown kind the API server answers in plain text, without a reason.
         Some(s) if s.code == 404 => {
             format!("the API server does not know {kind}: its CustomResourceDefinition is not installed")
         }
@@ -308,11 +313,11 @@ fn problem<K: Watched>(error: &watcher::Error, namespace: Option<&str>) -> Strin
 #[derive(Debug, Default)]
 struct Progress {
     live: bool,
-    /// By source; what kept it from being listed at the last attempt.
+    /// Reason why the last list failed, by source.
     problems: BTreeMap<usize, String>,
 }
 
-/// Whether one watch has listed all there is.
+/// Sync state of one watch.
 #[derive(Clone, Debug)]
 pub struct Synced {
     kind: String,
@@ -320,32 +325,30 @@ pub struct Synced {
 }
 
 impl Synced {
-    /// True from the moment that the store holds everything; stays true, since a store never becomes less
-    /// than the last good list.
+    /// True once the store is complete; stays true, since a store never holds less than the last good list.
     pub fn is_synced(&self) -> bool {
         self.progress.borrow().live
     }
 
-    /// Waits for it.
+    /// Waits until the store is complete.
     pub async fn wait(&self) {
         if self.progress.clone().wait_for(|p| p.live).await.is_err() {
-            // The driver is gone: never.
+            // Without the driver the store never becomes complete.
             std::future::pending().await
         }
     }
 
-    /// Whether nothing keeps it up to date any more: the task that does has died, and what is there grows
-    /// old.
+    /// True once the task that drives the watch has died, so that its store becomes stale.
     pub fn has_ended(&self) -> bool {
         self.progress.has_changed().is_err()
     }
 
-    /// The kind that is watched.
+    /// Returns the watched kind.
     pub fn kind(&self) -> &str {
         &self.kind
     }
 
-    /// Why it is not synced, `None` once it is.
+    /// Returns why the watch is not synced; `None` once it is.
     pub fn problem(&self) -> Option<String> {
         let progress = self.progress.borrow();
         (!progress.live).then(|| {
@@ -359,7 +362,7 @@ impl Synced {
     }
 }
 
-/// Whether all of them are.
+/// True when all watches are synced.
 pub fn synced(watches: &[Synced]) -> bool {
     watches.iter().all(Synced::is_synced)
 }
@@ -376,7 +379,7 @@ mod tests {
 
     type Events = UnboundedSender<(usize, watcher::Result<Event<ConfigMap>>)>;
 
-    /// A running watch over events that the test makes.
+    /// Returns a running watch over events that the test creates.
     fn running() -> (Watch<ConfigMap>, Events) {
         running_with(all_of_it)
     }
@@ -395,7 +398,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_watch_that_nobody_drives_has_ended() {
+    async fn a_watch_without_a_driver_has_ended() {
         let (watch, events) = running();
         assert!(!watch.synced().has_ended());
         drop(events);
@@ -409,7 +412,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn subscribers_hear_of_what_is_there_of_changes_and_of_deletions() {
+    async fn subscribers_get_existing_objects_changes_and_deletions() {
         let (watch, events) = running();
         let mut early = watch.subscribe();
         let send = |source, event| events.unbounded_send((source, Ok(event))).unwrap();
@@ -428,7 +431,7 @@ mod tests {
 
         send(0, Event::Apply(object("a", "x", 2)));
         send(0, Event::Delete(object("a", "x", 3)));
-        // Away before anybody looked: told all the same.
+        // Deleted before any subscriber read it: reported all the same.
         send(1, Event::Init);
         send(1, Event::InitDone);
         send(1, Event::Apply(object("b", "y", 4)));
@@ -441,7 +444,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_wants_to_hear_of_some_changes_only_hears_of_every_deletion() {
+    async fn filtered_subscribers_get_every_deletion() {
         let (watch, events) = running();
         let mut named = watch.subscribe_when(|map| map.metadata.labels.clone());
         let send = |source, event| events.unbounded_send((source, Ok(event))).unwrap();
@@ -461,7 +464,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_what_only_has_to_be_there_little_is_kept() {
+    async fn objects_of_which_only_the_identity_matters_are_trimmed() {
         let (watch, events) = running_with(|map| identity_and("kept", map));
         let mut map = object("a", "x", 1);
         let mut kept = map.metadata.clone();
@@ -481,7 +484,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_only_the_api_server_needs_is_not_kept() {
+    async fn fields_that_only_the_api_server_needs_are_not_kept() {
         let (watch, events) = running();
         let mut map = object("a", "x", 1);
         map.metadata.managed_fields = Some(vec![Default::default()]);
@@ -505,7 +508,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn says_why_it_is_not_synced() {
+    async fn a_watch_reports_why_it_is_not_synced() {
         let (watch, events) = running();
         let all = [watch.synced()];
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Looks at an API's default endpoint from outside, over HTTPS, as somebody would who goes around the custom
+//! HTTPS client for an API's default endpoint, seen from outside like a caller that bypasses the custom
 //! domain.
 
 use clap::Args;
@@ -12,27 +12,27 @@ use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-// Not a doc comment, which would become what the help says of the whole command. How the world is reached;
-// all unset: as everybody reaches it. TLS and HTTP name the host that is called, wherever the connection
+// Not a doc comment, which would become the help of the whole command. Settings of the network path; without
+// them the path is that of every caller. TLS and HTTP always name the called host, wherever the connection
 // goes.
 #[derive(Args, Debug, Clone, Default, PartialEq)]
 pub struct ProbeOptions {
-    /// DNS server (address:port) that names are looked up at. Unset: the system's.
+    /// DNS server (address:port) that resolves names. Default: the system's.
     #[arg(
         long = "dns-resolver",
         env = "MTLS_OPERATOR_DNS_RESOLVER",
         value_name = "DNS_RESOLVER"
     )]
     pub resolver: Option<SocketAddr>,
-    /// HOST:PORT that HTTPS calls (probes of execute-api endpoints, and the doctor's) connect to, as curl's
-    /// --connect-to. Unset: where DNS says.
+    /// HOST:PORT that HTTPS calls (probes of execute-api endpoints, and the doctor's) connect to, like curl's
+    /// --connect-to. Default: the host's addresses in DNS.
     #[arg(
         long = "probe-connect-to",
         env = "MTLS_OPERATOR_PROBE_CONNECT_TO",
         value_name = "PROBE_CONNECT_TO"
     )]
     pub connect_to: Option<String>,
-    /// PEM file with the certificates that HTTPS calls trust. Unset: the system's.
+    /// PEM file with the certificates that HTTPS calls trust. Default: the system's.
     #[arg(
         long = "probe-ca-file",
         env = "MTLS_OPERATOR_PROBE_CA_FILE",
@@ -61,22 +61,22 @@ pub enum ProbeError {
     Client(#[source] reqwest::Error),
 }
 
-/// What the endpoint said.
+/// Answer of the endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeResult {
-    /// What a closed endpoint answers: 404 (HTTP APIs), or 403 with `ForbiddenException` (REST APIs). An open
-    /// one may answer the same, an HTTP API without a route for `/` 404 and a REST API that wants an API key
-    /// 403, so this counts only together with the API's own flag.
+    /// Answer of a disabled endpoint: 404 (HTTP APIs), or 403 with `ForbiddenException` (REST APIs). An open
+    /// endpoint may answer the same, an HTTP API without a route for `/` with 404 and a REST API that
+    /// requires an API key with 403, so this result counts only together with the API's own flag.
     Refused(u16),
-    /// Anything else: the API, or its back end, was reached. Also 403 with another error type, as an open
-    /// REST API answers where it has no method (`MissingAuthenticationTokenException`) or whoever asks has no
-    /// rights (`AccessDeniedException`).
+    /// Any other answer: the request reached the API or its back end. Also 403 with another error type: an
+    /// open REST API answers `MissingAuthenticationTokenException` where it has no method, and
+    /// `AccessDeniedException` when the caller has no permission.
     Answered(u16),
-    /// No answer, and why, in words that stay the same while the reason does.
+    /// No answer, with a reason in stable words.
     Unreachable(String),
 }
 
-/// Cheap to clone.
+/// Client for probes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct EndpointProbe {
     client: reqwest::Client,
@@ -89,7 +89,8 @@ impl EndpointProbe {
         })
     }
 
-    /// Ask `https://<host>/<stage>/` and judge the answer. Without its stage, a REST API refuses everybody.
+    /// Requests `https://<host>/<stage>/` and classifies the answer. Without its stage, a REST API refuses
+    /// every request.
     pub async fn probe(&self, host: &str, stage: &str) -> ProbeResult {
         let path = if stage == "$default" {
             String::new()
@@ -107,11 +108,12 @@ impl EndpointProbe {
     }
 }
 
-/// A client certificate, what is sent along with it, and its key. Has no Debug: it holds a private key.
+/// Client certificate, the certificates sent with it, and its key. Has no Debug, because it contains a
+/// private key.
 pub struct ClientIdentity(reqwest::Identity);
 
 impl ClientIdentity {
-    /// Of PEM texts, the certificate first.
+    /// Creates an identity from PEM texts, the client certificate first.
     ///
     /// # Errors
     /// [`ProbeError::Client`]: one of the two is damaged.
@@ -123,8 +125,8 @@ impl ClientIdentity {
     }
 }
 
-/// Call `https://<host><path>` as a client with this certificate, or with none: the status of the answer, or
-/// why there is none.
+/// Calls `https://<host><path>` as a client with this certificate, or with none. Returns the status of the
+/// answer, or why there is none.
 ///
 /// # Errors
 /// The call cannot be made with these options.
@@ -155,8 +157,8 @@ fn client(options: &ProbeOptions, identity: Option<ClientIdentity>) -> Result<re
     let mut client = reqwest::Client::builder()
         .timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
-        .no_proxy() // callers have none, and one of the cluster's might answer in the endpoint's place
-        .pool_max_idle_per_host(0); // each reconcile is a new one
+        .no_proxy() // callers use none, and the cluster's proxy might answer instead of the endpoint
+        .pool_max_idle_per_host(0); // each reconcile opens a new connection
     if let Some(path) = &options.ca_file {
         client = client.tls_certs_only(certificates(path)?);
     }
@@ -169,14 +171,14 @@ fn client(options: &ProbeOptions, identity: Option<ClientIdentity>) -> Result<re
     client.build().map_err(ProbeError::Client)
 }
 
-/// API Gateway's type of the error is that of a closed endpoint, or is not told.
+/// True when API Gateway's error type is that of a disabled endpoint, or is absent.
 fn is_forbidden(error_type: Option<&reqwest::header::HeaderValue>) -> bool {
     error_type
         .and_then(|t| t.to_str().ok())
         .is_none_or(|t| t.split(':').next() == Some("ForbiddenException"))
 }
 
-/// Where to connect for a host.
+/// Resolver of the address to connect to.
 struct Names {
     connect_to: Option<(String, u16)>,
     resolver: Option<TokioResolver>,
@@ -188,7 +190,7 @@ struct DoesNotResolve;
 
 impl Resolve for Names {
     fn resolve(&self, name: Name) -> Resolving {
-        // Port 0 means that of the scheme.
+        // Port 0 means the default port of the scheme.
         let (host, port) = self
             .connect_to
             .clone()
@@ -236,7 +238,7 @@ fn certificates(path: &Path) -> Result<Vec<reqwest::Certificate>, ProbeError> {
     }
 }
 
-/// The reason for no answer. The errors themselves have addresses, ports and times in them.
+/// Returns the reason for no answer. The errors themselves contain addresses, ports and times.
 fn reason(error: &reqwest::Error) -> &'static str {
     if error.is_timeout() {
         return "no answer within 5 seconds";
@@ -257,7 +259,7 @@ fn reason(error: &reqwest::Error) -> &'static str {
                 }
                 _ => {}
             }
-            // An io::Error shows what it wraps by its own method only.
+            // An io::Error returns its inner error by its own method only.
             if let Some(inner) = io.get_ref() {
                 let inner: &(dyn StdError + 'static) = inner;
                 next = Some(inner);
@@ -296,8 +298,8 @@ mod tests {
 
     const HOST: &str = "a1b2.execute-api.eu-west-1.amazonaws.com";
 
-    /// An endpoint that answers each request with `answer`, and for another host or path than expected with
-    /// 500. Its address and its CA.
+    /// Starts an endpoint that answers each request with `answer`, and a request for another host or path
+    /// than expected with 500. Returns its address and its CA.
     async fn endpoint(name: &str, answer: &'static str) -> (SocketAddr, tempfile::NamedTempFile) {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let key = rcgen::KeyPair::generate().unwrap();
@@ -339,7 +341,7 @@ mod tests {
         (address, ca)
     }
 
-    /// A DNS server that knows one name, at 127.0.0.1.
+    /// Starts a DNS server that knows one name, at 127.0.0.1.
     async fn dns(known: &'static str) -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -396,7 +398,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_is_judged_by_its_status() {
+    async fn an_answer_is_classified_by_its_status() {
         for (answer, verdict) in [
             ("404 Not Found", ProbeResult::Refused(404)),
             ("403 Forbidden", ProbeResult::Refused(403)),
@@ -416,12 +418,12 @@ mod tests {
             let (address, ca) = endpoint(HOST, answer).await;
             let probe = EndpointProbe::new(&through(address, &ca)).unwrap();
             assert_eq!(probe.probe(HOST, "$default").await, verdict);
-            assert_eq!(probe.probe(HOST, "prod").await, verdict, "and again, at a stage");
+            assert_eq!(probe.probe(HOST, "prod").await, verdict, "the same at a stage");
         }
     }
 
     #[tokio::test]
-    async fn no_answer_has_a_reason_that_does_not_vary() {
+    async fn the_reason_for_no_answer_is_stable() {
         let (address, ca) = endpoint(HOST, "404 Not Found").await;
         let (_, other_ca) = endpoint(HOST, "404 Not Found").await;
         let untrusted = "its certificate is from an authority that is not trusted here";
@@ -448,7 +450,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_are_looked_up_where_we_say() {
+    async fn names_are_resolved_by_the_configured_server() {
         let (address, ca) = endpoint(HOST, "404 Not Found").await;
         let at = |host: &str, resolver| ProbeOptions {
             connect_to: Some(format!("{host}:{}", address.port())),
@@ -464,7 +466,7 @@ mod tests {
             probed(at("none.example.com", resolver)).await,
             unreachable("the name does not resolve")
         );
-        // Without connect_to the probed host itself is asked for.
+        // Without connect_to the probe resolves the probed host itself.
         let direct = ProbeOptions {
             resolver: Some(resolver),
             ..ProbeOptions::default()
@@ -472,15 +474,15 @@ mod tests {
         assert_eq!(probed(direct).await, unreachable("the name does not resolve"));
     }
 
-    /// In a process of its own, for the environment is all of a process's.
+    /// Runs in a process of its own, because the environment belongs to the whole process.
     #[tokio::test]
     async fn a_proxy_of_the_environment_is_not_for_probes() {
         const INNER: &str = "MTLS_OPERATOR_TEST_PROBE";
         const NAME: &str = "probe::https::tests::a_proxy_of_the_environment_is_not_for_probes";
         if std::env::var_os(INNER).is_some() {
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-            // Found at this machine, where it may well be refused; the outer process says whether a proxy was
-            // asked.
+            // The proxy is an address of this machine, where the connection may be refused; the outer process
+            // checks whether the inner one contacted the proxy.
             let here = ProbeOptions {
                 resolver: Some(dns(HOST).await),
                 ..ProbeOptions::default()
@@ -506,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn options_are_understood_or_refused() {
+    fn options_are_parsed_or_refused() {
         for (text, expected) in [
             ("127.0.0.1:8443", Some(("127.0.0.1", 8443))),
             ("edge.local:443", Some(("edge.local", 443))),

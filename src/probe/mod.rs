@@ -1,5 +1,5 @@
-//! How others see a domain: over HTTPS ([`probe`]) and in public DNS ([`public_dns`]). Asks the world, writes
-//! nothing, and decides nothing: what an answer means is the planner's to say.
+//! External view of a domain: over HTTPS ([`probe`]) and in public DNS ([`public_dns`]). Makes requests,
+//! writes nothing, and decides nothing: the planner interprets the answers.
 use std::{net::SocketAddr, time::Duration};
 
 use hickory_resolver::{
@@ -11,11 +11,12 @@ use hickory_resolver::{
 pub mod https;
 pub mod public_dns;
 
-/// How long a DNS server may take; then it is asked once more, and may have found out meanwhile.
+/// Time limit of one DNS query; the resolver then repeats it once, and the server may have the answer by
+/// then.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// Asks `server`, or whom the system asks, and remembers nothing: what was not there a moment ago may be
-/// there now.
+/// Returns a resolver of `server`, or the system's, without a cache: a name that did not exist a moment ago
+/// may exist now.
 fn resolver(server: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
     let mut builder = match server {
         None => TokioResolver::builder_tokio()?,

@@ -1,4 +1,4 @@
-//! What public DNS says of a name: where it leads to, and whether that is where it should.
+//! Public DNS of a name: its targets, and whether they match the expected target.
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -12,25 +12,25 @@ use hickory_resolver::{
     proto::rr::{RData, RecordType},
 };
 
-/// How many CNAMEs are followed; resolvers themselves stop at some such number.
+/// Maximum number of CNAMEs to follow; resolvers themselves stop at some such number.
 const LONGEST_CHAIN: usize = 8;
 
-/// What a name leads to, next to what it should. Names are in lower case, without the final dot.
+/// Targets of a name, next to the expected ones. Names are in lower case, without the final dot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PublicName {
-    /// The names that CNAMEs lead to, one after the other.
+    /// Names of the CNAME chain, in order.
     pub cnames: Vec<String>,
-    /// Where callers end up, by CNAMEs or without.
+    /// Addresses that callers reach, by CNAMEs or directly.
     pub addresses: BTreeSet<IpAddr>,
-    /// The addresses of the name that it should lead to.
+    /// Addresses of the expected target.
     pub target: BTreeSet<IpAddr>,
-    /// It is the first name of its zone, where no CNAME can be.
+    /// True for the first name of its zone, where no CNAME can be.
     pub apex: bool,
 }
 
-/// Nothing could be learned; that there is no such name is an answer.
+/// Failure of a DNS query. A name that does not exist is an answer, not a failure.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("DNS does not say what {name} is: {}", why(.source))]
+#[error("cannot resolve {name}: {}", why(.source))]
 pub struct NoAnswer {
     name: String,
     source: NetError,
@@ -40,28 +40,28 @@ pub struct NoAnswer {
 #[error("the system's resolver configuration cannot be used; name a DNS server with --dns-resolver")]
 pub struct NoResolver(#[from] NetError);
 
-/// Cheap to clone.
+/// Public DNS client. Cheap to clone.
 #[derive(Clone)]
 pub struct PublicDns {
     resolver: TokioResolver,
 }
 
 impl PublicDns {
-    /// Asks `server`, or whom the system asks.
+    /// Creates a client that asks `server`, or the system's resolver.
     pub fn new(server: Option<SocketAddr>) -> Result<PublicDns, NoResolver> {
         let mut resolver = super::resolver(server)?;
-        resolver.set_hosts(Arc::default()); // what /etc/hosts says is not public
+        resolver.set_hosts(Arc::default()); // /etc/hosts is not public DNS
         Ok(PublicDns { resolver })
     }
 
-    /// What `name` leads to, next to what `target` is.
+    /// Resolves `name`, and `target` for comparison.
     pub async fn resolve(&self, name: &str, target: &str) -> Result<PublicName, NoAnswer> {
         let mut found = PublicName {
             cnames: self.cnames(name).await?,
             ..PublicName::default()
         };
         if found.cnames.iter().any(|cname| cname == target) {
-            return Ok(found); // nothing else needs to be known
+            return Ok(found); // the name leads to its target
         }
         (found.addresses, found.target) = tokio::try_join!(self.addresses(name), self.addresses(target))?;
         if found.cnames.is_empty() {
@@ -108,9 +108,9 @@ impl PublicDns {
         Ok(v4.into_iter().chain(v6).flat_map(of).collect())
     }
 
-    /// The answer; `None`: there is no such name, or nothing of this type at it.
+    /// Returns the answer; `None` when there is no such name, or no record of this type.
     async fn ask(&self, name: &str, kind: RecordType) -> Result<Option<Lookup>, NoAnswer> {
-        // With the final dot, so that no search domain comes into it.
+        // The final dot excludes search domains.
         match self.resolver.lookup(format!("{name}."), kind).await {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if error.is_no_records_found() => Ok(None),
@@ -122,7 +122,7 @@ impl PublicDns {
     }
 }
 
-/// The same words for the same reason: the errors themselves tell of attempts.
+/// Returns the same words for the same reason: the errors themselves list attempts.
 fn why(error: &NetError) -> &'static str {
     match error {
         NetError::Dns(DnsError::ResponseCode(code)) => code.to_str(),
@@ -148,7 +148,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             said.to_string(),
-            "DNS does not say what mtls.example.com is: the DNS server does not answer"
+            "cannot resolve mtls.example.com: the DNS server does not answer"
         );
     }
 }

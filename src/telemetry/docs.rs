@@ -1,4 +1,4 @@
-//! That docs/reference.md, docs/metrics.md, docs/events.md and docs/conditions.md list what there is.
+//! Tests that docs/reference.md, docs/metrics.md, docs/events.md and docs/conditions.md are complete.
 //! `WRITE_DOCS=1 cargo test --lib docs` writes the lists again.
 use std::{collections::BTreeMap, fmt::Write, path::Path, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
 const BEGIN: &str = "<!-- Generated: WRITE_DOCS=1 cargo test --lib docs -->\n";
 const END: &str = "<!-- End of what is generated. -->\n";
 
-/// Compares what stands between the two marks of a file.
+/// Compares the text between the two markers of a file.
 fn assert_lists(file: &str, list: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(file);
     let text = std::fs::read_to_string(&path).unwrap();
@@ -67,7 +67,7 @@ fn every_condition_and_reason_is_listed() {
     assert_lists("conditions.md", &list);
 }
 
-/// The fields of a schema, each with its type and what its doc comment says.
+/// Lists the fields of a schema, each with its type and its doc comment.
 fn fields(schema: &Value, path: &str, list: &mut String) {
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let items = field.get("items");
@@ -90,7 +90,7 @@ fn fields(schema: &Value, path: &str, list: &mut String) {
             .replace('|', "\\|")
             .replace('\n', " ");
         writeln!(list, "| `{}` | {type_} | {said} |", path.trim_start_matches('.')).unwrap();
-        // Kubernetes' own, the same everywhere.
+        // Kubernetes' own fields, the same everywhere.
         if !path.ends_with(".conditions[]") {
             fields(of, &path, list);
         }
@@ -113,7 +113,7 @@ fn every_field_is_listed() {
     assert_lists("reference.md", &list);
 }
 
-/// All that `/metrics` can show, with a series of each.
+/// Returns all metrics that `/metrics` can show, with a series of each.
 fn everything() -> String {
     let (metrics, mut registry) = Metrics::new();
     metrics.reconciled(

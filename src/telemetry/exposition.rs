@@ -1,5 +1,5 @@
-//! Formats that `/metrics` is written in: OpenMetrics, or the classic text format of Prometheus, as the
-//! request prefers; and gzip.
+//! Formats of `/metrics`: OpenMetrics, or the classic text format of Prometheus, as the request prefers; and
+//! gzip.
 
 use std::{fmt, io, io::Write as _};
 
@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use flate2::{Compression, write::GzEncoder};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 
-/// A format of metrics.
+/// Exposition format of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     OpenMetrics,
@@ -15,7 +15,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that the header Accept prefers, the classic one if it does not say.
+    /// Returns the format that the header Accept prefers, the classic one without a preference.
     pub fn accepted(headers: &HeaderMap) -> Format {
         let mut best = (0.0, Format::Text);
         for (kind, parameters, quality) in offers(headers, header::ACCEPT) {
@@ -28,7 +28,7 @@ impl Format {
                 ("text/plain" | "text/*" | "*/*", None | Some("0.0.4" | "1.0.0")) => Format::Text,
                 _ => continue,
             };
-            // Of equals the first.
+            // Of equal preferences the first wins.
             if quality > best.0 {
                 best = (quality, format);
             }
@@ -53,7 +53,7 @@ impl Format {
     }
 }
 
-/// Whether the header Accept-Encoding takes gzip.
+/// True when the header Accept-Encoding accepts gzip.
 pub fn gzip_accepted(headers: &HeaderMap) -> bool {
     let offers: Vec<_> = offers(headers, header::ACCEPT_ENCODING).collect();
     let quality = |name: &str| {
@@ -73,7 +73,8 @@ pub fn gzip(text: &str) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// The values of a header that lists what is taken, in their order: each with its parameters and its quality.
+/// Returns the values of a header with accepted formats, in their order: each with its parameters and its
+/// quality.
 fn offers(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = (String, Vec<String>, f32)> {
     let lines = headers
         .get_all(name)
@@ -94,8 +95,8 @@ fn offers(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = (String
     })
 }
 
-/// OpenMetrics in the classic format: there a counter's family has the name of its series, `_total` and all,
-/// an info is a gauge, and there are neither units nor an end.
+/// Converts OpenMetrics to the classic format: there the family of a counter has the name of its series,
+/// including `_total`, an info is a gauge, and there are neither units nor an end marker.
 fn classic(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());
     let mut help = None;
@@ -112,7 +113,7 @@ fn classic(open_metrics: &str) -> String {
                 other => ("", other),
             };
             if let Some((_, said)) = help.take() {
-                // Only here a quotation mark stands for itself.
+                // Only the classic format leaves a quotation mark unescaped.
                 let said = said.replace("\\\"", "\"");
                 text.extend(["# HELP ", name, suffix, " ", &said, "\n"]);
             }
@@ -140,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_format_is_the_one_that_is_preferred() {
-        // What Prometheus 3 sends.
+        // Header that Prometheus 3 sends.
         let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
                           application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,\
                           text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_for_those_who_ask_for_it() {
+    fn gzip_is_used_only_when_accepted() {
         for (accept, taken) in [
             ("gzip", true),
             ("deflate, GZIP;q=0.5", true),
@@ -214,7 +215,7 @@ mod tests {
         assert_eq!(classic(open_metrics), expected);
     }
 
-    /// Rules of `promtool check metrics`, on all that is always there.
+    /// Checks the rules of `promtool check metrics`, on all metrics that are always present.
     #[test]
     fn the_classic_format_keeps_its_rules() {
         let (metrics, registry) = Metrics::new();

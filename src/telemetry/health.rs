@@ -1,4 +1,4 @@
-//! One HTTP listener for liveness, readiness and metrics, and for the level of the log.
+//! HTTP listener for liveness, readiness and metrics, and for the log level.
 
 use std::{
     io,
@@ -23,20 +23,22 @@ use super::{
     logging::{self, Level},
 };
 
-/// What is asked for.
+/// Sources of the listener's answers.
 pub struct Shown {
     pub registry: Registry,
-    /// Asked at each probe, and answers why not yet: caches that have not synced, CRDs that are missing.
+    /// Returns why the process is not ready: caches that have not synced, CRDs that are missing. Called at
+    /// each probe.
     pub unready: Box<dyn Fn() -> Option<String> + Send + Sync>,
-    /// The same, of what only a restart mends: a loop that hangs, a task that died.
+    /// Returns why the process is not live, for failures that only a restart fixes: a loop that hangs, a task
+    /// that died. Called at each probe.
     pub not_live: Box<dyn Fn() -> Option<String> + Send + Sync>,
     pub level: Level,
 }
 
-/// Connections that wait to be accepted; the kernel caps it.
+/// Maximum number of connections that wait to be accepted; the kernel caps it.
 const BACKLOG: i32 = 1024;
 
-/// Listens at `address`. `[::]` takes IPv4 connections too; on a machine without IPv6 it becomes `0.0.0.0`.
+/// Listens at `address`. `[::]` accepts IPv4 connections too; on a machine without IPv6 it becomes `0.0.0.0`.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     listen_with(address, bind)
 }
@@ -52,7 +54,7 @@ fn listen_with<T>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<T
     }
 }
 
-/// The kernel was built or started without IPv6, or no interface may have an address of it.
+/// True when the kernel was built or started without IPv6, or no interface may have an IPv6 address.
 fn is_without_ipv6(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
     error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
@@ -65,7 +67,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         None,
     )?;
     if address.is_ipv6() {
-        // Whatever net.ipv6.bindv6only says.
+        // Overrides the system's net.ipv6.bindv6only.
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
@@ -76,7 +78,8 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves /livez, /readyz, /metrics and /loglevel until `stop`.
 ///
-/// Alive says nothing about CRDs, the API server, AWS or who leads: a restart would mend none of these.
+/// Liveness does not depend on CRDs, the API server, AWS or the leadership: a restart would fix none of
+/// these.
 pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken) -> std::io::Result<()> {
     let app = app(shown).into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, app)
@@ -109,7 +112,7 @@ fn answer(problem: Option<String>) -> (StatusCode, String) {
     }
 }
 
-/// On a thread of its own: what thousands of objects take to write holds up no reconcile.
+/// Runs on a thread of its own: writing the series of thousands of objects holds up no reconcile.
 async fn metrics(State(shown): State<Arc<Shown>>, headers: HeaderMap) -> Response {
     let (format, packed) = (Format::accepted(&headers), exposition::gzip_accepted(&headers));
     let written = tokio::task::spawn_blocking(move || {
@@ -131,8 +134,8 @@ async fn metrics(State(shown): State<Arc<Shown>>, headers: HeaderMap) -> Respons
     (kind, coding.map(AppendHeaders), body).into_response()
 }
 
-/// From within the Pod only, which is where `kubectl port-forward` comes out: so it takes a right to that,
-/// and no other Pod can do it.
+/// Accepts requests from within the Pod only, where `kubectl port-forward` arrives: so a change needs the
+/// permission to forward ports, and no other Pod can make it.
 async fn set_level(
     State(shown): State<Arc<Shown>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -146,7 +149,7 @@ async fn set_level(
     }
     match shown.level.set(body.trim()) {
         Ok(filter) => {
-            tracing::warn!(filter, "the log's level was changed");
+            tracing::warn!(filter, "the log level was changed");
             (StatusCode::OK, filter + "\n")
         }
         Err(error) => (StatusCode::BAD_REQUEST, format!("{}\n", logging::chain(&error))),
@@ -226,7 +229,7 @@ mod tests {
             "{answer}"
         );
 
-        // Long ago: the loop hangs, and readiness is another matter.
+        // The last heartbeat is long ago: the loop hangs; readiness does not depend on it.
         tokio::time::pause();
         heartbeat.record(Controller::Grant);
         tokio::time::advance(Duration::from_secs(3600)).await;
@@ -246,7 +249,7 @@ mod tests {
             .unwrap();
     }
 
-    /// IPv4 reaches what listens at `[::]`, with IPv6 on the machine and without.
+    /// IPv4 reaches the listener at `[::]`, with IPv6 on the machine and without.
     #[tokio::test]
     async fn every_address_is_every_family() {
         let listener = listen("[::]:0".parse().unwrap()).unwrap();
@@ -279,9 +282,9 @@ mod tests {
         assert_eq!(
             at("[::]:8080", 98),
             Err(io::ErrorKind::AddrInUse),
-            "another one's port is no lack of IPv6"
+            "a port in use is no lack of IPv6"
         );
-        assert!(at("[::1]:8080", 97).is_err(), "asked for this one address");
+        assert!(at("[::1]:8080", 97).is_err(), "this one address was requested");
     }
 
     #[test]
@@ -299,7 +302,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_come_as_they_are_asked_for() {
+    async fn metrics_come_in_the_requested_format() {
         use std::io::Read;
         use tower::ServiceExt;
         let get = async |asked: &[(&str, &str)]| {

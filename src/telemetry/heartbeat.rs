@@ -1,6 +1,5 @@
-//! Whether the reconcile loops still go round. Each is given something to do every few seconds, an object
-//! that does not exist, which passes through all of the loop and comes out of it as quickly as nothing: while
-//! results come out, whatever they are, the loop lives.
+//! Liveness of the reconcile loops. Every few seconds each loop gets an object that does not exist, which
+//! passes through the whole loop and finishes at once: while any results come out, the loop is alive.
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -14,34 +13,34 @@ use tokio::time::Instant;
 use super::metrics::Controller;
 
 const INTERVAL: Duration = Duration::from_secs(10);
-/// A loop that gives no result for this long is stuck. All that it does at a time may be reconciles that take
-/// as long as one may, two minutes, and nothing else gets through meanwhile.
+/// Time without a result after which a loop counts as stuck. All concurrent reconciles may take their full
+/// time limit of two minutes, and nothing else gets through meanwhile.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// When each loop gave its last result. Cheap to clone.
+/// Time of each loop's last result. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Heartbeat(Arc<Mutex<BTreeMap<Controller, Instant>>>);
 
 impl Heartbeat {
-    /// A result came out of the loop, or it begins.
+    /// Records a result of the loop, or its start.
     pub fn record(&self, controller: Controller) {
         self.0
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no thread panics while holding it")
             .insert(controller, Instant::now());
     }
 
-    /// The loop has ended, as it should.
+    /// Records the regular end of the loop.
     pub fn end(&self, controller: Controller) {
         self.0
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no thread panics while holding it")
             .remove(&controller);
     }
 
-    /// Which loop is stuck, for people; `None`: none of those that run.
+    /// Returns which loop is stuck, for users; `None` when no running loop is.
     pub fn problem(&self) -> Option<String> {
-        let heartbeats = self.0.lock().expect("nobody panics while holding it");
+        let heartbeats = self.0.lock().expect("no thread panics while holding it");
         let not_live = |(controller, at): (&Controller, &Instant)| {
             let silent = at.elapsed();
             let message = format!(
@@ -55,7 +54,7 @@ impl Heartbeat {
     }
 }
 
-/// What keeps a loop going, for `Controller::reconcile_on`.
+/// Returns the heartbeat of a loop, for `Controller::reconcile_on`.
 pub fn ticks<K: Resource<DynamicType = ()> + 'static>() -> impl Stream<Item = ObjectRef<K>> + Send {
     let ticks = futures::stream::unfold((), |()| async {
         tokio::time::sleep(INTERVAL).await;
@@ -87,7 +86,7 @@ mod tests {
         object
     }
 
-    /// A loop of which each reconcile waits until `go` is told.
+    /// Runs a loop in which each reconcile waits for a notification of the result.
     fn running(names: &[&str], heartbeat: &Heartbeat) -> Arc<Notify> {
         let (store, mut writer) = reflector::store::<ConfigMap>();
         writer.apply_watcher_event(&Event::Init);
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_loop_lives_as_long_as_anything_comes_out_of_it() {
+    async fn a_loop_is_live_while_it_gives_results() {
         let heartbeat = Heartbeat::default();
         running(&["quick"], &heartbeat);
         tokio::time::sleep(LONGEST * 20).await;

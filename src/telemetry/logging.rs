@@ -1,4 +1,4 @@
-//! Log output: one line per event on stderr, for people or as JSON for collectors.
+//! Log output: one line per event on stderr, as text for people or as JSON for collectors.
 
 use std::{
     error::Error as StdError,
@@ -10,7 +10,7 @@ use std::{
 use tracing::Subscriber;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, reload, util::SubscriberInitExt};
 
-/// How a line looks.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     #[default]
@@ -18,10 +18,10 @@ pub enum Format {
     Compact,
 }
 
-/// What is logged, changeable while the process runs. Cheap to clone.
+/// Log filter, changeable while the process runs. Cheap to clone.
 #[derive(Clone)]
 pub struct Level {
-    /// The filter that the process started with.
+    /// Filter at the start of the process.
     start: Arc<str>,
     now: Arc<Mutex<String>>,
     reload: Arc<Reload>,
@@ -31,7 +31,7 @@ type Reload = dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("not a level: write error, warn, info, debug or trace, or nothing for what it was at the start")]
+    #[error("not a level: write error, warn, info, debug or trace, or nothing for the level of the start")]
     Level,
     #[error("not a log filter: {filter}")]
     Filter {
@@ -48,14 +48,17 @@ pub enum Error {
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 impl Level {
-    /// The filter that is in force.
+    /// Returns the filter in force.
     pub fn filter(&self) -> String {
-        self.now.lock().expect("nobody panics while holding it").clone()
+        self.now
+            .lock()
+            .expect("no thread panics while holding it")
+            .clone()
     }
 
-    /// Logs this level of the operator's own, or again what it was at the start when `level` is empty. Of
-    /// libraries no more is ever logged than at the start: in their details may be what belongs into no log.
-    /// The filter that is in force then.
+    /// Sets the log level of the operator's own modules, or restores the level of the start when `level` is
+    /// empty. Libraries never log more than at the start: their details may contain data that must not be
+    /// logged. Returns the filter that is then in force.
     ///
     /// # Errors
     /// [`Error::Level`]; [`Error::Reload`] does not happen while the process logs.
@@ -72,13 +75,14 @@ impl Level {
         (self.reload)(parsed).map_err(Error::Reload)?;
         self.now
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no thread panics while holding it")
             .clone_from(&filter);
         Ok(filter)
     }
 }
 
-/// Sets up logging for the process. `filter` as EnvFilter reads it: "info" or "info,mtls_operator=debug".
+/// Sets up logging for the process. `filter` is in the syntax of EnvFilter: "info" or
+/// "info,mtls_operator=debug".
 pub fn init(filter: &str, format: Format) -> Result<Level, Error> {
     let colours = std::io::stderr().is_terminal();
     let (subscriber, level) = subscriber(filter, format, colours, std::io::stderr)?;
@@ -86,9 +90,9 @@ pub fn init(filter: &str, format: Format) -> Result<Level, Error> {
     Ok(level)
 }
 
-/// An error with all that caused it, for one line of a log: `error = %chain(&error)`. (As a `dyn Error`
-/// field, which tracing knows too, JSON output would lose the causes.) Some errors print their cause
-/// themselves: not twice then.
+/// Formats an error with all its causes, for one log line: `error = %chain(&error)`. (As a `dyn Error` field,
+/// which tracing supports too, JSON output would lose the causes.) A cause that an error prints itself is not
+/// repeated.
 pub fn chain(error: &dyn StdError) -> impl Display + '_ {
     struct Chain<'a>(&'a dyn StdError);
     impl Display for Chain<'_> {
@@ -172,7 +176,7 @@ pub mod tests {
         }
     }
 
-    /// Of a log that nobody reads, and that lives on.
+    /// Returns the level of a log without a reader, which stays usable.
     pub fn level(filter: &str) -> Level {
         let (lines, level) = subscriber(filter, Format::Json, false, std::io::sink).unwrap();
         Box::leak(Box::new(lines));
@@ -210,7 +214,7 @@ pub mod tests {
     }
 
     #[test]
-    fn a_cause_that_was_said_is_not_said_again() {
+    fn a_cause_in_the_message_is_not_repeated() {
         #[derive(Debug, thiserror::Error)]
         enum Layer {
             #[error("outer")]
@@ -237,7 +241,7 @@ pub mod tests {
     }
 
     #[test]
-    fn the_level_changes_of_what_is_ours_and_of_nothing_else() {
+    fn the_level_changes_only_for_the_operators_own_modules() {
         for format in [Format::Json, Format::Compact] {
             let written = Written::default();
             let writer = written.clone();

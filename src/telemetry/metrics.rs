@@ -1,6 +1,6 @@
-//! What the operator counts and times, for Prometheus. Labels come from closed sets: no names of objects, no
-//! messages; what is said of single objects is read from the caches at each scrape (`objects`).
-//! docs/metrics.md lists everything.
+//! Counters and timers of the operator, for Prometheus. Labels come from closed sets: no names of objects, no
+//! messages; each scrape reads the metrics of single objects from the caches (`objects`). docs/metrics.md
+//! lists all metrics.
 
 use std::time::Duration;
 
@@ -26,10 +26,10 @@ use crate::{
     telemetry::process::Process,
 };
 
-/// The prefix of all that is not named by a convention of its own.
+/// Prefix of all metrics without a conventional name.
 pub const PREFIX: &str = "mtls_operator";
 
-/// One of the operator's reconcile loops.
+/// Reconcile loop of the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Controller {
     Domain,
@@ -40,7 +40,7 @@ pub enum Controller {
 impl Controller {
     pub const ALL: [Self; 3] = [Self::Domain, Self::Certificate, Self::Grant];
 
-    /// As controller-runtime names controllers.
+    /// Returns the name in the convention of controller-runtime.
     pub fn name(self) -> &'static str {
         match self {
             Self::Domain => "mtlsdomain",
@@ -58,7 +58,7 @@ impl Controller {
     }
 }
 
-/// A part of a reconcile of an MtlsDomain.
+/// Stage of a reconcile of an MtlsDomain.
 #[derive(Clone, Copy, Debug)]
 pub enum Stage {
     Observe,
@@ -115,7 +115,7 @@ struct Election {
     name: &'static str,
 }
 
-/// Handles to all metrics. Cheap to clone; clones count into the same.
+/// Handles to all metrics. Cheap to clone; clones share their counters.
 #[derive(Clone)]
 pub struct Metrics {
     reconciles: Family<Outcome, Counter>,
@@ -129,23 +129,23 @@ pub struct Metrics {
     policy_file_invalid: Gauge,
 }
 
-/// The name of the election, as the Lease's.
+/// Name of the election, as of the Lease.
 const ELECTION: Election = Election {
     name: "mtls-operator",
 };
 
-/// 5 ms to 80 s: from "nothing to do" to waiting for a slow AWS call or two.
+/// Buckets from 5 ms to 80 s: from a reconcile without changes to a wait for a slow AWS call or two.
 fn short() -> Histogram {
     Histogram::new(exponential_buckets(0.005, 2.0, 15))
 }
 
-/// 1 s to about 5 hours: what AWS, its quotas and people take.
+/// Buckets from 1 s to about 5 hours: the time that AWS, its quotas and people take.
 fn long() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 2.0, 15))
 }
 
 impl Metrics {
-    /// The metrics, and the registry that `health::serve` shows.
+    /// Creates the metrics, and the registry that `health::serve` shows.
     pub fn new() -> (Self, Registry) {
         let me = Self {
             reconciles: Family::default(),
@@ -158,7 +158,7 @@ impl Metrics {
             policy_in_force: Gauge::default(),
             policy_file_invalid: Gauge::default(),
         };
-        // Rates need to have seen the zero before the first one.
+        // A rate needs the zero before the first event.
         for controller in Controller::ALL.map(Controller::name) {
             for result in [SUCCESS, ERROR] {
                 me.reconciles
@@ -178,21 +178,22 @@ impl Metrics {
         (me, registry)
     }
 
-    /// Under the names that controller-runtime and client-go made common, so that dashboards for those work.
+    /// Registers metrics under the common names of controller-runtime and client-go, so that their dashboards
+    /// work.
     fn register_conventional(&self, registry: &mut Registry) {
         registry.register(
             "controller_runtime_reconcile",
-            "Looks by their result",
+            "Reconciles by their result",
             self.reconciles.clone(),
         );
         registry.register(
             "controller_runtime_reconcile_errors",
-            "Looks that failed, by category. AWS's errors are conditions and not in here",
+            "Failed reconciles, by category. AWS errors become conditions and do not count here",
             self.errors.clone(),
         );
         registry.register_with_unit(
             "controller_runtime_reconcile_time",
-            "How long a reconcile took",
+            "Duration of a reconcile",
             Unit::Seconds,
             self.reconcile_seconds.clone(),
         );
@@ -206,39 +207,39 @@ impl Metrics {
 
     fn register_own(&self, registry: &mut Registry) {
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "The version that runs", build);
+        registry.register("build", "Version of the operator", build);
         registry.register_with_unit(
             "reconcile_stage_duration",
-            "How long a part of a reconcile took",
+            "Duration of a stage of a reconcile",
             Unit::Seconds,
             self.stage_seconds.clone(),
         );
         registry.register_with_unit(
             "step_duration",
-            "How long a condition was Unknown, which is being worked on or waited for, before it became True",
+            "Time that a condition was Unknown (in progress or waiting) before it became True",
             Unit::Seconds,
             self.step_seconds.clone(),
         );
         registry.register_with_unit(
             "first_time_to_readiness",
-            "From the creation of an object to the first time that it is Ready. Only objects that this \
-             process has seen new",
+            "Time from the creation of an object until it is Ready for the first time. Only objects that \
+             this process has seen since their creation",
             Unit::Seconds,
             self.first_ready_seconds.clone(),
         );
         registry.register(
             "policy_in_force",
-            "1 while a policy bounds what namespaces may do in AWS, 0 while they may do everything",
+            "1 while a policy limits what namespaces may do in AWS, 0 while no policy does",
             self.policy_in_force.clone(),
         );
         registry.register(
             "policy_file_invalid",
-            "1 while the policy's file is none and the last good one is in force",
+            "1 while the policy file is invalid and the last valid policy stays in force, else 0",
             self.policy_file_invalid.clone(),
         );
     }
 
-    /// A reconcile has ended.
+    /// Records the end of a reconcile.
     pub fn reconciled<T>(
         &self,
         controller: Controller,
@@ -262,7 +263,7 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// A part of a reconcile has ended.
+    /// Records the end of a stage.
     pub fn stage(&self, controller: Controller, stage: Stage, took: Duration) {
         let part = Part {
             controller: controller.name(),
@@ -273,8 +274,8 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// The conditions of an object have changed. `is_new`: it has not been Ready yet, as far as this process
-    /// has seen it from its beginning; for the caller to keep until the next time.
+    /// Records changed conditions of an object. `is_new` is true while the object has not been Ready and this
+    /// process has seen it since its creation; the caller keeps it until the next call.
     pub fn transitioned(
         &self,
         controller: Controller,
@@ -328,7 +329,7 @@ impl Metrics {
     }
 }
 
-/// `result` of a reconcile that did all it could.
+/// `result` of a reconcile without an error.
 const SUCCESS: &str = "success";
 const ERROR: &str = "error";
 
@@ -387,9 +388,9 @@ mod tests {
         );
     }
 
-    /// One life: made, queued for a minute, Ready, out of sight, Ready again.
+    /// Life of one object: created, queued for a minute, Ready, not Ready, Ready again.
     #[test]
-    fn the_way_to_ready_is_timed_once() {
+    fn the_time_to_ready_is_observed_once() {
         let (metrics, registry) = Metrics::new();
         let (mut pod, mut is_new) = (Pod::default(), false);
         let start = Timestamp::now() - jiff::SignedDuration::from_secs(100);
@@ -436,7 +437,7 @@ mod tests {
             ],
         );
 
-        // One that another process saw first: how long it took is not known.
+        // An object that another process saw first: its time to Ready is unknown.
         let (metrics, registry) = Metrics::new();
         let old = conditions[..1].to_vec();
         let mut new = old.clone();

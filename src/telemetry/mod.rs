@@ -1,4 +1,4 @@
-//! What the operator shows of itself: logs, metrics, probes.
+//! Observability of the operator: logs, metrics, probes.
 
 #[cfg(test)]
 mod docs;

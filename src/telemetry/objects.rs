@@ -1,6 +1,6 @@
-//! Metrics of single objects, read from the caches at each scrape: nothing is kept for them, and an object
-//! that is gone takes its series with it. Only the leader shows them, so that each is there once. What stands
-//! in a label is a name in Kubernetes or a word of a closed list.
+//! Metrics of single objects, read from the caches at each scrape: no state is kept for them, and the series
+//! of an object disappear with it. Only the leader shows them, so that each series exists once. Labels hold
+//! names in Kubernetes or words of a closed list.
 
 use std::{
     collections::BTreeMap,
@@ -27,16 +27,15 @@ use crate::{
     conditions::ConditionStatus,
 };
 
-/// What the series are read from.
+/// Sources of the series.
 pub struct Objects {
     pub domains: Store<DeserializeGuard<MtlsDomain>>,
     pub certificates: Store<DeserializeGuard<ClientCertificate>>,
     pub grants: Store<DeserializeGuard<ClientGrant>>,
     pub quota: Quota,
-    /// Whether this process leads.
+    /// Returns true while this process leads.
     pub leads: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Whether each ClientCertificate has series of its own, three of them; those per domain are there in any
-    /// case.
+    /// True when each ClientCertificate has three series of its own; the series per domain exist in any case.
     pub each_certificate: bool,
 }
 
@@ -73,14 +72,14 @@ impl Collector for Objects {
     }
 }
 
-/// One moment's objects. Those that cannot be read have nothing to say.
+/// All objects at one moment. Objects that cannot be deserialised have no series.
 struct All {
     domains: Vec<Arc<DeserializeGuard<MtlsDomain>>>,
     certificates: Vec<Arc<DeserializeGuard<ClientCertificate>>>,
     grants: Vec<Arc<DeserializeGuard<ClientGrant>>>,
 }
 
-/// Whose conditions they are.
+/// Conditions of one object.
 struct Conditions<'a> {
     kind: &'static str,
     namespace: &'a str,
@@ -97,7 +96,7 @@ impl All {
         self.certificates.iter().filter_map(|c| c.0.as_ref().ok())
     }
 
-    /// Of those kinds of which there are not thousands.
+    /// Returns the conditions of the kinds that do not have thousands of objects.
     fn conditions(&self) -> impl Iterator<Item = Conditions<'_>> {
         let domains = self.domains().map(|d| {
             let all = d.status.as_ref().map_or(&[][..], |s| &s.conditions);
@@ -121,8 +120,8 @@ impl All {
     }
 
     fn condition_status(&self, encoder: &mut DescriptorEncoder, each_certificate: bool) -> fmt::Result {
-        let help = "1 for the status that the condition has, 0 for the two others. Of ClientCertificates \
-                    only Ready, and only True";
+        let help = "1 for the current status of the condition, 0 for the two others. For ClientCertificates \
+                    only type Ready and status True";
         let mut metric = encoder.encode_descriptor("condition_status", help, None, MetricType::Gauge)?;
         let mut put = |kind, namespace, name, type_: ConditionType, status: ConditionStatus, is: bool| {
             let labels = [
@@ -164,7 +163,7 @@ impl All {
     }
 
     fn condition_reason(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let help = "1 for the reason of a condition that is not True. MtlsDomains and ClientGrants";
+        let help = "1 for the reason of a condition that is not True. Only MtlsDomains and ClientGrants";
         let mut metric = encoder.encode_descriptor("condition_reason", help, None, MetricType::Gauge)?;
         for Conditions {
             kind,
@@ -191,8 +190,8 @@ impl All {
     }
 
     fn expiration(&self, encoder: &mut DescriptorEncoder, each_certificate: bool) -> fmt::Result {
-        let help = "When a certificate expires: of an MtlsDomain the server's, and by authority the first of \
-                    its trusted ones; of a ClientCertificate \
+        let help = "Expiry of a certificate: for an MtlsDomain the server certificate, and for each \
+                    authority the first of its trusted certificates to expire; for a ClientCertificate \
                     the one in its Secret";
         let (name_of_it, unit) = ("certificate_expiration_timestamp", Unit::Seconds);
         let mut metric = encoder.encode_descriptor(name_of_it, help, Some(&unit), MetricType::Gauge)?;
@@ -227,9 +226,8 @@ impl All {
     }
 
     fn renewal(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let help = "When the certificate of a ClientCertificate is due for renewal. ACM does not say when it \
-                    renews a server's, and authorities are not \
-                    renewed by themselves";
+        let help = "Renewal time of the certificate of a ClientCertificate. ACM does not report when it \
+                    renews a server certificate, and the operator does not renew authorities";
         let (name, unit) = ("certificate_renewal_timestamp", Unit::Seconds);
         let mut metric = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
         for c in self.certificates() {
@@ -242,7 +240,7 @@ impl All {
         Ok(())
     }
 
-    /// What stands for thousands of ClientCertificates.
+    /// Encodes the series per domain, which stand for thousands of ClientCertificates.
     fn by_domain(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let mut domains: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
         for c in self.certificates() {
@@ -263,7 +261,7 @@ impl All {
                 .and_then(|s| Some(s.renewal_time.as_ref()?.0));
             sum.due = [sum.due, due].into_iter().flatten().min();
         }
-        let help = "How many ClientCertificates an MtlsDomain has, by whether they are Ready";
+        let help = "Number of ClientCertificates of an MtlsDomain, by the status of Ready";
         let mut metric = encoder.encode_descriptor("client_certificates", help, None, MetricType::Gauge)?;
         for ((namespace, name), sum) in &domains {
             for status in STATUSES {
@@ -275,8 +273,8 @@ impl All {
                 gauge(&mut metric, &labels, sum.ready[status as usize])?;
             }
         }
-        let help = "When the next of an MtlsDomain's ClientCertificates is due for renewal; long past: it is \
-                    not renewed. Without suspended and refused ones";
+        let help = "Next renewal time among the ClientCertificates of an MtlsDomain, without suspended and \
+                    refused ones; a time long past means that the renewal fails";
         let (name, unit) = ("client_certificates_next_renewal_timestamp", Unit::Seconds);
         let mut metric = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
         for ((namespace, name), sum) in &domains {
@@ -292,10 +290,10 @@ impl All {
     }
 }
 
-/// The ClientCertificates of one domain.
+/// Sum over the ClientCertificates of one domain.
 #[derive(Default)]
 struct Sum {
-    /// By [`ConditionStatus`].
+    /// Number of certificates, by [`ConditionStatus`].
     ready: [i64; 3],
     due: Option<Timestamp>,
 }
@@ -318,26 +316,26 @@ fn queue(quota: &Quota, encoder: &mut DescriptorEncoder) -> fmt::Result {
     let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
     put(
         "aws_quota_queue_position",
-        "Number of MtlsDomains ahead of this one in the queue for an AWS operation that has a quota",
+        "Number of MtlsDomains ahead in the queue for an AWS operation with a quota",
         None,
         &|position| whole(position.ahead),
     )?;
     // The name of earlier releases, served for this one more.
     put(
         "aws_quota_place",
-        "Deprecated: use mtls_operator_aws_quota_queue_position",
+        "Deprecated name of mtls_operator_aws_quota_queue_position, served for this release only",
         None,
         &|position| whole(position.ahead),
     )?;
     put(
         "aws_quota_wait",
-        "How long it has to wait until then, as far as can be told",
+        "Estimated time until an MtlsDomain gets the AWS operation that it waits for",
         seconds,
         &|position| i64::try_from(position.about.as_secs()).unwrap_or(i64::MAX),
     )?;
     put(
         "aws_quota_waiting_since_timestamp",
-        "Since when it has been waiting",
+        "Time since which an MtlsDomain waits for an AWS operation with a quota",
         seconds,
         &|position| position.since.as_second(),
     )
@@ -356,8 +354,8 @@ fn client(metric: &mut MetricEncoder, c: &ClientCertificate, t: Option<&Time>) -
     t.map_or(Ok(()), |t| gauge(metric, &labels, t.0.as_second()))
 }
 
-/// By authority of the spec, the first end of its certificates. One that has left the spec is on its way out
-/// by itself.
+/// Returns the first expiry among the trusted certificates of each authority of the spec. The operator
+/// removes an authority that has left the spec by itself.
 fn authorities(d: &MtlsDomain) -> BTreeMap<&str, Timestamp> {
     let trusted = d
         .status
@@ -389,7 +387,7 @@ fn ready(c: &ClientCertificate) -> ConditionStatus {
         .unwrap_or(ConditionStatus::Unknown)
 }
 
-/// Whether it is meant to be renewed.
+/// True when the operator renews the certificate.
 fn is_kept(c: &ClientCertificate) -> bool {
     let conditions = c.status.as_ref().map_or(&[][..], |s| &s.conditions);
     let is_refused = conditions
@@ -462,7 +460,7 @@ pub(super) mod tests {
         }
     }
 
-    /// With a series of each metric.
+    /// Returns objects with a series of each metric.
     pub fn one_of_each() -> Arc<Objects> {
         let mut w = world(true);
         w.domains.apply_watcher_event(&Event::Apply(domain(
@@ -479,7 +477,7 @@ pub(super) mod tests {
         w.objects
     }
 
-    /// Draws a ticket for a call that is not to be had now.
+    /// Requests a ticket for a call that has to wait.
     fn wait(quota: &Quota, object: &str, since: i64) {
         let bucket = Bucket::new("111111111111", "eu-west-1", Operation::UpdateDomainName);
         let since = Timestamp::from_second(since).unwrap();
@@ -520,18 +518,25 @@ pub(super) mod tests {
         status: &Value,
     ) -> DeserializeGuard<K> {
         let object = json!({
-            "apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"namespace": "n", "name": name},
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": kind,
+            "metadata": {"namespace": "n", "name": name},
             "spec": spec, "status": status,
         });
         DeserializeGuard(Ok(serde_json::from_value(object).unwrap()))
     }
 
     fn condition(type_: &str, status: &str, reason: &str) -> Value {
-        json!({"type": type_, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        json!({
+            "type": type_, "status": status, "reason": reason, "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
     }
 
     fn domain(name: &str, conditions: &[Value]) -> DeserializeGuard<MtlsDomain> {
-        let trust = json!({"authorities": [{"name": "partners", "generate": {}}, {"name": "others", "configMapSelector": {"matchLabels": {"a": "b"}}}]});
+        let trust = json!({"authorities": [
+            {"name": "partners", "generate": {}},
+            {"name": "others", "configMapSelector": {"matchLabels": {"a": "b"}}},
+        ]});
         let spec = json!({"domainName": "a.example.com", "trust": trust, "mappings": []});
         let authority =
             |name: &str, not_after: &str| json!({"name": name, "subject": "CN=x", "notAfter": not_after});
@@ -555,7 +560,8 @@ pub(super) mod tests {
         suspend: bool,
     ) -> DeserializeGuard<ClientCertificate> {
         let spec = json!({
-            "domainRef": {"name": "d"}, "subject": {"commonName": name}, "secretName": name, "suspend": suspend,
+            "domainRef": {"name": "d"}, "subject": {"commonName": name}, "secretName": name,
+            "suspend": suspend,
         });
         let refused = if ready == "False" { "False" } else { "True" };
         let conditions = [
@@ -568,7 +574,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_object_takes_its_series_with_it() {
+    fn the_series_of_an_object_disappear_with_it() {
         let mut w = world(true);
         let blocked = domain(
             "d",
@@ -608,7 +614,7 @@ pub(super) mod tests {
             assert!(!shown.contains(absent), "{absent} in\n{shown}");
         }
 
-        // One leads, and only that one shows them.
+        // One process leads, and only that process shows the series.
         w.leads.store(false, Ordering::Relaxed);
         assert_eq!(w.shown(), [""; 0]);
         w.leads.store(true, Ordering::Relaxed);
@@ -626,7 +632,7 @@ pub(super) mod tests {
             ("one", "True", "1970-01-01T00:10:00Z", false),
             ("two", "True", "1970-01-01T00:05:00Z", false),
             ("three", "Unknown", "1970-01-01T00:20:00Z", false),
-            // Neither is renewed, and so it is wanted.
+            // Neither is renewed, as intended.
             ("suspended", "True", "1970-01-01T00:00:01Z", true),
             ("refused", "False", "1970-01-01T00:00:01Z", false),
         ] {
@@ -663,7 +669,7 @@ pub(super) mod tests {
         assert_eq!(w.shown(), [""; 0]);
     }
 
-    /// What a scrape costs with as many as there may be: some megabytes, for a moment.
+    /// Measures a scrape with the maximum number of certificates: some megabytes, for a moment.
     #[test]
     fn ten_thousand_certificates_are_a_few_megabytes_of_text() {
         let mut w = world(true);

@@ -1,6 +1,6 @@
-//! Follows the file of the operator's policy. Reads it again and again, because a mounted ConfigMap changes
-//! by a link that moves, which no watch of a file sees everywhere. Says in the log and in metrics what is in
-//! force; what it means is `policy`'s to say.
+//! Follows the file of the operator's policy. Reads it periodically, because a mounted ConfigMap changes by a
+//! link that moves, which a watch on the file does not see everywhere. Reports the policy in force in the log
+//! and in metrics; `policy` defines its meaning.
 use std::{
     io,
     path::{Path, PathBuf},
@@ -13,13 +13,13 @@ use tokio::sync::watch;
 use super::{logging, metrics::Metrics};
 use crate::policy::{self, Policy};
 
-/// How often the file is read.
+/// Interval between two reads of the file.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// The policy in force; `None`: everything is allowed.
+/// Policy in force; `None` when everything is allowed.
 pub type InForce = watch::Receiver<Option<Arc<Policy>>>;
 
-/// Why a file is no policy.
+/// Reason why a file is not a valid policy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot read {path}", path = path.display())]
@@ -36,18 +36,17 @@ pub enum Error {
     },
 }
 
-/// Without a file everything is allowed, which is said once.
+/// Allows everything, because there is no file, and logs a warning once.
 pub fn none(metrics: &Metrics) -> InForce {
     tracing::warn!("no --policy: every watched namespace may do everything that the operator may do in AWS");
     metrics.policy(false, true);
     watch::channel(None).1
 }
 
-/// The policy of the file, and what follows it for as long as it is driven: spawn it. What is no policy later
-/// changes nothing.
+/// Returns the policy of the file, and a future that follows the file while it is driven: spawn it. A later
+/// invalid file changes nothing.
 ///
 /// # Errors
-/// [`Error`]: there is no last good one yet.
 pub fn follow(path: PathBuf, metrics: Metrics) -> Result<(InForce, impl Future<Output = ()>), Error> {
     let mut text = read(&path)?;
     let first = parse(&path, &text)?;
@@ -84,7 +83,7 @@ pub fn follow(path: PathBuf, metrics: Metrics) -> Result<(InForce, impl Future<O
                     if problem.as_ref() != Some(&said) {
                         tracing::error!(
                             error = said,
-                            "the file is no policy; the last good one stays in force"
+                            "the policy file is invalid; the last valid policy stays in force"
                         );
                         problem = Some(said);
                     }
@@ -121,8 +120,8 @@ mod tests {
         in_force.borrow().as_ref().expect("there is a file").rules.len()
     }
 
-    /// As a mounted ConfigMap changes: the file is a link into a folder that is a link itself, and that one
-    /// moves.
+    /// Changes the file as a mounted ConfigMap does: the file is a link into a folder that is itself a link,
+    /// and the folder's link moves.
     #[tokio::test(start_paused = true)]
     async fn the_last_good_policy_stays_in_force() {
         let dir = tempfile::tempdir().unwrap();
@@ -147,7 +146,7 @@ mod tests {
             prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
             text.lines().any(|shown| shown == line)
         };
-        // The clock is paused: a minute of it is thirty readings of the file, and no time at all.
+        // The clock is paused: a minute of it is thirty reads of the file, and no real time.
         let deadline = Duration::from_secs(60);
         let wait_for = async |line: &str| {
             let waiting = async {
@@ -178,7 +177,7 @@ mod tests {
             );
             publish(&format!("{version}-good"), Some(TWO));
             wait_for("mtls_operator_policy_file_invalid 0").await;
-            assert!(!in_force.has_changed().unwrap(), "the same again is no change");
+            assert!(!in_force.has_changed().unwrap(), "an equal policy is no change");
         }
         publish("6", Some(ONE));
         tokio::time::timeout(deadline, in_force.changed())
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_no_start_without_a_policy_in_the_file() {
+    fn following_fails_without_a_valid_policy_in_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("policy.yaml");
         let said = |path: &Path| match follow(path.to_owned(), Metrics::new().0) {

@@ -1,5 +1,5 @@
-//! Metrics of this process, under the names that all clients of Prometheus give them; read from /proc at each
-//! scrape. What cannot be read is left out.
+//! Metrics of this process, under the common names of Prometheus clients; read from /proc at each scrape.
+//! Values that cannot be read are left out.
 
 use std::{fmt, fs};
 
@@ -10,10 +10,10 @@ use prometheus_client::{
     registry::Unit,
 };
 
-/// Units of time in /proc/PID/stat: Linux's USER_HZ, 100 on every architecture this is built for.
+/// Time units per second in /proc/PID/stat: Linux's USER_HZ, 100 on every architecture of the build.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Collects the metrics of the process that it is in.
+/// Collector of the metrics of the current process.
 #[derive(Debug)]
 pub struct Process;
 
@@ -22,7 +22,7 @@ impl Collector for Process {
         let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
         let (stat, status) = (read("/proc/self/stat"), read("/proc/self/status"));
         let booted = field(&read("/proc/stat"), "btime", 1).map(|seconds| seconds as f64);
-        // One of them is the listing's own.
+        // One descriptor belongs to the listing itself.
         let open = fs::read_dir("/proc/self/fd")
             .ok()
             .map(|all| all.count().saturating_sub(1) as u64);
@@ -46,26 +46,26 @@ impl Collector for Process {
         let bytes = |name| field(&status, name, 1).map(|kibibytes| (kibibytes * 1024) as f64);
         gauge(
             "process_resident_memory",
-            "Memory that this process has in RAM",
+            "Resident memory of this process",
             Some(&Unit::Bytes),
             bytes("VmRSS:"),
         )?;
         gauge(
             "process_virtual_memory",
-            "Address space of this process",
+            "Virtual memory of this process",
             Some(&Unit::Bytes),
             bytes("VmSize:"),
         )?;
         gauge(
             "process_open_fds",
-            "File descriptors that are open",
+            "Number of open file descriptors",
             None,
             open.map(|n| n as f64),
         )?;
         let most = field(&read("/proc/self/limits"), "Max open files", 3).map(|n| n as f64);
         gauge(
             "process_max_fds",
-            "File descriptors that may be open at once",
+            "Maximum number of open file descriptors",
             None,
             most,
         )?;
@@ -74,16 +74,17 @@ impl Collector for Process {
             .map(|(booted, (_, started))| booted + started);
         gauge(
             "process_start_time",
-            "When this process started, in Unix time",
+            "Start time of this process, in Unix time",
             Some(&Unit::Seconds),
             started,
         )
     }
 }
 
-/// Seconds of CPU time, and seconds from the machine's start to the process's, in /proc/PID/stat.
+/// Returns the seconds of CPU time, and the seconds from the machine's start to the process's, from
+/// /proc/PID/stat.
 fn times(stat: &str) -> Option<(f64, f64)> {
-    // The name, in parentheses, may hold blanks and parentheses. After it comes the third field.
+    // The name, in parentheses, may contain blanks and parentheses. The third field follows it.
     let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |number: usize| {
         fields
@@ -98,7 +99,7 @@ fn times(stat: &str) -> Option<(f64, f64)> {
     ))
 }
 
-/// The word at `place` of the first line that begins with `name`.
+/// Returns the word at `place` of the first line that begins with `name`.
 fn field(text: &str, name: &str, place: usize) -> Option<u64> {
     text.lines()
         .find(|line| line.starts_with(name))?
@@ -115,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proc_is_understood() {
+    fn proc_files_are_parsed() {
         let stat = "42 (a) b) c) S 1 42 42 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 4 0 12345 999 888 \
                     18446744073709551615 1 1";
         assert_eq!(times(stat), Some((3.0, 123.45)));
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_all_of_them() {
+    fn this_process_has_all_metrics() {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Process));
         let mut text = String::new();

@@ -1,18 +1,20 @@
-"""APIs: what a deployment publishes, and small corrections to MiniStack.
+"""APIs: the content of deployments, and small corrections to MiniStack.
 
 A change of ``disableExecuteApiEndpoint`` takes effect with the next deployment: of an HTTP API by
 CreateDeployment, or at once when a stage deploys automatically; of a REST API by CreateDeployment or any
-UpdateStage (knob `stage_update_publishes`). Routes, integrations and authorizers of a stage are those of its last deployment too, unless it
-deploys automatically. [API Gateway Developer Guide, http-api- and rest-api-disable-default-endpoint,
-http-api-stages, how-to-deploy-api; awsdocs pull request 159]. An API that is mapped to a domain name cannot be
-deleted [cloud-nuke issue 370]. ``""`` as the value removes a request parameter of an HTTP API's integration [botocore
-apigatewayv2]. GetResources shows of the methods only their names unless they are embedded. [botocore apigateway] An authorizer without
-an identity source asks for none. [botocore, CreateAuthorizer of both]
+UpdateStage (knob `stage_update_publishes`). Routes, integrations and authorizers of a stage are those of its
+last deployment too, unless it deploys automatically. [API Gateway Developer Guide, http-api- and
+rest-api-disable-default-endpoint, http-api-stages, how-to-deploy-api; awsdocs pull request 159]. An API that is
+mapped to a domain name cannot be deleted [cloud-nuke issue 370]. ``""`` as the value removes a request
+parameter of an HTTP API's integration [botocore apigatewayv2]. GetResources shows only the names of the methods
+unless they are embedded. [botocore apigateway] An authorizer without an identity source requires none.
+[botocore, CreateAuthorizer of both]
 
 Assumed: the flag is of the whole API, whichever stage is deployed; UpdateStage of a REST API publishes the
-flag but not the resources, also when it changes nothing; v1 tags REST APIs, v2 the others; a stage of an HTTP API that was never deployed serves what is there;
-UpdateIntegration of v2 leaves request parameters alone that it does not name (knob `parameters_merge`); an authorizer that a
-route or method asks cannot be deleted (ConflictException), and one that is not there cannot be put on a route (BadRequestException).
+flag but not the resources, also when it changes nothing; v1 tags REST APIs, v2 the others; a stage of an HTTP
+API that was never deployed serves what is there; UpdateIntegration of v2 leaves request parameters alone that
+it does not name (knob `parameters_merge`); an authorizer that a route or method asks cannot be deleted
+(ConflictException), and one that is not there cannot be put on a route (BadRequestException).
 
 Beyond AWS, the tag ``awsdouble:id`` chooses the id of a new API, for manifests that are written before it exists.
 """
@@ -34,20 +36,20 @@ from .config import knob
 from .patching import replaces, then
 from .wire import Response, bad_request, conflict
 
-#: the tag that chooses the id of a new API
+#: tag that chooses the id of a new API
 ID_TAG = "awsdouble:id"
 _API_ARN = re.compile(r"arn:aws:apigateway:[^:]+::/(?:rest)?apis/([^/]+)")
 
-#: (account, Region, API) whose default endpoint is closed, as of the last deployment
+#: (account, Region, API) with a disabled default endpoint, as of the last deployment
 _endpoint_closed: set[tuple[str, str, str]] = set()
-#: deployment id -> name of the store -> what was deployed
+#: deployment id -> name of the store -> deployed content
 _deployed: dict[str, dict[str, Any]] = {}
-#: the deployment that the data plane serves in this request; None: the live configuration
+#: deployment that the data plane serves in this request; None for the live configuration
 serving_deployment: ContextVar[str | None] = ContextVar("serving_deployment", default=None)
 
 
 class _DeployedStore(AccountRegionScopedDict):
-    """A store of MiniStack that answers from the deployment while the data plane serves one."""
+    """Store of MiniStack that answers from the deployment while the data plane serves one."""
 
     __slots__ = ("_name",)
 
@@ -71,12 +73,12 @@ _V1_STORES = [_DeployedStore(v1, name) for name in ("_resources", "_authorizers_
 
 
 def endpoint_closed(api_id: str) -> bool:
-    """Whether the default endpoint refuses requests (in the current account and Region)."""
+    """True when the default endpoint refuses requests (in the current account and Region)."""
     return (get_account_id(), get_region(), api_id) in _endpoint_closed
 
 
 def deployment_of(api_id: str, stage: str) -> str | None:
-    """The deployment that this stage serves, None when it serves the live configuration."""
+    """Returns the deployment that this stage serves, None when it serves the live configuration."""
     if api_id in v1._rest_apis:
         return v1._stages_v1.get(api_id, {}).get(stage, {}).get("deploymentId")
     found = v2._stages.get(api_id, {}).get(stage, {})
@@ -122,7 +124,7 @@ def v1_create_deployment(original: Callable, api_id: str, data: dict) -> Respons
 
 @replaces(v1, "_update_rest_api")
 def v1_update_rest_api(original: Callable, api_id: str, data: dict) -> Response:
-    """The flag comes as a string in the patch and goes out as a boolean."""
+    """Converts the flag, a string in the patch, to a boolean in the answer."""
     for operation in data.get("patchOperations", []):
         if operation.get("path") == "/disableExecuteApiEndpoint":
             operation["value"] = str(operation.get("value")).lower() == "true"
@@ -132,13 +134,13 @@ def v1_update_rest_api(original: Callable, api_id: str, data: dict) -> Response:
 @replaces(v1, "_resolve_custom_rest_api_id")
 @replaces(v2, "_resolve_custom_api_id")
 def choose_id(original: Callable, tags: dict, *existing: Any) -> Any:
-    """MiniStack has such a tag under another name."""
+    """Renames the tag for MiniStack, which has such a tag under another name."""
     chosen = (tags or {}).get(ID_TAG)
     return original({"ms-custom-id": chosen} if chosen else {}, *existing)
 
 
 def _id_taken(data: dict) -> Response | None:
-    """The id is unique in all accounts, because it is all that a request to the default endpoint names."""
+    """Refuses an id in use: ids are unique in all accounts, because a request to the default endpoint names no account."""
     chosen = (data.get("tags") or {}).get(ID_TAG)
     if chosen and any(chosen == api for _, _, api in (*v2._apis._data, *v1._rest_apis._data)):
         return conflict(f"The API id {chosen} is taken.")
@@ -183,7 +185,7 @@ def v1_create_authorizer(original: Callable, api_id: str, data: dict) -> Respons
 
 @replaces(v1, "_update_authorizer")
 def v1_update_authorizer(original: Callable, api_id: str, authorizer_id: str, data: dict) -> Response:
-    """The seconds come as a string in the patch and go out as a number."""
+    """Converts the seconds, a string in the patch, to a number in the answer."""
     for operation in data.get("patchOperations", []):
         if operation.get("path") == "/authorizerResultTtlInSeconds":
             operation["value"] = int(operation["value"])
@@ -222,7 +224,7 @@ def v1_update_method(original: Callable, api_id: str, resource_id: str, method: 
 
 @replaces(v1, "_apply_patch")
 def apply_patch(original: Callable, target: dict, operations: list[dict]) -> dict:
-    """In one step of the path ``~1`` is a slash and ``~0`` a tilde, which MiniStack leaves as they are. [RFC 6901]"""
+    """Decodes ``~1`` as a slash and ``~0`` as a tilde in one step of the path, unlike MiniStack. [RFC 6901]"""
     for operation in operations:
         *parents, last = (v1._decode_json_pointer_token(step) for step in operation["path"].lstrip("/").split("/"))
         holder = target
@@ -251,14 +253,14 @@ def v1_get_resources(original: Callable, *arguments: Any) -> Response:
 
 @then(v2, "_tag_resource", "_untag_resource")
 def _show_tags(arn: str, _: Any) -> None:
-    """GetApi shows the tags that TagResource set."""
+    """Makes GetApi show the tags that TagResource set."""
     if (match := _API_ARN.fullmatch(arn)) and match[1] in v2._apis:
         v2._apis[match[1]]["tags"] = dict(v2._api_tags.get(arn, {}))
 
 
 @then(v1, "_tag_v1_resource", "_untag_v1_resource")
 def _show_v1_tags(arn: str, _: Any) -> None:
-    """GetRestApi shows the tags that TagResource set."""
+    """Makes GetRestApi show the tags that TagResource set."""
     if (match := _API_ARN.fullmatch(arn)) and match[1] in v1._rest_apis:
         v1._rest_apis[match[1]]["tags"] = dict(v1._v1_tags.get(arn, {}))
 
@@ -273,13 +275,13 @@ def v2_tags(original: Callable, arn: str, *rest: Any) -> Response:
 
 @replaces(v1, "_now_unix")
 def now_unix(original: Callable) -> int:
-    """The dates of REST APIs and their stages."""
+    """Returns the time for the dates of REST APIs and their stages."""
     return original() - int(knob("rest_date_lag"))
 
 
 @replaces(v2, "_page")
 def page(original: Callable, items: list, query: dict) -> Response:
-    """A page of a v2 list; without MaxResults, of `page_size`."""
+    """Returns a page of a v2 list; without MaxResults, of `page_size`."""
     size = int(knob("page_size"))
     return original(items, {"maxResults": [str(size)]} | query if size else query)
 

@@ -1,8 +1,8 @@
-"""S3: buckets that are new, keys behind aliases, and the owner that a call expects.
+"""S3: new buckets, keys behind aliases, and the expected bucket owner of a call.
 
-AWS advises to wait up to 15 minutes after versioning was first enabled before objects are stored [S3 API Reference,
-PutBucketVersioning]: until then (knob `versioning_delay`) an object gets no version here. A call that expects
-another owner of the bucket than it has is AccessDenied 403 [S3 User Guide, bucket owner condition].
+AWS advises to wait up to 15 minutes after versioning was first enabled before objects are stored [S3 API
+Reference, PutBucketVersioning]: until then (knob `versioning_delay`) an object gets no version here. A call that
+expects another owner of the bucket is AccessDenied 403 [S3 User Guide, bucket owner condition].
 
 Assumed: GetBucketVersioning says Enabled at once; an object that is encrypted with a key named by its alias has the
 ARN of the key.
@@ -21,7 +21,7 @@ from .wire import Response, aws_error
 
 _KEY_ID = "x-amz-server-side-encryption-aws-kms-key-id"
 
-#: (account, bucket) -> when versioning was first enabled
+#: (account, bucket) -> time when versioning was first enabled
 _enabled: dict[tuple[str, str], float] = {}
 
 

@@ -26,7 +26,7 @@ KNOBS: dict[str, Knob] = {
     "certificate_delay": Knob(0, 3, "s after RequestCertificate before Describe and List know the certificate"),
     "record_delay": Knob(0, 5, "s after RequestCertificate before DescribeCertificate shows the DNS record"),
     "issue_delay": Knob(1, 120, "s after the validation CNAME is seen in Route 53 before ISSUED"),
-    "in_use_linger": Knob(0, 1800, "s that a certificate stays in use after its domain name let go of it"),
+    "in_use_linger": Knob(0, 1800, "s that a certificate stays in use after its domain name released it"),
     "acm_rate_scale": Knob(0, 1, "factor on ACM's per-operation call rates (0: no limit)"),
     # API Gateway
     "create_settle": Knob(0, 60, "s that a new domain name is UPDATING"),
@@ -57,12 +57,12 @@ _by_account: dict[str, dict[str, float]] = {}
 
 
 def knob(name: str, account: str | None = None) -> float:
-    """The value for the account of the current request, or for `account`."""
+    """Returns the value for the account of the current request, or for `account`."""
     return _by_account.get(account or get_account_id(), {}).get(name, _global[name])
 
 
 def update(values: dict, account: str = "") -> dict[str, float]:
-    """Set knobs, for every account or for one, and return what now holds there; ValueError for an unknown name."""
+    """Sets knobs, for every account or for one, and returns the values in force; ValueError for an unknown name."""
     values = dict(values)
     profile = values.pop("profile", None)
     if profile not in (None, "aws", "fast"):
@@ -77,7 +77,7 @@ def update(values: dict, account: str = "") -> dict[str, float]:
 
 
 def reset() -> None:
-    """Back to the values at start: the profile and the knobs of the environment."""
+    """Restores the values at start: the profile and the knobs of the environment."""
     _by_account.clear()
     update({"profile": os.environ.get("AWSDOUBLE_PROFILE", "fast")})
     update({n: os.environ[v] for n in KNOBS if (v := f"AWSDOUBLE_{n.upper()}") in os.environ})

@@ -1,23 +1,25 @@
 """API Gateway custom domain names and API mappings: the checks and the life cycle that MiniStack leaves out.
 
-One resource seen through two APIs (v1 and v2). UpdateDomainName carries exactly one configuration, always;
+One resource seen through two APIs (v1 and v2). UpdateDomainName always carries exactly one configuration;
 while a domain name is UPDATING another update is a ConflictException, and it serves its old configuration;
 ``truststoreUri: ""`` turns mutual TLS off, and a request without the field leaves it alone. Mutual TLS with an
-imported certificate needs an ownership certificate, one that ACM issued; all domain names with mutual TLS of a Region have one
-issuer per certificate subject, across accounts. 120 domain names per Region, 200 mappings per domain name.
-[API Gateway Developer Guide: rest-api-mutual-tls, how-to-custom-domains, rest-api-mappings, limits; botocore
-apigatewayv2 and apigateway models; Terraform issues 18312, 35741; aws/chalice 1986; aws-cdk 10529, 8983]
+imported certificate needs an ownership certificate issued by ACM; all domain names with mutual TLS of a Region
+have one issuer per certificate subject, across accounts. 120 domain names per Region, 200 mappings per domain
+name. [API Gateway Developer Guide: rest-api-mutual-tls, how-to-custom-domains, rest-api-mappings, limits;
+botocore apigatewayv2 and apigateway models; Terraform issues 18312, 35741; aws/chalice 1986; aws-cdk 10529,
+8983]
 
 Assumed: all messages that none of these quotes; that a domain name does not serve before it has been
 AVAILABLE once; that an ownership certificate is judged like the certificate itself (ISSUED, for the name); that
-a domain name which is PENDING_CERTIFICATE_REIMPORT or PENDING_OWNERSHIP_VERIFICATION takes no update but one that
-changes either certificate, which ends that status; that one too many is TooManyRequestsException in v2 and LimitExceededException in v1; that
-DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping before GetApiMappings lists it; that
-GetDomainName and GetApiMappings of v2 refuse domain names that only v1 manages; that v1 refuses another policy than
-TLS_1_2 while mutual TLS is on.
+a domain name which is PENDING_CERTIFICATE_REIMPORT or PENDING_OWNERSHIP_VERIFICATION takes no update but one
+that changes either certificate, which ends that status; that one too many is TooManyRequestsException in v2 and
+LimitExceededException in v1; that DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping
+before GetApiMappings lists it; that GetDomainName and GetApiMappings of v2 refuse domain names that only v1
+manages; that v1 refuses another policy than TLS_1_2 while mutual TLS is on.
 
-UpdateDomainName of v1, which MiniStack has not, changes the security policy and nothing else: as v2 does it, with a time of UPDATING, also of a
-domain name that v2 refuses. [API Gateway Developer Guide: apigateway-custom-domain-tls-version]
+UpdateDomainName of v1, which MiniStack lacks, changes only the security policy: as in v2, with a time of
+UPDATING, also of a domain name that v2 refuses. [API Gateway Developer Guide:
+apigateway-custom-domain-tls-version]
 """
 
 import json
@@ -47,14 +49,15 @@ Key = tuple[str, str, str]  # account, Region, domain name
 
 @dataclass(frozen=True)
 class Serving:
-    """What a domain name serves with, from `since` on."""
+    """Configuration that a domain name serves from `since` on."""
 
     since: float
     certificate_arn: str
     truststore: Truststore | None
 
 
-_serving: dict[Key, list[Serving]] = {}  # what it serves now, and last what the control plane shows
+# The configuration served now, and last the configuration that the control plane shows.
+_serving: dict[Key, list[Serving]] = {}
 _forced_status: dict[Key, tuple[str, str]] = {}
 
 
@@ -63,22 +66,22 @@ def _key(name: str) -> Key:
 
 
 def latest(key: Key) -> Serving | None:
-    """What the control plane shows: the configuration of the last Create or Update."""
+    """Returns the configuration of the last Create or Update, which the control plane shows."""
     return _serving[key][-1] if key in _serving else None
 
 
 def current(key: Key) -> Serving | None:
-    """What the domain name serves now: during an update the old configuration, before it is AVAILABLE nothing."""
+    """Returns the served configuration: the old one during an update, none before the domain name is AVAILABLE."""
     return next((s for s in reversed(_serving.get(key, [])) if s.since <= clock.now(key[0])), None)
 
 
 def status(key: Key) -> tuple[str, str]:
-    """DomainNameStatus and its message."""
+    """Returns DomainNameStatus and its message."""
     return _forced_status.get(key) or ("AVAILABLE" if latest(key) is current(key) else "UPDATING", "")
 
 
 def force_status(account: str, name: str, value: str, message: str = "") -> int:
-    """Show a status that only AWS decides on; "" ends it. How many domain names it is about."""
+    """Sets a status that only AWS decides; "" removes it. Returns the number of domain names."""
     keys = [k for k in v1._domain_names._data if k[2] == name and account in ("", k[0])]
     for key in keys:
         _forced_status[key] = (value, message)
@@ -91,7 +94,7 @@ def force_status(account: str, name: str, value: str, message: str = "") -> int:
 
 
 def _issuer_conflict(cert: dict, name: str) -> str:
-    """The subject that another domain name with mutual TLS of this Region has from another issuer, or ""."""
+    """Returns the subject that another domain name with mutual TLS of this Region has from another issuer, or ""."""
     for (account, region, other_name), configurations in _serving.items():
         if region == get_region() and other_name != name and configurations[-1].truststore:
             other = ms_acm._certificates.get_scoped(account, region, configurations[-1].certificate_arn, {})
@@ -101,7 +104,7 @@ def _issuer_conflict(cert: dict, name: str) -> str:
 
 
 def _certificate_error(name: str, arn: str) -> str:
-    """Why the certificate cannot be one of this domain name, or ""."""
+    """Returns why this domain name cannot use the certificate, or ""."""
     if arn.count(":") > 4 and arn.split(":")[4] != get_account_id():
         return "The certificate provided must be owned by the account creating the domain"
     cert = ms_acm._certificates.get(arn)
@@ -115,7 +118,7 @@ def _certificate_error(name: str, arn: str) -> str:
 
 
 def _configuration_error(name: str, data: dict) -> str:
-    """Why API Gateway refuses the request's DomainNameConfigurations, or ""."""
+    """Returns why API Gateway refuses the request's DomainNameConfigurations, or ""."""
     configurations = data.get("domainNameConfigurations") or []
     if len(configurations) != 1:
         return "Invalid input. Expected one domain name configuration"
@@ -150,7 +153,7 @@ def _new_name_error(name: str, from_v1: bool) -> Response | None:
 
 
 def _read_truststore(key: Key, data: dict) -> Truststore | None:
-    """The truststore after this request; without the field, what there was."""
+    """Returns the truststore after this request; without the field, the previous one."""
     before, mutual_tls = latest(key), data.get("mutualTlsAuthentication")
     if mutual_tls is None:
         return before.truststore if before else None
@@ -161,7 +164,7 @@ def _read_truststore(key: Key, data: dict) -> Truststore | None:
 
 
 def _write(name: str, data: dict, settle: float, store: Callable[[], Response], show: Callable) -> Response:
-    """Read the truststore, let MiniStack store the request, and start serving it after `settle` seconds."""
+    """Reads the truststore, lets MiniStack store the request, and starts serving it after `settle` seconds."""
     key = _key(name)
     try:
         bundle = _read_truststore(key, data)
@@ -252,7 +255,7 @@ def _v1_view(record: dict) -> dict:
 
 @replaces(v1, "_create_domain_name")
 def v1_create_domain_name(original: Callable, data: dict) -> Response:
-    """Regional TLS_1_2 domain names pass the checks of v2; edge-optimized and TLS_1_0 ones are stored as they come."""
+    """Checks Regional TLS_1_2 domain names as v2 does; stores edge-optimized and TLS_1_0 ones unchanged."""
     name, types = data.get("domainName", ""), (data.get("endpointConfiguration") or {}).get("types")
     as_v2 = {"mutualTlsAuthentication": data.get("mutualTlsAuthentication"), "domainNameConfigurations": [{
         "certificateArn": data.get("regionalCertificateArn"),
@@ -349,11 +352,12 @@ def get_api_mappings(original: Callable, name: str, query: dict) -> Response:
                      if m.get("_created", 0) <= known], query)
 
 
-# ---- what the TLS front needs ----
+# ---- view of the TLS front ----
 
 
 def edge_view(account: str = "", host: str = "") -> list[dict]:
-    """Every custom domain name with what its TLS endpoint serves now; of `host` only those that it is, or the target of."""
+    """Returns every custom domain name with the configuration of its TLS endpoint; with `host`, only the domain names
+    that match it or have it as their target."""
     names = (host, "*." + host.partition(".")[2])
     return [_edge_of(key, record) for key, record in v1._domain_names.all_items()
             if account in ("", key[0]) and (not host or key[2].lower() in names or record["regionalDomainName"] == host)]

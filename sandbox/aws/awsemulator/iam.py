@@ -5,13 +5,13 @@ Gateway the HTTP verbs, ``apigateway:PATCH``, with ``apigateway:AddCertificateTo
 ``RemoveCertificateFromDomain`` for the calls that need them [Service Authorization Reference]. Beyond IAM, the
 operation's name can be denied as well (``apigateway:UpdateDomainName``), to deny one call only. ``*`` is a wildcard.
 
-With a policy, each action is asked for on its resource. What a call takes beside its own action: tags that come with
-it (``acm:AddTagsToCertificate``, ``s3:TagResource``, ``apigateway:PUT`` on ``/tags``), the service-linked role with an
-account's first domain name [API Gateway Developer Guide, using-service-linked-roles], and the KMS key of an object
-[S3 User Guide, UsingKMSEncryption]. AddCertificateToDomain is asked for on the domain name and on the collection, as
-users report. Of conditions there are StringEquals and StringLike, with ForAllValues or without, on
-``iam:AWSServiceName`` and on the names and types of record changes [Route 53 Developer Guide,
-specifying-conditions-route53]. ``sts:GetCallerIdentity`` needs no right [STS API Reference].
+With a policy, each action is checked on its resource. A call also needs: its tags
+(``acm:AddTagsToCertificate``, ``s3:TagResource``, ``apigateway:PUT`` on ``/tags``), the service-linked role with
+an account's first domain name [API Gateway Developer Guide, using-service-linked-roles], and the KMS key of an
+object [S3 User Guide, UsingKMSEncryption]. AddCertificateToDomain is checked on the domain name and on the
+collection, as users report. The supported conditions are StringEquals and StringLike, with ForAllValues or
+without, on ``iam:AWSServiceName`` and on the names and types of record changes [Route 53 Developer Guide,
+specifying-conditions-route53]. ``sts:GetCallerIdentity`` needs no permission [STS API Reference].
 
 Assumed: the messages, and ACM's and Lambda's status; that API Gateway decrypts a truststore with the caller's rights.
 """
@@ -33,7 +33,7 @@ _FORMS = {"apigateway": ("AccessDeniedException", 403), "apigatewayv2": ("Access
           "acm": ("AccessDeniedException", 400), "lambda": ("AccessDeniedException", 403)}
 
 _denied: dict[str, list[str]] = {}
-#: access key -> the statements of its policy
+#: access key -> statements of its policy
 _allowed: dict[str, list[dict]] = {}
 #: accounts that have API Gateway's service-linked role
 _linked: set[str] = set()
@@ -41,7 +41,7 @@ _linked: set[str] = set()
 
 @dataclass
 class Need:
-    """An action on a resource, with what conditions can ask about."""
+    """Action on a resource, with the values that conditions can check."""
 
     action: str
     resource: str = "*"
@@ -49,7 +49,7 @@ class Need:
 
 
 def deny(account: str, actions: list[str]) -> dict[str, list[str]]:
-    """Replace what is denied to the account; an empty list allows everything again."""
+    """Replaces the actions denied to the account; an empty list allows everything again."""
     _denied[account] = actions
     return denied()
 
@@ -59,8 +59,8 @@ def denied() -> dict[str, list[str]]:
 
 
 def allow(access_key: str, policy: dict | None) -> dict:
-    """Whoever signs with this key may only do what the policy allows; without one, everything.
-    ValueError for a policy that says what is not understood here."""
+    """Restricts every caller that signs with this key to the policy; without one, everything is allowed.
+    ValueError for a policy with unsupported elements."""
     statements = (policy or {}).get("Statement", [])
     for statement in statements:
         unknown = set(statement) - {"Sid", "Effect", "Action", "Resource", "Condition"}
@@ -110,20 +110,20 @@ def _permits(statements: list[dict], need: Need) -> bool:
 
 
 def first_refused(account: str, access_key: str, needs: Iterable[Need]) -> Need | None:
-    """The first that the account is denied, or that the policy of the key does not allow."""
+    """Returns the first need that the account is denied, or that the policy of the key does not allow."""
     statements = _allowed.get(access_key)
     return next((n for n in needs if is_denied(account, n.action)
                  or (statements is not None and not _permits(statements, n))), None)
 
 
 def may(*needs: Need) -> bool:
-    """Whether whoever makes the call that is being served may do all of this too."""
+    """True when the caller of the call in progress may do all of this too."""
     call = current_call.get()
     return first_refused(call.account, call.access_key, needs) is None
 
 
 def reading(bucket: str, key: str, version: str = "") -> list[Need]:
-    """What it takes to read the object."""
+    """Returns the needs of reading the object."""
     action = "s3:GetObjectVersion" if version else "s3:GetObject"
     versions = s3._object_versions.get((bucket, key), [])
     found = [s3._object_record_from_version(v) for v in versions if v["version_id"] == version]
@@ -134,7 +134,7 @@ def reading(bucket: str, key: str, version: str = "") -> list[Need]:
 
 
 def _resource(call: Call, path: str, document: dict) -> str:
-    """The ARN that the call is about, ``*`` for one that is about nothing in particular."""
+    """Returns the ARN of the call's resource, ``*`` for a call without a particular one."""
     where = f"{call.region}:{call.account}"
     match call.service:
         case "apigateway" | "apigatewayv2":
@@ -208,7 +208,7 @@ def refusal(call: Call, method: str, path: str, headers: dict[str, str], body: b
 
 
 def refusal_besides(need: Need) -> Response | None:
-    """For what shows only while the call is being served."""
+    """Returns the refusal of a need that is known only while the call is in progress."""
     return None if may(need) else _refuse(current_call.get(), need)
 
 

@@ -10,7 +10,7 @@ Assumed: v1 and v2 share one quota per operation; calls that fail validation cou
 a call that its own quota refuses takes nothing of the common one; ACM and Route 53 allow a burst of one
 second's worth.
 
-All of it is off by default (see `config.KNOBS`).
+All quotas are off by default (see `config.KNOBS`).
 """
 
 import math
@@ -31,7 +31,7 @@ _buckets: dict[tuple, tuple[float, float]] = {}  # key -> tokens left, at time
 
 
 def _seconds_short(key: tuple, rate: float, burst: float) -> float:
-    """Take a token; 0.0 when there was one, else how long until there is one."""
+    """Takes a token; returns 0.0 when there was one, else the seconds until there is one."""
     now = clock.now()
     tokens, at = _buckets.get(key, (burst, now))
     tokens = min(burst, tokens + (now - at) * rate)
@@ -56,7 +56,7 @@ def _api_gateway(call: Call) -> float:
 
 
 def refusal(call: Call) -> Response | None:
-    """The throttling error that AWS would answer to this call now, if any."""
+    """Returns the throttling error that AWS would answer to this call now, if any."""
     if call.service in ("apigateway", "apigatewayv2"):
         if short := _api_gateway(call):
             v1 = call.service == "apigateway"

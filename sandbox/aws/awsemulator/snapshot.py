@@ -1,13 +1,14 @@
-"""All that one account has in AWS, as JSON: what `dump` gives and `load` restores, in another process too.
+"""The whole AWS state of one account, as JSON: `dump` returns it and `load` restores it, in another process too.
 
-A dump holds the stores of MiniStack's modules for the services that the operator uses, entry by entry in their order,
-and what this package keeps beside them. Not AWS's state and so no part of it: knobs, faults, denials, the journal, the
-clock, spent quotas, and how long a zone still answers PriorRequestNotComplete. Times are absolute: what was over when
-the dump was made is over, and a certificate expires when it did before. What is to happen by itself within a second is
-lost (a new function that is Pending stays it), so a dump is made of an account that is at rest.
+A dump holds the stores of MiniStack's modules for the services that the operator uses, entry by entry in their
+order, and the state that this package keeps beside them. Knobs, faults, denials, the journal, the clock, spent
+quotas, and the time for which a zone still answers PriorRequestNotComplete are not AWS's state and no part of a
+dump. Times are absolute: an elapsed time stays elapsed, and a certificate expires at the same moment. Changes
+that would happen within a second are lost (a new function that is Pending stays Pending), so dump an idle
+account.
 
-Values that JSON has no word for are objects with one member that begins with a dollar sign: ``{"$text": "..."}`` and
-``{"$base64": "..."}`` are bytes, ``$tuple``, ``$set`` and ``$dict`` (pairs) what they say.
+Values without a JSON form are objects with one member that begins with a dollar sign: ``{"$text": "..."}`` and
+``{"$base64": "..."}`` are bytes, ``$tuple``, ``$set`` and ``$dict`` (pairs) the types of these names.
 """
 
 import base64
@@ -25,16 +26,16 @@ from ministack.services import route53 as ms_route53
 from . import acm, apis, buckets, domain_names, iam
 from .truststore import Truststore
 
-#: Whose stores are dumped, by the name that a dump has for them.
+#: Modules whose stores are dumped, by their names in a dump.
 _SERVICES: dict[str, ModuleType] = {
     "acm": ms_acm, "apigateway": apigateway, "apigateway_v1": apigateway_v1, "iam": ms_iam, "lambda": lambda_svc,
     "route53": ms_route53, "s3": s3}
-#: Stores of what MiniStack has fetched from elsewhere.
+#: Stores of content that MiniStack has fetched from elsewhere.
 _CACHES = ("apigateway._jwks_cache", "apigateway._oidc_config_cache")
 
 
 def encode(value: Any) -> Any:
-    """The value in what JSON has; TypeError for one that could not be read back."""
+    """Returns the value in JSON types; TypeError for a value that could not be read back."""
     match value:
         case None | bool() | int() | float() | str():
             return value
@@ -93,8 +94,8 @@ def dump(account: str) -> dict:
 
 
 def load(snapshot: dict) -> dict:
-    """Replace everything that the account of the dump has; ValueError for a dump that names what is not known here, which
-    changes nothing."""
+    """Replaces everything that the account of the dump has; ValueError for a dump with unknown names, which changes
+    nothing."""
     account, stores = snapshot["account"], dict(_stores())
     if unknown := snapshot["stores"].keys() - stores.keys():
         raise ValueError(f"no such store: {', '.join(sorted(unknown))}")
@@ -108,11 +109,11 @@ def load(snapshot: dict) -> dict:
     return {"entries": sum(map(len, read.values()))}
 
 
-# ---- what this package keeps beside MiniStack's stores ----
+# ---- state that this package keeps beside MiniStack's stores ----
 
 
 def _deployments(account: str) -> set[str]:
-    """The ids of all deployments of the account."""
+    """Returns the ids of all deployments of the account."""
     all_of = (*apigateway._deployments._data.items(), *apigateway_v1._deployments_v1._data.items())
     return {deployment for key, deployments in all_of if key[0] == account for deployment in deployments}
 

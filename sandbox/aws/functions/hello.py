@@ -1,4 +1,4 @@
-"""The function of the walk-throughs: says hello, whoever calls."""
+"""The function of the walk-throughs: says hello to every caller."""
 
 import json
 

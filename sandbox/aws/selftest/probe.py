@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Drive every AWS call the operator makes through a realistic lifecycle against one emulator.
+"""Drives every AWS call that the operator makes through a realistic life cycle against one emulator.
 
 usage: probe.py ENDPOINT OUT.json [--acm-wait SECONDS]
 Updates of a domain name wait until it is AVAILABLE, and DescribeCertificate may write EC-prime256v1 for EC_prime256v1.
 
 Each row: area, call, result (OK | WRONG | ERROR), note.
-  OK     the call worked and what it returned agrees with AWS for the field checked
+  OK     the call worked and its result agrees with AWS in the checked field
   WRONG  the call answered, but not as AWS answers (state, field, error code, missing check)
-  ERROR  the call is unknown to the emulator, or it answered 5xx / something the SDK cannot parse
+  ERROR  the emulator does not know the call, or it answered 5xx / a reply that the SDK cannot parse
 """
 import argparse
 import io
@@ -43,7 +43,7 @@ def row(area, call, res, note=""):
 def ecode(e): return e.response.get("Error", {}).get("Code"), e.response.get("ResponseMetadata", {}).get("HTTPStatusCode"), e.response.get("Error", {}).get("Message", "")
 
 def ok(area, call, fn, verify=None):
-    """Call must succeed; verify(resp) returns None/True for good, or a string that says what is wrong."""
+    """Checks that a call succeeds; verify(resp) returns None/True for a good answer, or a string with the problem."""
     try:
         r = fn()
     except ClientError as e:
@@ -60,7 +60,7 @@ def ok(area, call, fn, verify=None):
     return r
 
 def bad(area, call, fn, codes):
-    """Call must fail with one of the AWS error codes."""
+    """Checks that a call fails with one of the AWS error codes."""
     codes = [codes] if isinstance(codes, str) else list(codes)
     try:
         fn()
@@ -308,7 +308,7 @@ bad("dom", "GetDomainName missing", lambda: v2.get_domain_name(DomainName=f"no.{
 ok("dom", "GetDomainNames", lambda: v2.get_domain_names(), lambda r: D in [x["DomainName"] for x in r["Items"]])
 bad("dom", "UpdateDomainName without DomainNameConfigurations", lambda: v2.update_domain_name(DomainName=D, MutualTlsAuthentication=MT), "BadRequestException")  # "Expected one domain name configuration"
 def settled():
-    """Wait until D is AVAILABLE: a second update while it is UPDATING is a ConflictException."""
+    """Waits until D is AVAILABLE: a second update while it is UPDATING is a ConflictException."""
     while v2.get_domain_name(DomainName=D)["DomainNameConfigurations"][0]["DomainNameStatus"] != "AVAILABLE": time.sleep(.01)
 u = ok("dom", "UpdateDomainName new TruststoreVersion", lambda: (v2.update_domain_name(DomainName=D, DomainNameConfigurations=CFG, MutualTlsAuthentication={"TruststoreUri": MT["TruststoreUri"], "TruststoreVersion": ts2}), v2.get_domain_name(DomainName=D)), lambda r: r[1]["MutualTlsAuthentication"]["TruststoreVersion"] == ts2 or str(r[1]["MutualTlsAuthentication"]))
 ok("dom", "UpdateDomainName answers UPDATING first", lambda: u[0], lambda r: r["DomainNameConfigurations"][0]["DomainNameStatus"] == "UPDATING" or r["DomainNameConfigurations"][0].get("DomainNameStatus"))

@@ -1,4 +1,4 @@
-"""ASSUMPTIONS.md lists what the modules assume, in their own words."""
+"""Checks that ASSUMPTIONS.md lists the modules' assumptions in their own words."""
 
 import ast
 import re

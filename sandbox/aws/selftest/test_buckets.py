@@ -1,10 +1,10 @@
-"""S3 as the operator meets it: new buckets, encryption, and whose bucket it is."""
+"""S3 as the operator uses it: new buckets, encryption, and the expected bucket owner."""
 
 from conftest import refused
 
 
 def make(aws) -> dict:
-    """A bucket without versioning, and what names it in a call."""
+    """Returns a bucket without versioning, and the arguments that name it in a call."""
     bucket = {"Bucket": f"new-{aws.account}"}
     tags = [{"Key": "mtls-operator.io/owner", "Value": "cluster/ns/name"}]
     aws.s3.create_bucket(**bucket, CreateBucketConfiguration={"Tags": tags})

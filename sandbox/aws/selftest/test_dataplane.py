@@ -25,7 +25,7 @@ DISABLE = [{"op": "replace", "path": "/disableExecuteApiEndpoint", "value": "Tru
 
 @pytest.fixture
 def front(emulator) -> dict:
-    """The headers with which the TLS front passes on a request of a client with a certificate."""
+    """Returns the headers with which the TLS front passes on a request of a client with a certificate."""
     secret = emulator.get("edge")["secret"]
     return {"x-double-secret": secret} | {f"x-double-client-cert-{k}": urllib.parse.quote(v) for k, v in CERT.items()}
 
@@ -55,7 +55,7 @@ def test_http_api_header_mappings(emulator, aws, backend, front):
         headers["x-until"] == CERT["not-after"] and headers["x-two"] == f"CN=Root;{name}" and "x-secret" not in headers
     )
     assert not [h for h in headers if h.startswith("x-double")]
-    # without a certificate (default endpoint) the header is not the client's either, unless the knob says so
+    # Without a certificate (default endpoint) the client's own header is removed too, unless the knob keeps it.
     host = f"{api}.execute-api.us-east-1.amazonaws.com"
     assert "x-subject" not in json.loads(emulator.request(host, "/x", {"x-subject": "spoofed"})[1])["headers"]
     aws.knobs(keep_unresolved_header=1)
@@ -78,7 +78,7 @@ def test_refusals(emulator, aws, backend, front):
 
 
 def test_forged_certificate_headers_never_count(emulator, aws, backend, front):
-    """On a host without mutual TLS a client may send what it likes."""
+    """Checks that such headers do not count on a host without mutual TLS, where a client may send any header."""
     api, _ = aws.http_api(backend, {"overwrite:header.x-subject": "$context.identity.clientCert.subjectDN"})
     forged = {k: v for k, v in front.items() if k != "x-double-secret"}
     headers = json.loads(emulator.request(f"{api}.execute-api.localhost", "/x", forged)[1])["headers"]
@@ -124,7 +124,7 @@ def test_rest_api_default_endpoint_needs_a_deployment(emulator, aws, backend):
 
 
 def test_a_touched_stage_publishes_the_flag_and_nothing_else(emulator, aws, backend):
-    """A change to what it is; unless the knob says that it does not."""
+    """Checks a change to the same value; with the knob off it publishes nothing."""
     touch = [{"op": "replace", "path": "/description", "value": ""}]
     api, resource = aws.rest_api(backend + "/{proxy}")
     host = f"{api}.execute-api.us-east-1.amazonaws.com"
@@ -144,7 +144,7 @@ def test_a_touched_stage_publishes_the_flag_and_nothing_else(emulator, aws, back
 
 
 def test_a_deployment_for_another_stage(emulator, aws, backend):
-    """One deployment serves any number of stages, by UpdateStage."""
+    """Checks that one deployment serves any number of stages, by UpdateStage."""
     api, _ = aws.rest_api(backend + "/{proxy}")
     host = f"{api}.execute-api.us-east-1.amazonaws.com"
     deployment = aws.v1.create_deployment(restApiId=api, stageName="prod")["id"]
@@ -209,7 +209,7 @@ def test_rest_api_header_mappings_and_deployment(emulator, aws, backend, front):
 
 
 def test_request_parameters_one_by_one(aws, backend):
-    """HTTP APIs: the empty value removes one; others stay, unless the knob says that they go. REST APIs: by patches."""
+    """HTTP APIs: the empty value removes one; others stay, unless the knob removes them. REST APIs: by patches."""
     api, integration = aws.http_api(backend, {"overwrite:header.x-a": "a", "overwrite:header.x-b": "b"})
 
     def update(parameters):
@@ -338,11 +338,11 @@ def handler(e, c):
     assert refused_id[0] == "BadRequestException"
     aws.v2.update_route(ApiId=api, RouteId=route, AuthorizationType="CUSTOM", AuthorizerId=authorizer)
     name = mapped(aws, api)
-    assert emulator.request(name, "/k/x", front)[0] == 500  # the function does not let API Gateway call it
+    assert emulator.request(name, "/k/x", front)[0] == 500  # the function's policy does not allow API Gateway
     permit(aws, function, api, authorizer)
     status, body = emulator.request(name, "/k/x", front)
     assert status == 200 and json.loads(body)["headers"]["x-cn"] == "CN=client"
-    # the identity source is not there on the default endpoint
+    # The default endpoint does not send the identity source.
     assert emulator.request(f"{api}.execute-api.localhost", "/x")[0] == 401
     assert refused(aws.v2.delete_authorizer, ApiId=api, AuthorizerId=authorizer)[0] == "ConflictException"
     aws.v2.update_route(ApiId=api, RouteId=route, AuthorizationType="NONE", AuthorizerId="")
@@ -410,7 +410,7 @@ def test_other_region(emulator, backend, front):
 
 
 def test_chosen_api_id(emulator, aws, backend):
-    """The tag awsdouble:id: the id of a new API, unique in all accounts."""
+    """Checks the tag awsdouble:id: it chooses the id of a new API, unique in all accounts."""
     chosen = f"c{aws.account[-9:]}"
     tags = {"awsdouble:id": chosen, "a": "b"}
     api = aws.v2.create_api(Name="a", ProtocolType="HTTP", Tags=tags)

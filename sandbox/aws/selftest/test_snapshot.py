@@ -1,4 +1,4 @@
-"""What an account has in AWS, taken out of one emulator and put into another: every call answers the same there."""
+"""Checks that an account dumped from one emulator and loaded into another answers every call alike."""
 
 import json
 import urllib.error
@@ -6,12 +6,12 @@ import urllib.error
 import pytest
 from conftest import Aws, Emulator, authority, eventually, free_port, pem
 
-#: Of the call itself, not of the account.
+#: Members of the call itself, not of the account.
 _VOLATILE = ("ResponseMetadata",)
 
 
 def _answers(aws: Aws, held: dict) -> dict[str, object]:
-    """What the calls say that a reconcile reads by."""
+    """Returns the answers of all read calls of a reconcile."""
     api, rest, zone = held["api"], held["rest"], held["zone"]
     domain_arn = f"arn:aws:apigateway:{aws.region}::/domainnames/{held['name']}"
     everything = {
@@ -75,7 +75,7 @@ def _front(emulator: Emulator) -> dict[str, str]:
 
 @pytest.fixture
 def held(aws) -> dict:
-    """One of everything, with what is not a default."""
+    """Creates one resource of each kind, with values that differ from the defaults."""
     ca = authority("Partners")
     name = aws.domain(pem=pem(authority("Former")))
     version = aws.put("t.pem", pem(ca))
@@ -98,7 +98,7 @@ def held(aws) -> dict:
     aws.v2.create_authorizer(ApiId=api, AuthorizerType="REQUEST", Name="a", **asked)
     rest, _ = aws.rest_api(uri, kind="AWS_PROXY")
     aws.v1.create_authorizer(restApiId=rest, name="a", type="REQUEST", authorizerUri=uri)
-    aws.v1.update_rest_api(  # and not deployed: still open
+    aws.v1.update_rest_api(  # not deployed, so the endpoint is still open
         restApiId=rest, patchOperations=[{"op": "replace", "path": "/disableExecuteApiEndpoint", "value": "true"}]
     )
     aws.v1.tag_resource(resourceArn=f"arn:aws:apigateway:us-east-1::/restapis/{rest}", tags={"owner": "me"})
@@ -126,7 +126,7 @@ def test_every_call_answers_the_same_in_another_process(emulator, aws, held):
         assert _requests(other, held, _front(other)) == served
         assert other.get(f"dump?account={aws.account}") == dumped, "nothing is lost on the way"
 
-        # And it goes on from there: what is in use, in place, or taken, is so.
+        # The loaded account goes on: certificates in use, settings and taken names still count.
         with pytest.raises(there.acm.exceptions.ResourceInUseException):
             there.acm.delete_certificate(CertificateArn=held["arn"])
         with pytest.raises(there.v2.exceptions.ConflictException):
@@ -156,7 +156,7 @@ def test_a_load_replaces_one_account_and_no_other(emulator, aws, held):
     assert emulator.get(f"edge?account={aws.account}")["domains"] == []
 
 
-def test_what_is_not_known_changes_nothing(emulator, aws):
+def test_a_dump_with_unknown_names_changes_nothing(emulator, aws):
     aws.zone()
     before = emulator.get(f"dump?account={aws.account}")
     for wrong in ({"stores": before["stores"] | {"s3._no_such": []}}, {"stores": {"s3._buckets": 1}}):

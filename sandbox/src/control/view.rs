@@ -1,22 +1,22 @@
-//! What the emulator's AWS shows to the outside: custom domain names to the edge, hosted zones to the DNS.
+//! External view of the emulator's AWS: custom domain names for the edge, hosted zones for the DNS server.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// What the TLS front has to know.
+/// State that the TLS front needs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeView {
-    /// Goes into the header `secret_header` of each request to the data plane.
+    /// Value of the header `secret_header` in each request to the data plane.
     pub secret: String,
     pub secret_header: String,
-    /// Header -> the field of `clientCert` that it carries.
+    /// Header -> the field of `clientCert` in the header.
     pub certificate_headers: BTreeMap<String, String>,
     pub domains: Vec<Domain>,
 }
 
-/// A custom domain name, as its endpoint serves it now.
+/// Custom domain name with its current configuration at the endpoint.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Domain {
@@ -27,17 +27,17 @@ pub struct Domain {
     pub ip_address_type: String,
     pub status: String,
     pub status_message: String,
-    /// Whether it answers at all; not before it has been AVAILABLE once.
+    /// True when the domain answers at all; false before it has been AVAILABLE once.
     pub serving: bool,
     pub mutual_tls: bool,
-    /// Assumed not to be so of AWS: a certificate of the truststore that says CA:FALSE is taken for an
-    /// authority.
+    /// True when a certificate of the truststore with CA:FALSE counts as an authority. Assumed to be false in
+    /// AWS.
     pub leaf_anchor_issues: bool,
     pub truststore: Option<Truststore>,
     pub certificate: Option<ServerCertificate>,
 }
 
-/// The truststore that API Gateway read at the last update.
+/// Truststore that API Gateway read at the last update.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Truststore {
     pub uri: String,
@@ -55,7 +55,7 @@ pub struct ServerCertificate {
     pub status: String,
 }
 
-/// A hosted zone and all its record sets. Names end in a dot and are in lower case.
+/// Hosted zone and all its record sets. Names end in a dot and are in lower case.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Zone {
     pub id: String,
@@ -70,9 +70,9 @@ pub struct RecordSet {
     pub name: String,
     #[serde(rename = "type")]
     pub kind: String,
-    /// Seconds; none for an alias.
+    /// Time to live in seconds; none for an alias.
     pub ttl: Option<u32>,
-    /// In the presentation format of zone files.
+    /// Values in the presentation format of zone files.
     pub values: Vec<String>,
     pub alias: Option<Alias>,
 }
@@ -82,7 +82,7 @@ pub struct RecordSet {
 pub struct Alias {
     pub target: String,
     pub hosted_zone_id: String,
-    /// The custom domain name whose regional target this is; `None`: nobody's.
+    /// Custom domain name with this regional target; `None` when no domain name has it.
     pub regional_domain: Option<RegionalDomain>,
 }
 

@@ -1,5 +1,5 @@
-//! The CA that everybody trusts in the local world, as they trust Amazon's in the real one: the edge's server
-//! certificates come from it. New at each start; its key never leaves the process.
+//! CA of the local world that all clients trust, like Amazon's CA: it issues the edge's server certificates.
+//! New at each start; its key never leaves the process.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -20,9 +20,9 @@ const VALID_DAYS: u32 = 365;
 pub struct Authority {
     certificate: X509,
     key: PKey<Private>,
-    /// Of all server certificates: nobody needs them apart.
+    /// Key of all server certificates: no test needs different ones.
     server_key: PKey<Private>,
-    /// By the names in the certificate.
+    /// TLS contexts by the names in the certificate.
     contexts: Mutex<HashMap<Vec<String>, SslContext>>,
 }
 
@@ -46,8 +46,8 @@ impl Authority {
         self.certificate.to_pem()
     }
 
-    /// How a server with a certificate for these names talks TLS: 1.2 and 1.3, as API Gateway's policy
-    /// TLS_1_2.
+    /// Returns the TLS context of a server with a certificate for these names: TLS 1.2 and 1.3, as API
+    /// Gateway's policy TLS_1_2.
     pub fn context(&self, names: &[String]) -> Result<SslContext, ErrorStack> {
         let mut contexts = self.contexts.lock().expect("nothing panics while it is locked");
         if let Some(context) = contexts.get(names) {
@@ -56,11 +56,11 @@ impl Authority {
         let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
         builder.set_certificate(self.server_certificate(names)?.as_ref())?;
         builder.set_private_key(&self.server_key)?;
-        // A resumed session would keep the verdict of an older truststore.
+        // A resumed session would keep the result of an older truststore.
         builder.set_session_cache_mode(SslSessionCacheMode::OFF);
         builder.set_options(SslOptions::NO_TICKET);
         builder.set_num_tickets(0)?;
-        // A client certificate that is too weak is not TLS's business: it gets a 403.
+        // TLS does not reject a client certificate that is too weak: the edge answers it with 403.
         builder.set_security_level(0);
         let context = builder.build().into_context();
         contexts.insert(names.to_vec(), context.clone());
@@ -68,7 +68,7 @@ impl Authority {
     }
 
     fn server_certificate(&self, names: &[String]) -> Result<X509, ErrorStack> {
-        // 64 characters is the longest common name there is (RFC 5280, ub-common-name).
+        // 64 characters is the longest possible common name (RFC 5280, ub-common-name).
         let subject = names
             .iter()
             .find(|name| name.len() <= 64)

@@ -1,5 +1,5 @@
-//! What a client certificate is worth to API Gateway, and what API Gateway tells about it. Pure: bytes and a
-//! time in, a verdict out.
+//! Verification of client certificates as API Gateway does it, and the fields that API Gateway passes on.
+//! Pure: bytes and a time in, a result out.
 
 use std::cmp::Ordering;
 
@@ -10,12 +10,13 @@ use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
 use openssl::x509::{X509, X509NameRef, X509Ref, X509StoreContext, X509VerifyResult};
 
-/// CA certificates in a chain, the root included. API Gateway Developer Guide, "Configuring your truststore".
+/// Maximum number of CA certificates in a chain, including the root. API Gateway Developer Guide,
+/// "Configuring your truststore".
 const LONGEST_CHAIN: usize = 4;
-/// OpenSSL's security level that wants RSA-2048 and SHA-256 at least, as the same page does.
+/// OpenSSL's security level that requires at least RSA-2048 and SHA-256, as the same page does.
 const SECURITY_LEVEL: i32 = 2;
 
-/// The certificates of a truststore, without what cannot be read: API Gateway warns about that and goes on.
+/// Returns the readable certificates of a truststore: API Gateway warns about the others and goes on.
 #[must_use]
 pub fn certificates(pem: &str) -> Vec<X509> {
     const END: &str = "-----END CERTIFICATE-----";
@@ -26,13 +27,12 @@ pub fn certificates(pem: &str) -> Vec<X509> {
         .collect()
 }
 
-/// Judges a client certificate at a time (seconds since 1970) as
-/// `openssl verify -partial_chain -auth_level 2` does, which trusts those certificates of the truststore
-/// whose chain in it is whole and not too long. What the client sends besides its own certificate does not
-/// help.
+/// Verifies a client certificate at a time (seconds since 1970) as `openssl verify -partial_chain -auth_level
+/// 2` does. Trusts only certificates of the truststore with a complete chain in it that is not too long.
+/// Further certificates that the client sends do not count.
 ///
 /// # Errors
-/// When OpenSSL itself fails; a bad certificate is a verdict.
+/// OpenSSL itself fails; a bad certificate is a result, not an error.
 pub fn judge(truststore: &[X509], leaf: &X509Ref, at: i64) -> Result<X509VerifyResult, ErrorStack> {
     let mut store = X509StoreBuilder::new()?;
     for anchor in truststore
@@ -51,14 +51,14 @@ pub fn judge(truststore: &[X509], leaf: &X509Ref, at: i64) -> Result<X509VerifyR
         context.verify_cert()?;
         Ok(context.error())
     });
-    // A signature that does not fit leaves errors in the thread's queue, and the next read of any connection
-    // would take them for its own: the caller would get no answer instead of a 403.
+    // A wrong signature leaves errors in the thread's queue, and the next read of any connection would take
+    // them for its own: the caller would get no answer instead of a 403.
     drop(ErrorStack::get());
     verdict
 }
 
-/// Whether a certificate that is valid then was issued under one of the truststore that says CA:FALSE, which
-/// [`judge`] refuses.
+/// True when a certificate that is valid at that time was issued under a truststore certificate with
+/// CA:FALSE, which [`judge`] refuses.
 #[must_use]
 pub fn is_under_a_leaf(truststore: &[X509], leaf: &X509Ref, at: i64) -> bool {
     let Ok(now) = Asn1Time::from_unix(at) else {
@@ -76,8 +76,8 @@ pub fn is_under_a_leaf(truststore: &[X509], leaf: &X509Ref, at: i64) -> bool {
     is_under && leaf.not_before() <= now && now <= leaf.not_after()
 }
 
-/// Whether at most `longest` certificates of the truststore lead from this one, included, to a self-signed
-/// one.
+/// True when at most `longest` certificates of the truststore, including this one, lead to a self-signed
+/// certificate.
 fn chain_is_whole(cert: &X509Ref, truststore: &[X509], longest: usize) -> bool {
     let signed_by = |issuer: &X509Ref| {
         issuer
@@ -99,7 +99,7 @@ fn same_name(one: &X509NameRef, other: &X509NameRef) -> bool {
     one.try_cmp(other).is_ok_and(|order| order == Ordering::Equal)
 }
 
-/// A field of `clientCert` in API Gateway's events, by its path there; empty for one that there is not.
+/// Returns a field of `clientCert` in API Gateway's events, by its path there; empty for an unknown field.
 #[must_use]
 pub fn client_cert_field(leaf: &X509Ref, path: &str) -> String {
     match path {
@@ -116,8 +116,8 @@ pub fn client_cert_field(leaf: &X509Ref, path: &str) -> String {
     }
 }
 
-/// `C=US,O=Acme,CN=client1`: in the certificate's own order, as reports from the field show it, and escaped
-/// as in RFC 4514.
+/// Returns a name as in `C=US,O=Acme,CN=client1`: in the certificate's own order, as users report it, and
+/// escaped as in RFC 4514.
 fn distinguished_name(name: &X509NameRef) -> String {
     let attribute = |entry: &openssl::x509::X509NameEntryRef| {
         let key = entry
@@ -144,7 +144,7 @@ fn escaped(value: &str) -> String {
     out
 }
 
-/// `a1:b2`
+/// Returns a serial number in the form `a1:b2`.
 fn serial_number(serial: &Asn1IntegerRef) -> String {
     let digits = serial
         .to_bn()

@@ -1,4 +1,4 @@
-//! A custom domain name as somebody makes it by hand, with the SDK.
+//! Custom domain name created by hand, with the SDK.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-/// A change of one plain record.
+/// Returns a change of one plain record.
 pub async fn change(
     account: &Account,
     zone_id: &str,
@@ -57,7 +57,7 @@ pub async fn apply(account: &Account, zone_id: &str, action: ChangeAction, set: 
         .unwrap();
 }
 
-/// An issued certificate; its ARN.
+/// Creates an issued certificate; returns its ARN.
 pub async fn certificate(account: &Account, zone_id: &str, name: &str) -> String {
     let acm = aws_sdk_acm::Client::new(&account.sdk());
     let requested = acm
@@ -99,7 +99,7 @@ pub async fn certificate(account: &Account, zone_id: &str, name: &str) -> String
     arn
 }
 
-/// Puts a truststore into the bucket, and says where it is.
+/// Puts a truststore into the bucket, and returns its location.
 pub async fn truststore(account: &Account, bucket: &str, pem: &str) -> MutualTlsAuthenticationInput {
     let s3 = aws_sdk_s3::Client::new(&account.sdk());
     let put = s3
@@ -123,8 +123,8 @@ pub fn configuration(certificate_arn: &str) -> DomainNameConfiguration {
         .build()
 }
 
-/// A custom domain name, with mutual TLS when there is a truststore, whose every path is the prepared API;
-/// its certificate's ARN and its regional target.
+/// Creates a custom domain name, with mutual TLS when there is a truststore, whose every path leads to the
+/// prepared API; returns its certificate's ARN and its regional target.
 pub async fn domain(
     account: &Account,
     prepared: &Prepared,

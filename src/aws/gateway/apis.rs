@@ -1,5 +1,5 @@
-//! The APIs behind a domain, of whichever kind: their stages, and the default `execute-api` endpoint. HTTP
-//! and WebSocket APIs are seen through the v2 API, here; what the v1 API does for REST APIs is in `rest`.
+//! The APIs behind a domain, of every protocol: their stages, and the default `execute-api` endpoint. This
+//! module reads HTTP and WebSocket APIs through the v2 API; `rest` reads REST APIs through the v1 API.
 
 use super::{Gateway, timestamp};
 use crate::aws::errors::{Error, Kind};
@@ -12,10 +12,11 @@ pub struct Api {
     pub id: String,
     pub arn: String,
     pub protocol: Protocol,
-    /// Only for callers from within a VPC; REST APIs only. No public custom domain can serve it.
+    /// True for an API that only callers from within a VPC reach; REST APIs only. No public custom domain can
+    /// serve it.
     pub private: bool,
-    /// The flag that closes the default endpoint. It takes effect with the next deployment, or at once where
-    /// a stage deploys by itself.
+    /// Flag that disables the default endpoint. It takes effect with the next deployment, or at once where a
+    /// stage deploys automatically.
     pub endpoint_closed: bool,
     pub tags: BTreeMap<String, String>,
 }
@@ -30,20 +31,20 @@ pub enum Protocol {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stage {
     pub name: String,
-    /// Changes of the API are deployed to it by API Gateway itself; never so of a REST API.
+    /// True when API Gateway deploys changes of the API itself; never true for a REST API.
     pub auto_deploy: bool,
     /// Empty: none.
     pub description: String,
-    /// What it serves; empty before the first deployment.
+    /// Deployment that the stage serves; empty before the first deployment.
     pub deployment_id: String,
-    /// When it was last deployed to, or one of its settings changed.
+    /// Time of the last deployment to the stage or the last change of its settings.
     pub updated_at: Option<Timestamp>,
 }
 
 impl Gateway {
-    /// The API of this id, of whichever kind; `None` when there is none.
+    /// Returns the API with this id, of any protocol; `None` when there is none.
     pub async fn api(&self, id: &str) -> Result<Option<Api>, Error> {
-        // What was a REST API once is asked for as one first: an id does not change its kind.
+        // An id that belonged to a REST API is read as a REST API first: an id never changes its protocol.
         if self.known_rest().contains(id) {
             if let Some(api) = self.rest_api(id).await? {
                 return Ok(Some(api));
@@ -60,7 +61,7 @@ impl Gateway {
         Ok(api)
     }
 
-    /// All APIs of whichever kind, by id.
+    /// Returns all APIs of every protocol, by id.
     pub async fn all_apis(&self) -> Result<BTreeMap<String, Api>, Error> {
         let mut apis = self.all_rest_apis().await?;
         let mut next = None;
@@ -83,7 +84,7 @@ impl Gateway {
         }
     }
 
-    /// All stages of the API; [`Kind::NotFound`] when there is no such API.
+    /// Returns all stages of the API; [`Kind::NotFound`] when there is no such API.
     pub async fn stages(&self, protocol: Protocol, api_id: &str) -> Result<Vec<Stage>, Error> {
         match protocol {
             Protocol::Rest => self.rest_stages(api_id).await,
@@ -91,7 +92,7 @@ impl Gateway {
         }
     }
 
-    /// Set the flag that closes the default endpoint, of all stages of the API.
+    /// Sets the flag that disables the default endpoint, for all stages of the API.
     pub async fn set_endpoint_closed(
         &self,
         protocol: Protocol,
@@ -113,8 +114,8 @@ impl Gateway {
         }
     }
 
-    /// Deploy the API as it is now to these stages: one deployment, which has its own quota of 1 per 5 s, and
-    /// for each stage but the first a change of what it serves.
+    /// Deploys the current API to these stages: one deployment, which has its own quota of 1 per 5 s, and for
+    /// each stage but the first an update of the stage's deployment.
     pub async fn deploy(&self, protocol: Protocol, api_id: &str, stages: &[String]) -> Result<(), Error> {
         let Some((first, rest)) = stages.split_first() else {
             return Ok(());

@@ -1,5 +1,4 @@
-//! The authorizers of an API, of whichever kind, and which of its routes or methods ask one before they
-//! answer.
+//! The authorizers of an API, of every protocol, and the routes or methods that use them.
 
 use super::others::PAGE;
 use super::rest::replace;
@@ -9,25 +8,25 @@ use crate::aws::session::{partition_of, region_of};
 use aws_sdk_apigateway::types as rest;
 use aws_sdk_apigatewayv2::types as sdk;
 
-/// An authorizer of an API.
+/// Authorizer of an API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorizer {
     pub id: String,
     pub name: String,
-    /// The ARN of the Lambda function that it asks; empty when it asks none.
+    /// ARN of the Lambda function that the authorizer invokes; empty when it invokes none.
     pub function: String,
-    /// It is as [`Gateway::create_authorizer`] makes one.
+    /// True when the configuration equals that of [`Gateway::create_authorizer`].
     pub as_made: bool,
 }
 
-/// A route of an HTTP API, or a method of a REST API.
+/// Route of an HTTP API, or method of a REST API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     pub at: Place,
     pub authorization: Authorization,
 }
 
-/// What lets a caller in.
+/// Authorization type of a route or method.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authorization {
     None,
@@ -90,9 +89,9 @@ impl Gateway {
         }
     }
 
-    /// An authorizer that asks a Lambda function about every request, without a cache and without anything
-    /// that a request has to bring. Of an HTTP API in payload format 2.0 with simple responses. Source: API
-    /// Gateway Developer Guide, "Lambda authorizers", of both kinds.
+    /// Creates an authorizer that invokes a Lambda function for every request, without a cache and without a
+    /// required identity source. For an HTTP API it uses payload format 2.0 with simple responses. Source:
+    /// API Gateway Developer Guide, "Lambda authorizers", for both protocols.
     pub async fn create_authorizer(
         &self,
         protocol: Protocol,
@@ -133,7 +132,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Makes an authorizer what [`Gateway::create_authorizer`] would have made.
+    /// Resets an authorizer to the configuration of [`Gateway::create_authorizer`].
     pub async fn restore_authorizer(
         &self,
         protocol: Protocol,
@@ -196,7 +195,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// The routes of an HTTP API. What stands for them in a REST API is among its [`Gateway::methods`].
+    /// Returns the routes of an HTTP API. A REST API has [`Gateway::methods`] instead.
     pub async fn routes(&self, api_id: &str) -> Result<Vec<Route>, Error> {
         let (mut all, mut next) = (Vec::new(), None);
         loop {
@@ -228,8 +227,8 @@ impl Gateway {
         }
     }
 
-    /// Puts an authorizer on a route or a method, or takes it off. Of a REST API, and where no stage deploys
-    /// by itself, it is effective with the next deployment.
+    /// Attaches an authorizer to a route or a method, or detaches it. For a REST API, and where no stage
+    /// deploys automatically, the change takes effect with the next deployment.
     pub async fn authorize(&self, api_id: &str, at: &Place, authorizer: Option<&str>) -> Result<(), Error> {
         match at {
             Place::Route { id, .. } => {
@@ -270,13 +269,13 @@ impl Gateway {
                     )
                     .await?;
             }
-            Place::Integration(_) => {} // is asked for by nobody: what is authorized is the route that leads to it
+            Place::Integration(_) => {} // no caller passes an integration: its route has the authorizer
         }
         Ok(())
     }
 }
 
-/// Where API Gateway calls a function: in the Region that the function is in. Source: API Gateway API
+/// Returns the URI by which API Gateway invokes a function, in the function's Region. Source: API Gateway API
 /// reference, CreateAuthorizer, authorizerUri.
 fn invocation_uri(function: &str) -> String {
     let (partition, region) = (partition_of(function), region_of(function));

@@ -1,5 +1,5 @@
-//! Custom domains with mutual TLS. A change is always the one full configuration, in place: API Gateway
-//! refuses a part of one, and a domain that is deleted and made again is an outage.
+//! Custom domains with mutual TLS. Every change sends the full configuration, in place: API Gateway rejects a
+//! partial one, and deleting and creating a domain again is an outage.
 
 use super::Gateway;
 use super::rest::replace;
@@ -9,32 +9,32 @@ use aws_sdk_apigatewayv2::operation::get_domain_name::GetDomainNameOutput;
 use aws_sdk_apigatewayv2::types as sdk;
 use std::collections::BTreeMap;
 
-/// The only TLS policy that mutual TLS allows: TLS 1.2 and, despite its name, 1.3.
+/// The only TLS policy that mutual TLS allows: TLS 1.2 and, despite its name, TLS 1.3.
 pub const MUTUAL_TLS_POLICY: &str = "TLS_1_2";
 
-/// A custom domain as API Gateway shows it.
+/// Custom domain as API Gateway returns it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Domain {
     pub name: String,
     pub arn: String,
-    /// Empty: the domain has none of our kind (edge-optimized).
+    /// Empty when the domain has no regional certificate (edge-optimized).
     pub certificate_arn: String,
     pub ownership_certificate_arn: Option<String>,
-    /// None: no mutual TLS.
+    /// None when the domain has no mutual TLS.
     pub truststore: Option<Truststore>,
     pub status: DomainStatus,
-    /// API Gateway's word on the status, mostly none.
+    /// API Gateway's message about the status, mostly none.
     pub status_message: Option<String>,
-    /// What DNS must point at: `d-....execute-api.<region>.amazonaws.com`.
+    /// Target of the domain's DNS record: `d-....execute-api.<region>.amazonaws.com`.
     pub target: String,
-    /// The zone of `target`, for an alias.
+    /// Hosted zone id of `target`, for an alias.
     pub hosted_zone_id: String,
     pub ip_address_type: IpAddressType,
-    /// `REGIONAL`, the only one that we manage, or `EDGE`, ...
+    /// `REGIONAL`, the only type that the operator manages, or `EDGE`, ...
     pub endpoint_type: String,
     /// [`MUTUAL_TLS_POLICY`] or another.
     pub security_policy: String,
-    /// `API_MAPPING_ONLY` unless somebody set up routing rules.
+    /// `API_MAPPING_ONLY` unless a user set up routing rules.
     pub routing_mode: String,
     pub tags: BTreeMap<String, String>,
 }
@@ -43,28 +43,29 @@ pub struct Domain {
 pub struct Truststore {
     /// `s3://bucket/key`.
     pub uri: String,
-    /// None: whatever was the newest at the last update.
+    /// None when the last update named no version and took the newest.
     pub version: Option<String>,
-    /// What API Gateway found wrong with certificates in it at the last update; they do not fail it.
+    /// Problems that API Gateway found in the truststore's certificates at the last update; the update
+    /// succeeds despite them.
     pub warnings: Vec<String>,
 }
 
 impl Truststore {
-    /// Bucket and key.
+    /// Returns bucket and key.
     pub fn place(&self) -> Option<(&str, &str)> {
         self.uri.strip_prefix("s3://")?.split_once('/')
     }
 }
 
-/// Source: API Gateway Developer Guide, "Troubleshoot your domain name status".
+/// Status of a custom domain. Source: API Gateway Developer Guide, "Troubleshoot your domain name status".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DomainStatus {
     Available,
-    /// Being changed; still serves what it did before, and takes no other change.
+    /// A change is in progress; the domain serves its previous configuration and accepts no other change.
     Updating,
-    /// The re-imported certificate does not fit.
+    /// The re-imported certificate does not match.
     PendingCertificateReimport,
-    /// The ownership certificate has expired; locked until there is another.
+    /// The ownership certificate has expired; API Gateway locks the domain until it gets another.
     PendingOwnershipVerification,
     Other(String),
 }
@@ -80,7 +81,7 @@ impl DomainStatus {
         }
     }
 
-    /// API Gateway's own word.
+    /// Returns API Gateway's name of the status.
     pub fn as_str(&self) -> &str {
         match self {
             DomainStatus::Available => "AVAILABLE",
@@ -98,23 +99,24 @@ pub enum IpAddressType {
     Dualstack,
 }
 
-/// The one full configuration of a domain; the rest is fixed: Regional, TLS 1.2 and up, API mappings alone
-/// decide who answers.
+/// Full configuration of a domain. The rest is fixed: Regional, TLS 1.2 and newer, routing by API mappings
+/// only.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DomainRequest {
     pub name: String,
     pub certificate_arn: String,
-    /// A public certificate for the same name; needed when the certificate is imported or from a private CA.
+    /// Public certificate for the same name; required when the certificate is imported or from a private CA.
     pub ownership_certificate_arn: Option<String>,
-    /// `s3://bucket/key`, read by API Gateway with our rights before it answers.
+    /// `s3://bucket/key`. API Gateway reads the object with the caller's permissions before it answers.
     pub truststore_uri: String,
     pub truststore_version: String,
     pub ip_address_type: IpAddressType,
 }
 
 impl Gateway {
-    /// The custom domain, also one that the v2 API does not show, because it is edge-optimized or has another
-    /// TLS policy than `TLS_1_2`: of that one only what keeps us from it is read.
+    /// Returns the custom domain. The v2 API does not show a domain that is edge-optimized or has another TLS
+    /// policy than `TLS_1_2`: of such a domain the result has only the settings that are incompatible with
+    /// mutual TLS.
     pub async fn domain(&self, name: &str) -> Result<Option<Domain>, Error> {
         const GET: &str = "apigateway:GetDomainName";
         let send = self.client.get_domain_name().domain_name(name).send();
@@ -127,12 +129,12 @@ impl Gateway {
         let send = self.v1.get_domain_name().domain_name(name).send();
         match self.context.call(GET, send).await {
             Ok(answer) => Ok(Some(only_v1(name, self.domain_arn(name), answer))),
-            Err(e) if e.kind == Kind::NotFound => Err(refused), // it was not for its kind
+            Err(e) if e.kind == Kind::NotFound => Err(refused), // v2 did not refuse it for its type
             Err(e) => Err(e),
         }
     }
 
-    /// All custom domains that the v2 API lists, by name.
+    /// Returns all custom domains that the v2 API lists, by name.
     pub async fn all_domains(&self) -> Result<BTreeMap<String, Domain>, Error> {
         let mut domains = BTreeMap::new();
         let mut next = None;
@@ -156,7 +158,8 @@ impl Gateway {
         }
     }
 
-    /// [`Kind::Conflict`] when the name is taken, in this account or in any other. Own quota: 1 per 30 s.
+    /// Creates a domain; [`Kind::Conflict`] when the name is taken, in this account or in any other. Own
+    /// quota: 1 per 30 s.
     pub async fn create_domain(
         &self,
         request: &DomainRequest,
@@ -174,7 +177,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// [`Kind::Conflict`] while another update is in progress. Own quota: 1 per 30 s.
+    /// Updates a domain; [`Kind::Conflict`] while another update is in progress. Own quota: 1 per 30 s.
     pub async fn update_domain(&self, request: &DomainRequest) -> Result<(), Error> {
         let send = self
             .client
@@ -188,10 +191,10 @@ impl Gateway {
         Ok(())
     }
 
-    /// Sets the TLS policy to the one that mutual TLS allows, through v1: a domain with another is none of
-    /// v2's. What else it has stays, but v2 has to be asked for that again. [`Kind::Conflict`] while another
-    /// update is in progress. The same quota as [`Gateway::update_domain`]. Source: API Gateway Developer
-    /// Guide, "Choose a security policy for your custom domain".
+    /// Sets the TLS policy to the policy that mutual TLS allows, through v1: v2 does not show a domain with
+    /// another policy. The other settings stay, but v2 has to return the domain again to show them.
+    /// [`Kind::Conflict`] while another update is in progress. The same quota as [`Gateway::update_domain`].
+    /// Source: API Gateway Developer Guide, "Choose a security policy for your custom domain".
     pub async fn restore_security_policy(&self, name: &str) -> Result<(), Error> {
         let patch = replace("/securityPolicy", MUTUAL_TLS_POLICY);
         let send = self
@@ -204,7 +207,7 @@ impl Gateway {
         Ok(())
     }
 
-    /// Takes all mappings of the domain with it. Own quota: 1 per 30 s.
+    /// Deletes a domain and all its mappings. Own quota: 1 per 30 s.
     pub async fn delete_domain(&self, name: &str) -> Result<(), Error> {
         let send = self.client.delete_domain_name().domain_name(name).send();
         self.context.call("apigateway:DeleteDomainName", send).await?;
@@ -268,7 +271,7 @@ fn domain(name: &str, arn: String, answer: GetDomainNameOutput) -> Domain {
         hosted_zone_id: configuration.hosted_zone_id.unwrap_or_default(),
         ip_address_type: match configuration.ip_address_type {
             Some(sdk::IpAddressType::Dualstack) => IpAddressType::Dualstack,
-            _ => IpAddressType::Ipv4, // AWS's default, and what domains from before the choice have
+            _ => IpAddressType::Ipv4, // AWS's default, also for domains older than the choice
         },
         endpoint_type: configuration
             .endpoint_type

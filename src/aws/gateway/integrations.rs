@@ -1,4 +1,5 @@
-//! The integrations of an API, of whichever kind: what each passes on to its back end.
+//! The integrations of an API, of every protocol, and the request parameters that each passes to its back
+//! end.
 
 use super::Gateway;
 use super::rest::operation;
@@ -7,26 +8,25 @@ use aws_sdk_apigateway::types as rest;
 use aws_sdk_apigatewayv2::types as sdk;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where an API leads to from one place.
+/// Integration of an API, at one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Integration {
     pub at: Place,
-    /// Request parameters as API Gateway has them: `overwrite:header.x` or `integration.request.header.x`,
-    /// and where the value comes from.
+    /// Request parameters in API Gateway's form: `overwrite:header.x` or `integration.request.header.x`, and
+    /// the source of the value.
     pub parameters: BTreeMap<String, String>,
-    /// Its back end is an HTTP server or, of an HTTP API, a Lambda function, which get the headers that are
-    /// mapped.
+    /// True when the back end receives mapped headers: an HTTP server or, for an HTTP API, a Lambda function.
     pub takes_headers: bool,
 }
 
-/// Which integration or route of an API.
+/// Identifies an integration or route of an API.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// Of an HTTP API, by its id.
+    /// Integration of an HTTP API, by its id.
     Integration(String),
-    /// Of an HTTP API: what leads to an integration.
+    /// Route of an HTTP API, which leads to an integration.
     Route { id: String, key: String },
-    /// Of a REST API: of a method of a resource.
+    /// Method of a resource of a REST API.
     Method {
         resource_id: String,
         path: String,
@@ -45,8 +45,8 @@ impl std::fmt::Display for Place {
 }
 
 impl Gateway {
-    /// All integrations of an HTTP API; [`Kind::NotFound`](crate::aws::errors::Kind::NotFound) when there is
-    /// no such API. Those of a REST API are among its [`Gateway::methods`].
+    /// Returns all integrations of an HTTP API; [`Kind::NotFound`](crate::aws::errors::Kind::NotFound) when
+    /// there is no such API. [`Gateway::methods`] has the integrations of a REST API.
     pub async fn integrations(&self, api_id: &str) -> Result<Vec<Integration>, Error> {
         let mut all = Vec::new();
         let mut next = None;
@@ -65,7 +65,7 @@ impl Gateway {
                     .map(|item| Integration {
                         at: Place::Integration(item.integration_id.unwrap_or_default()),
                         parameters: item.request_parameters.unwrap_or_default().into_iter().collect(),
-                        // Those with a subtype call an AWS service, whose parameters are other ones.
+                        // Integrations with a subtype call an AWS service, whose parameters differ.
                         takes_headers: item.integration_subtype.is_none()
                             && matches!(
                                 item.integration_type,
@@ -80,10 +80,10 @@ impl Gateway {
         }
     }
 
-    /// Set these request parameters of an integration, and take those away. `others` are those that it has
-    /// beside them: whether those stay that an HTTP API is not sent is not documented, so they are sent as
-    /// they are. Of a REST API, and where no stage deploys by itself, it is effective with the next
-    /// deployment.
+    /// Sets these request parameters of an integration and removes the listed ones. `others` are the
+    /// remaining parameters of the integration: AWS does not document whether an HTTP API keeps parameters
+    /// that the call omits, so the call sends them unchanged. For a REST API, and where no stage deploys
+    /// automatically, the change takes effect with the next deployment.
     pub async fn change_parameters(
         &self,
         api_id: &str,
@@ -95,7 +95,7 @@ impl Gateway {
         const UPDATE: &str = "apigateway:UpdateIntegration";
         match at {
             Place::Integration(id) => {
-                // An empty value takes a parameter away. Source: UpdateIntegration, requestParameters.
+                // An empty value removes a parameter. Source: UpdateIntegration, requestParameters.
                 let gone = remove.iter().map(|key| (key.clone(), String::new()));
                 let all = others
                     .clone()
@@ -133,7 +133,7 @@ impl Gateway {
                     )
                     .await?;
             }
-            Place::Route { .. } => {} // is asked for by nobody: it has no parameters, only the integration that it leads to has
+            Place::Route { .. } => {} // no caller passes a route: only its integration has parameters
         }
         Ok(())
     }

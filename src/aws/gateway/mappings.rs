@@ -1,21 +1,21 @@
-//! API mappings: which path of a custom domain leads to which stage of which API.
+//! API mappings: each leads from a path of a custom domain to a stage of an API.
 
 use super::Gateway;
 use crate::aws::errors::{Error, Kind};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {
-    /// AWS's id; stays when the mapping is changed.
+    /// AWS's id; stays when the mapping changes.
     pub id: String,
-    /// Without a leading slash; empty: everything that no longer path takes.
+    /// Path without a leading slash; empty for all requests that match no longer path.
     pub path: String,
     pub api_id: String,
     pub stage: String,
 }
 
 impl Gateway {
-    /// All mappings of the domain; [`Kind::NotFound`] when there is no such domain. A new one may be missing
-    /// for some seconds.
+    /// Returns all mappings of the domain; [`Kind::NotFound`] when there is no such domain. A new mapping may
+    /// be missing for some seconds.
     pub async fn mappings(&self, domain: &str) -> Result<Vec<Mapping>, Error> {
         let mut mappings = Vec::new();
         let mut next = None;
@@ -30,7 +30,7 @@ impl Gateway {
             mappings.extend(page.items.unwrap_or_default().into_iter().map(|item| {
                 Mapping {
                     id: item.api_mapping_id.unwrap_or_default(),
-                    // The v1 API's word for the empty path comes through for mappings made there.
+                    // The v1 API's name for the empty path comes through for mappings created there.
                     path: item
                         .api_mapping_key
                         .filter(|key| key != "(none)")
@@ -46,7 +46,7 @@ impl Gateway {
         }
     }
 
-    /// Add a mapping and return its id; [`Kind::Conflict`] when the path is taken.
+    /// Adds a mapping and returns its id; [`Kind::Conflict`] when the path is taken.
     pub async fn create_mapping(
         &self,
         domain: &str,
@@ -69,7 +69,7 @@ impl Gateway {
             .ok_or_else(|| Error::ours(Kind::Transient, CREATE, "the answer names no mapping"))
     }
 
-    /// Make the mapping of this id lead where it says, in place.
+    /// Points the mapping with this id to the given API and stage, in place.
     pub async fn update_mapping(&self, domain: &str, mapping: &Mapping) -> Result<(), Error> {
         let send = self
             .client

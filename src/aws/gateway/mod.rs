@@ -1,5 +1,5 @@
-//! API Gateway: custom domains, what they map to, and the APIs. Through its v2 API, but for REST APIs and for
-//! custom domains that only v1 knows. Both count against the same quotas.
+//! API Gateway: custom domains, their mappings, and the APIs. The v1 API serves for REST APIs and for custom
+//! domains that v2 does not show, the v2 API for all else. Both count against the same quotas.
 
 mod apis;
 mod authorizers;
@@ -31,7 +31,7 @@ pub struct Gateway {
     client: Client,
     v1: aws_sdk_apigateway::Client,
     context: CallContext,
-    /// Ids that were a REST API's when they were last looked at. Saves asking v2 for them each time.
+    /// Ids that belonged to a REST API at the last read. Saves a v2 call for each of them.
     rest: Arc<Mutex<HashSet<String>>>,
 }
 
@@ -45,7 +45,7 @@ impl Gateway {
         }
     }
 
-    /// Set these tags on a domain or an API; others stay.
+    /// Sets these tags on a domain or an API; other tags stay.
     pub async fn tag(&self, arn: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
         if is_rest(arn) {
             return self.tag_rest(arn, tags).await;
@@ -74,23 +74,23 @@ impl Gateway {
         Ok(())
     }
 
-    /// The ARN of a custom domain, which API Gateway's tag calls want; it has no account in it.
+    /// Returns the ARN of a custom domain, as API Gateway's tag calls require it; it contains no account.
     pub fn domain_arn(&self, name: &str) -> String {
         arn(&self.context.region, &format!("domainnames/{name}"))
     }
 
-    /// The ARN of an HTTP or WebSocket API.
+    /// Returns the ARN of an HTTP or WebSocket API.
     pub fn api_arn(&self, id: &str) -> String {
         arn(&self.context.region, &format!("apis/{id}"))
     }
 
-    /// The ARN of a REST API.
+    /// Returns the ARN of a REST API.
     pub fn rest_api_arn(&self, id: &str) -> String {
         arn(&self.context.region, &format!("restapis/{id}"))
     }
 
     fn known_rest(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.rest.lock().unwrap_or_else(PoisonError::into_inner) // any set of ids is as good as another
+        self.rest.lock().unwrap_or_else(PoisonError::into_inner) // every set of ids is valid
     }
 }
 
@@ -106,7 +106,7 @@ fn arn(region: &str, path: &str) -> String {
     format!("arn:{}:apigateway:{region}::/{path}", partition(region))
 }
 
-/// The partition that a Region is in, as ARNs begin with it.
+/// Returns the partition of a Region, as it begins an ARN.
 pub fn partition(region: &str) -> &'static str {
     match region {
         _ if region.starts_with("cn-") => "aws-cn",

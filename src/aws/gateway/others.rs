@@ -1,25 +1,26 @@
-//! Every custom domain of the account and Region, those that only the v1 API knows included (edge-optimized,
-//! older or newer TLS policies), and which APIs each of them leads to.
+//! Every custom domain of the account and Region, including domains that only the v1 API shows
+//! (edge-optimized, older or newer TLS policies), and the APIs that each domain maps.
 
 use super::Gateway;
 use crate::aws::errors::{Error, Kind};
 use aws_sdk_apigateway::types as sdk;
 use std::collections::BTreeSet;
 
-/// As many as v1 gives at once.
+/// Maximum page size of v1.
 pub(super) const PAGE: i32 = 500;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherDomain {
     pub name: String,
-    /// It asks its callers for a certificate.
+    /// True when the domain requires a client certificate.
     pub mutual_tls: bool,
-    /// The v2 API shows its mappings, with paths of several levels; of others the v1 API does.
+    /// True when the v2 API shows the domain's mappings, with paths of several levels; else the v1 API shows
+    /// them.
     in_v2: bool,
 }
 
 impl Gateway {
-    /// All public custom domains, ours included.
+    /// Returns all public custom domains, including the operator's.
     pub async fn domains(&self) -> Result<Vec<OtherDomain>, Error> {
         let mut domains = Vec::new();
         let mut next = None;
@@ -34,7 +35,7 @@ impl Gateway {
         }
     }
 
-    /// The ids of the APIs that the domain maps; none when it has gone.
+    /// Returns the ids of the APIs that the domain maps; empty when the domain is gone.
     pub async fn apis_behind(&self, domain: &OtherDomain) -> Result<BTreeSet<String>, Error> {
         let mapped = if domain.in_v2 {
             self.mappings(&domain.name)
@@ -75,7 +76,7 @@ impl Gateway {
     }
 }
 
-/// `None` for a private one: it serves private APIs only, which no other domain can serve.
+/// Returns `None` for a private domain: it serves private APIs only, which no other domain can serve.
 fn other(answer: sdk::DomainName) -> Option<OtherDomain> {
     let types = answer
         .endpoint_configuration

@@ -1,5 +1,4 @@
-//! REST APIs, through the v1 API: what a change of one is, and what makes it effective, is another than with
-//! HTTP APIs.
+//! REST APIs, through the v1 API, which changes and deploys them differently from HTTP APIs.
 
 use super::others::PAGE;
 use super::{Api, Authorization, Gateway, Integration, Place, Protocol, Route, Stage, timestamp};
@@ -7,8 +6,8 @@ use crate::aws::errors::{Error, Kind};
 use aws_sdk_apigateway::types as sdk;
 use std::collections::{BTreeMap, HashMap};
 
-/// The methods of a REST API, as one reading of its resources has them: what an HTTP API keeps in
-/// integrations and routes.
+/// The methods of a REST API, from one read of its resources: the counterpart of an HTTP API's integrations
+/// and routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Methods {
     pub integrations: Vec<Integration>,
@@ -29,7 +28,7 @@ impl Methods {
                 Some("CUSTOM") => Authorization::Authorizer(what.authorizer_id.unwrap_or_default()),
                 Some(_) => Authorization::Other,
             };
-            // A method that leads nowhere yet has none.
+            // A method without an integration has none.
             self.integrations
                 .extend(what.method_integration.map(|integration| {
                     Integration {
@@ -39,8 +38,8 @@ impl Methods {
                             .unwrap_or_default()
                             .into_iter()
                             .collect(),
-                        // A Lambda function has the certificate in its event; an AWS service would take such
-                        // a header amiss.
+                        // A Lambda function has the certificate in its event; an AWS service would reject or
+                        // misread such a header.
                         takes_headers: matches!(
                             integration.r#type,
                             Some(sdk::IntegrationType::Http | sdk::IntegrationType::HttpProxy)
@@ -67,7 +66,7 @@ impl Gateway {
         }
     }
 
-    /// All REST APIs, by id.
+    /// Returns all REST APIs, by id.
     pub(super) async fn all_rest_apis(&self) -> Result<BTreeMap<String, Api>, Error> {
         let mut apis = BTreeMap::new();
         let mut next = None;
@@ -125,7 +124,8 @@ impl Gateway {
         Ok(stages.collect())
     }
 
-    /// What the methods of a REST API are and lead to; [`Kind::NotFound`] when there is no such API.
+    /// Returns the methods of a REST API and their integrations; [`Kind::NotFound`] when there is no such
+    /// API.
     pub async fn methods(&self, api_id: &str) -> Result<Methods, Error> {
         let mut all = Methods::default();
         let mut next = None;
@@ -164,9 +164,9 @@ impl Gateway {
         Ok(())
     }
 
-    /// Change a stage of a REST API to what it is: any change of any stage makes the flag of the default
-    /// endpoint effective, and publishes nothing else. Source: API Gateway Developer Guide, "Disable the
-    /// default endpoint for REST APIs".
+    /// Rewrites a stage of a REST API with its current description: any change of any stage makes the flag of
+    /// the default endpoint effective, and publishes nothing else. Source: API Gateway Developer Guide,
+    /// "Disable the default endpoint for REST APIs".
     pub async fn touch_stage(&self, api_id: &str, stage: &str, description: &str) -> Result<(), Error> {
         self.update_rest_stage(api_id, stage, replace("/description", description))
             .await

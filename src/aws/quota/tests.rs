@@ -5,7 +5,7 @@ use std::pin::pin;
 use tokio::time::{advance, sleep, timeout};
 
 const INTERVAL: Duration = Duration::from_secs(30);
-/// What a scarce call waits for its words to settle.
+/// Time that a scarce call waits for its words to settle.
 const SETTLED: Duration = Duration::from_secs(5);
 
 fn update() -> Bucket {
@@ -24,7 +24,7 @@ fn drift(object: &str) -> Ticket {
     ticket(object, Class::Drift, 0)
 }
 
-/// Asks for an update in the same words as ever, and in whole seconds: durations come out of sums of
+/// Requests an update with unchanged words, and rounds to whole seconds: durations come out of sums of
 /// fractions.
 fn request(quota: &Quota, ticket: Ticket) -> Grant {
     in_words(quota, ticket, "the same")
@@ -69,7 +69,7 @@ async fn a_scarce_bucket_starts_empty_and_gives_one_call_an_interval() {
     assert_eq!(request(&quota, drift("b")), wait(0, 33));
     advance(Duration::from_secs(33)).await;
     assert_eq!(request(&quota, drift("b")), go(0));
-    // However long nobody asks, there is one, not many.
+    // However long no request comes, there is one token, not many.
     assert_eq!(request(&quota, drift("a")), wait(0, 30));
     advance(INTERVAL * 10).await;
     assert_eq!(request(&quota, drift("a")), go(0));
@@ -103,16 +103,15 @@ async fn the_order_is_class_then_waiting_time_then_name() {
         ]
     );
     advance(INTERVAL).await;
-    // A token is there, and it is the head's, whoever asks first.
+    // A token is available, and it is the head's, whichever object asks first.
     assert_eq!(request(&quota, tickets[0].clone()), wait(5, 150));
     assert_eq!(request(&quota, tickets[5].clone()), go(0));
     assert_eq!(request(&quota, tickets[4].clone()), wait(0, 30));
 }
 
-/// Each time somebody is served, he comes back at once with something more urgent; the one in need still gets
-/// his turn.
+/// Each granted object comes back at once with a more urgent request; the waiting object is still granted.
 #[tokio::test(start_paused = true)]
-async fn nobody_starves() {
+async fn no_ticket_starves() {
     for (storm, longest) in [(Class::SpecChange, 41), (Class::Distrust, 121)] {
         let quota = Quota::new(Rates::default());
         let mut granted = pin!(quota.granted());
@@ -140,7 +139,7 @@ async fn nobody_starves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_is_woken_once_when_it_is_granted() {
+async fn each_object_is_requeued_once_when_its_ticket_is_granted() {
     let quota = Quota::new(Rates::default());
     let mut granted = pin!(quota.granted());
     let start = Instant::now();
@@ -161,12 +160,12 @@ async fn each_is_woken_once_when_it_is_granted() {
     assert_eq!(request(&quota, drift("b")), go(3));
     assert!(
         timeout(INTERVAL * 10, granted.next()).await.is_err(),
-        "nobody waits"
+        "no ticket waits"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_called_and_does_not_come_holds_nobody_up() {
+async fn a_granted_ticket_that_does_not_come_back_holds_up_no_other() {
     let quota = Quota::new(Rates::default());
     let mut granted = pin!(quota.granted());
     let start = Instant::now();
@@ -178,10 +177,10 @@ async fn who_is_called_and_does_not_come_holds_nobody_up() {
     assert_eq!(
         (Instant::now() - start).as_secs(),
         87,
-        "27 for the token, 60 of patience"
+        "27 for the token, 60 until the grant expires"
     );
-    // One that looks and wants nothing any more makes room at once; a reconcile that began before the call
-    // says nothing.
+    // A reconcile that needs no call any more makes room at once; a reconcile that began before the grant
+    // changes nothing.
     quota.reconciled("idle", start);
     assert!(timeout(Duration::from_secs(1), granted.next()).await.is_err());
     quota.reconciled("idle", Instant::now());
@@ -190,14 +189,14 @@ async fn who_is_called_and_does_not_come_holds_nobody_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_more_urgent_ticket_passes_one_that_was_called() {
+async fn a_more_urgent_ticket_passes_a_granted_one() {
     let quota = Quota::new(Rates::default());
     let mut granted = pin!(quota.granted());
     request(&quota, drift("a"));
     assert_eq!(granted.next().await.as_deref(), Some("a"));
     assert_eq!(request(&quota, ticket("z", Class::Distrust, 9)), go(3));
     assert_eq!(request(&quota, drift("a")), wait(0, 33));
-    assert_eq!(granted.next().await.as_deref(), Some("a"), "it is called again");
+    assert_eq!(granted.next().await.as_deref(), Some("a"), "it is granted again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,8 +210,8 @@ async fn a_withdrawn_ticket_is_never_granted() {
     assert_eq!(granted.next().await.as_deref(), Some("b"));
 }
 
-/// The bucket is full when the first of five changes comes, and still there is one call, with the last of
-/// them.
+/// The bucket is full when the first of five changes comes, and still there is one call, with the last of the
+/// changes.
 #[tokio::test(start_paused = true)]
 async fn changes_within_seconds_are_one_call() {
     let quota = Quota::new(Rates::default());
@@ -230,13 +229,13 @@ async fn changes_within_seconds_are_one_call() {
     assert_eq!(granted.next().await.as_deref(), Some("a"));
     assert_eq!(Instant::now() - last, SETTLED);
     assert_eq!(in_words(&quota, drift("a"), "5"), go(0));
-    // Who must lose access loses it now.
+    // A client that must lose access loses it at once.
     advance(INTERVAL * 2).await;
     assert_eq!(in_words(&quota, ticket("a", Class::Distrust, 0), "6"), go(0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_changes_his_mind_for_ever_holds_up_himself_for_an_interval_and_nobody_else() {
+async fn endless_changes_delay_only_their_own_ticket_and_for_one_interval() {
     let quota = Quota::new(Rates::default());
     advance(INTERVAL * 2).await;
     for second in 0..30 {
@@ -307,7 +306,7 @@ async fn the_interval_runs_from_the_answer_and_a_refusal_empties_the_bucket() {
     advance(INTERVAL).await;
     quota.drain(&update());
     assert_eq!(request(&quota, distrust()), wait(0, 30));
-    // A call that nobody asked for here is counted too.
+    // A call made without a request counts too.
     advance(INTERVAL * 2).await;
     drop(quota.depart(&update()));
     assert_eq!(request(&quota, distrust()), wait(0, 30));
@@ -333,7 +332,7 @@ async fn a_new_leader_counts_from_now_and_keeps_the_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_restart_none_goes_before_all_that_waited_have_been_reconciled() {
+async fn after_a_restart_no_ticket_is_granted_before_all_waiters_have_been_reconciled() {
     let quota = Quota::new(Rates::default());
     let mut granted = pin!(quota.granted());
     quota.restore_waiters(["first", "second", "idle"].map(str::to_owned).into_iter());
@@ -348,7 +347,7 @@ async fn after_a_restart_none_goes_before_all_that_waited_have_been_reconciled()
     assert_eq!(
         request(&quota, ticket("urgent", Class::Distrust, 9)),
         go(0),
-        "who must lose access waits for nobody"
+        "a client that must lose access does not wait"
     );
     quota.reconciled("idle", Instant::now());
     assert!(timeout(INTERVAL, granted.next()).await.is_err());
@@ -390,7 +389,7 @@ async fn plentiful_calls_wait_in_the_order_of_asking() {
         (1745..=1765).contains(&at[24]),
         "the rest one by one, 110 ms each: {at:?}"
     );
-    // After a pause the whole burst.
+    // After a pause the whole burst is available.
     advance(Duration::from_secs(60)).await;
     let start = Instant::now();
     for _ in 0..30 {
@@ -399,8 +398,8 @@ async fn plentiful_calls_wait_in_the_order_of_asking() {
     assert_eq!(Instant::now(), start);
 }
 
-/// AWS counts a call somewhere between its start and its answer. However late it is, it never counts more
-/// than its quota.
+/// AWS counts a call somewhere between its start and its answer. However late a call is, AWS never counts
+/// more than its quota.
 #[tokio::test(start_paused = true)]
 async fn calls_that_arrive_late_and_all_at_once_keep_to_the_quota() {
     let quota = Quota::new(Rates::default());
@@ -409,7 +408,7 @@ async fn calls_that_arrive_late_and_all_at_once_keep_to_the_quota() {
     let stalled_until = Instant::now() + Duration::from_secs(10);
     let calls = (0..40).map(|_| async {
         let _in_flight = quota.acquire(&bucket).await;
-        // Nothing gets through for ten seconds, then all of it at once.
+        // No call gets through for ten seconds, then all at once.
         tokio::time::sleep_until(stalled_until.max(Instant::now() + Duration::from_millis(100))).await;
         Instant::now()
     });
@@ -423,7 +422,7 @@ async fn calls_that_arrive_late_and_all_at_once_keep_to_the_quota() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_limit_nobody_waits() {
+async fn without_a_limit_no_call_waits() {
     let all = "*=unlimited".parse::<RateOverride>().unwrap();
     let quota = Quota::new(Rates::with(&[all]));
     for _ in 0..100 {
