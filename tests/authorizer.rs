@@ -5,7 +5,7 @@ use sandbox::tools;
 
 #[test]
 fn the_authorizer_of_the_examples_passes_its_own_test() {
-    let node = tools::node().expect("Node.js can be had");
+    let node = tools::node().expect("Node.js is available");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/authorizer");
     let out = Command::new(node)
         .arg("--test")

@@ -1,4 +1,4 @@
-//! The chart as it reaches a cluster: packed by Flux's source-controller, which leaves out symbolic links,
+//! The chart as it arrives in a cluster: packed by Flux's source-controller, which leaves out symbolic links,
 //! and rendered by helm 3 and helm 4.
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use crate::{
     least, objects, of_kind, with,
 };
 
-/// The files of a folder and of the folders in it, by their path in it. A symbolic link is none.
+/// Returns the files of a folder and of its subfolders, by their path in it. Panics at a symbolic link.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -49,7 +49,7 @@ fn write(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-/// The chart's folder `files/crds` is a copy of `crds/`: `WRITE_DOCS=1 cargo test --test chart` makes it
+/// Compares the chart's folder `files/crds` with `crds/`: `WRITE_DOCS=1 cargo test --test chart` copies it
 /// again.
 #[test]
 fn the_chart_has_the_crds_of_the_repository() {
@@ -78,7 +78,7 @@ fn every_helm_renders_the_same_from_an_archive_of_flux() {
         .expect("it runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let chart = unpacked.path().join("mtls-operator");
-    // What Flux leaves out by name, pictures for example, no template may need.
+    // No template may need a file that Flux leaves out by its name, such as a picture.
     let packed = files(&chart);
     for (name, content) in files(&here("charts/mtls-operator")) {
         if packed.get(&name) != Some(&content) {
@@ -108,7 +108,7 @@ fn every_helm_renders_the_same_from_an_archive_of_flux() {
             String::from_utf8_lossy(&out.stderr)
         );
         let rendered = helm::rendered(&out).expect("it is rendered");
-        // As objects: helm 4 leaves other blank lines between them.
+        // Compared as objects: helm 4 leaves other blank lines between them.
         let all: Vec<Value> = serde_saphyr::from_multiple(&rendered).expect("YAML");
         let all: Vec<_> = all.into_iter().filter(|object| !object.is_null()).collect();
         assert!(!of_kind(&all, "CustomResourceDefinition").is_empty(), "{name}");
@@ -138,11 +138,11 @@ fn a_chart_without_its_crds_is_refused() {
         ))
     };
     let values = least();
-    let refusal = template(&values).expect_err("it has no CRDs");
+    let refusal = template(&values).expect_err("a chart without CRDs");
     assert!(
         refusal.contains("no CustomResourceDefinitions in files/crds"),
         "{refusal}"
     );
     let values = with(&json!({"crds": {"enabled": false}}));
-    template(&values).expect("nobody asks for them");
+    template(&values).expect("the values ask for no CRDs");
 }

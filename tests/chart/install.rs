@@ -1,6 +1,6 @@
-//! docs/install-eks.md, run: its shell blocks in their order, by bash, with stand-ins for what needs a
-//! cluster or an account. Each command of the AWS CLI is checked against AWS's models, each release of Helm
-//! is rendered, and the policy is the operator's own.
+//! Runs docs/install-eks.md: bash executes its shell blocks in their order, with stand-ins for programs that
+//! need a cluster or an account. The test checks each command of the AWS CLI against AWS's models, and
+//! renders each release of Helm. The policy is the operator's own.
 use std::{
     fs,
     io::Write,
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::helm::{self, here};
 
-/// Writes down what it was called with, and answers what the page goes on with.
+/// Shell script that records its arguments, and prints the answers that the page continues with.
 const STAND_IN: &str = r#"#!/bin/sh
 name=$(basename "$0")
 { printf '%s\037' "$name" "$@"; printf '\036'; } >> "$CALLS"
@@ -39,7 +39,7 @@ case "$name $1 $2" in
 esac
 "#;
 
-/// The page's shell blocks, one after the other.
+/// Returns the page's shell blocks, one after the other.
 fn script(page: &str) -> String {
     let (mut script, mut inside) = (String::new(), None);
     for line in page.lines() {
@@ -57,7 +57,7 @@ fn script(page: &str) -> String {
     script
 }
 
-/// Runs the page in this folder; the commands that it called, each with its arguments.
+/// Runs the page in this folder. Returns the commands that the page called, each with its arguments.
 fn run(folder: &Path) -> Vec<Vec<String>> {
     let bin = folder.join("bin");
     let rendered = folder.join("rendered");
@@ -89,7 +89,7 @@ fn run(folder: &Path) -> Vec<Vec<String>> {
     calls.split_terminator('\u{1e}').map(words).collect()
 }
 
-/// What AWS's models have against these commands.
+/// Returns the objections of AWS's models to these commands.
 fn against_models(commands: &[&[String]]) -> String {
     let python = python_with("double", &here("sandbox/aws/requirements.txt")).expect("a venv with botocore");
     let mut python = Command::new(python);
@@ -114,7 +114,7 @@ fn against_models(commands: &[&[String]]) -> String {
 }
 
 #[test]
-fn every_command_of_the_page_is_one() {
+fn every_command_of_the_page_is_valid() {
     let folder = tempfile::tempdir().expect("a folder");
     let calls = run(folder.path());
     let of =
@@ -123,7 +123,7 @@ fn every_command_of_the_page_is_one() {
     let aws = of("aws");
     assert!(aws.len() > 20, "{aws:?}");
     assert_eq!(against_models(&aws), "");
-    // That a wrong one would be found.
+    // The check finds a wrong command.
     let wrong = ["iam", "create-role", "--role", "x"].map(str::to_owned);
     let found = against_models(&[&wrong]);
     assert!(

@@ -1,4 +1,4 @@
-//! What the chart refers to outside itself: pages of the repository, by their address on the web.
+//! Pages of the repository that the chart names, by their address on the web.
 use std::fs;
 
 use crate::helm::here;
@@ -8,17 +8,17 @@ const PAGES: [&str; 2] = [
     "https://raw.githubusercontent.com/mtls-operator/mtls-operator/main/",
 ];
 
-/// The anchor that a heading has. Source: GitHub's own pages, which leave out all but letters, digits,
-/// blanks, dashes and underscores.
+/// Anchor of a heading. Source: GitHub's own pages, which leave out all but letters, digits, blanks, dashes
+/// and underscores.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();
     let kept = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
-/// Every page that a text of the chart names is there, with the heading.
+/// Every page that a text of the chart names exists, with the heading.
 #[test]
-fn pages_that_the_chart_names_are_there() {
+fn pages_that_the_chart_names_exist() {
     let mut seen = 0;
     for file in [
         "Chart.yaml",
@@ -35,7 +35,7 @@ fn pages_that_the_chart_names_are_there() {
                 .unwrap_or(link.len());
             let (path, heading) = link[..end].split_once('#').unwrap_or((&link[..end], ""));
             let page = here(path);
-            assert!(page.exists(), "{file} names {path}, which is not there");
+            assert!(page.exists(), "{file} names {path}, which does not exist");
             if !heading.is_empty() {
                 let page = fs::read_to_string(page).expect("it can be read");
                 let mut headings = page.lines().filter(|line| line.starts_with('#'));

@@ -1,5 +1,5 @@
 //! The chart's values: their comments make the README's table, the schema knows each of them, and each
-//! arrives in what is rendered.
+//! changes the rendered objects.
 use std::fs;
 
 use serde_json::{Value, json};
@@ -12,8 +12,8 @@ use crate::{
 const BEGIN: &str = "<!-- Generated from values.yaml: WRITE_DOCS=1 cargo test --test chart -->";
 const END: &str = "<!-- End of what is generated. -->";
 
-/// A comment of values.yaml in the form of helm-docs: `# -- ` begins the description of the key below,
-/// `# @default -- ` what stands for its default.
+/// Comment of values.yaml in the form of helm-docs: `# -- ` begins the description of the key below, `#
+/// @default -- ` the text that replaces its default.
 struct Comment {
     path: Vec<String>,
     description: String,
@@ -67,7 +67,7 @@ fn values() -> (String, Value) {
     (text, values)
 }
 
-/// The paths that need a comment: each value, or the object around it.
+/// Collects the paths that need a comment: each value, or the object around it.
 fn undocumented(value: &Value, path: &mut Vec<String>, documented: &[Comment], into: &mut Vec<String>) {
     if documented.iter().any(|comment| comment.path == *path) {
         return;
@@ -137,7 +137,8 @@ fn the_readme_has_every_value() {
     );
 }
 
-/// Both know the same members, all the way down, but where a whole object of Kubernetes is set.
+/// Compares the members of values and schema, all the way down, except where users set a whole object of
+/// Kubernetes.
 fn same_members(values: &Value, schema: &Value, path: &str) {
     let Some(known) = schema["properties"].as_object() else {
         return;
@@ -156,7 +157,7 @@ fn same_members(values: &Value, schema: &Value, path: &str) {
             "values.schema.json does not know {path}.{key}"
         );
     }
-    // Of these the chart sets some members only, or none.
+    // The chart sets only some members of these objects, or none.
     let parts = [".livenessProbe", ".readinessProbe", ".strategy"].contains(&path);
     for (key, schema) in known {
         match members.get(key) {
@@ -400,7 +401,7 @@ fn every_value_arrives() {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn contradictory_values_are_refused() {
     for values in [
         json!({"livenessProbe": {"httpGet": {"path": "/"}}}),
         json!({"strategy": {"type": "Never"}}),
@@ -441,7 +442,8 @@ fn everything_of_the_operator_goes_into_another_namespace() {
     }
 }
 
-/// A named choice, not a default: whoever may edit in an MtlsDomain's namespace gets a certificate for it.
+/// The chart's named choice, which is off by default: every user who may edit in an MtlsDomain's namespace
+/// gets a certificate for the MtlsDomain.
 #[test]
 fn editors_may_request_certificates_where_that_is_chosen() {
     for (chosen, expected) in [(false, Value::Null), (true, json!("true"))] {
@@ -458,7 +460,7 @@ fn editors_may_request_certificates_where_that_is_chosen() {
     }
 }
 
-/// No Service, PodDisruptionBudget, NetworkPolicy or monitor takes the Pod of `helm test` for one of the
+/// No Service, PodDisruptionBudget, NetworkPolicy or monitor selects the Pod of `helm test` as one of the
 /// operator's.
 #[test]
 fn the_test_pod_is_not_selected() {
@@ -493,7 +495,8 @@ fn the_test_pod_is_not_selected() {
     );
 }
 
-/// What `helm install` says at its end. `helm template` shows it only through another template.
+/// Returns the notes that `helm install` prints at its end. `helm template` shows them only through another
+/// template.
 fn notes(more: &Value) -> String {
     let text = r#"{{ dict "apiVersion" "v1" "kind" "Notes" "text" (include "mtls-operator/templates/NOTES.txt" .) | toJson }}"#;
     let mut values = with(&json!({"extraObjects": [text]}));

@@ -1,6 +1,6 @@
-//! The examples as people and GitOps controllers apply them: by `kubectl apply`, then server-side by two
-//! managers, replaced and compared; fresh, and made under the CRDs of an earlier release, whose defaults
-//! stand in etcd.
+//! The examples as users and GitOps controllers apply them: by `kubectl apply`, then server-side by two
+//! managers, replaced and compared. The test runs with new objects, and with objects made under the CRDs of
+//! an earlier release, whose defaults stand in etcd.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::root;
 
-/// As Argo CD and Flux call themselves. Both override others.
+/// Field managers of Argo CD and Flux. Both override other managers.
 const MANAGERS: [&str; 2] = ["argocd-controller", "kustomize-controller"];
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn a_server_side_apply_takes_what_kubectl_apply_made() {
                 manager,
             ]);
         }
-        // By somebody in a hurry; the controllers come back.
+        // A user in a hurry replaces the objects; the controllers apply theirs again.
         steps.extend([vec!["replace"], vec!["diff"], vec!["apply"]]);
         for manager in MANAGERS {
             steps.push(vec![
@@ -85,7 +85,8 @@ async fn a_server_side_apply_takes_what_kubectl_apply_made() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The objects of ours in each file of examples/, and one file with every object written `{}` that may be.
+/// Returns the project's objects in each file of examples/, and one file with every object written `{}` that
+/// may be empty.
 fn examples() -> Vec<(String, Vec<Value>)> {
     let mut found = vec![("what may be empty".to_owned(), hollow())];
     for folder in ["", "gitops/platform", "gitops/partner"] {
@@ -133,7 +134,7 @@ fn in_namespace(namespace: &str, mut all: Vec<Value>) -> Vec<Value> {
     all
 }
 
-/// A file that kubectl reads.
+/// Writes a file that kubectl reads.
 fn written(dir: &Path, namespace: &str, all: Vec<Value>) -> PathBuf {
     let count = std::fs::read_dir(dir).unwrap().count();
     let path = dir.join(format!("{namespace}-{count}.json"));

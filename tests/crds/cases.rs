@@ -1,12 +1,12 @@
-//! Manifests, and what the API server is to say to them.
+//! Manifests, and the API server's expected answers.
 
 use serde_json::{Value, json};
 
-/// What is tried, a merge patch on the minimal manifest, and a part of the refusal's message (empty:
+/// Subject of the case, a merge patch on the minimal manifest, and a part of the refusal's message (empty:
 /// accepted).
 type Creation = (&'static str, Value, &'static str);
-/// What is tried, the patch to create with, a further patch to replace with, and a part of the refusal's
-/// message (empty: accepted).
+/// Subject of the case, the patch to create with, a further patch to replace with, and a part of the
+/// refusal's message (empty: accepted).
 type Change = (&'static str, Value, Value, &'static str);
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/mtls-operator";
@@ -34,7 +34,7 @@ pub fn minimal_grant() -> Value {
            "spec": {"domainRef": {"name": "partners"}, "namespaces": {"names": ["acme"]}, "commonNames": ["acme-*"]}})
 }
 
-/// Every field.
+/// Manifest with every field.
 #[rustfmt::skip]
 pub fn full_grant() -> Value {
     json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientGrant", "metadata": {"name": "full"}, "spec": {
@@ -114,7 +114,7 @@ pub fn grant_changes() -> Vec<Change> {
     ]
 }
 
-/// Every field but the other members of a choice. Durations as Rust writes them.
+/// Manifest with every field but the other members of a choice. Durations as Rust writes them.
 #[rustfmt::skip]
 pub fn full_domain() -> Value {
     json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": "full"}, "spec": {
@@ -149,7 +149,7 @@ pub fn full_domain() -> Value {
         "clients": {"maxDuration": "7776000s"}}})
 }
 
-/// Every field but `csr` and `renewBeforePercentage`, which exclude others.
+/// Manifest with every field but `csr` and `renewBeforePercentage`, which exclude other fields.
 #[rustfmt::skip]
 pub fn full_certificate() -> Value {
     json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate", "metadata": {"name": "full"}, "spec": {
@@ -337,7 +337,7 @@ pub fn domain() -> Vec<Creation> {
         ("the Forwarded header", header("forwarded"), "this header has a meaning in API Gateway or HTTP"),
         ("a header of the body", header("content-type"), "this header has a meaning in API Gateway or HTTP"),
         ("a header of a proxy", header("x-forwarded-for"), "this header has a meaning in API Gateway or HTTP"),
-        ("a header that looks reserved", header("x-forwarded-client-cert"), ""),
+        ("a header close to a reserved one", header("x-forwarded-client-cert"), ""),
         ("another one", header("x-amzn"), ""),
         ("no headers", json!({"spec": {"identity": {"headers": []}}}), "should have at least 1 items"),
         ("identity without headers", json!({"spec": {"identity": {}}}), "Required value"),

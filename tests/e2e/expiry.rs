@@ -1,4 +1,4 @@
-//! Lives of truststores whose certificates come to their end, and of those that would have none left.
+//! Truststores whose certificates expire, and truststores that would have none left.
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ async fn an_authority_that_expires_leaves_then_and_the_others_stay() {
         warnings(&object)
     );
 
-    // Nobody changes anything, and AWS tells nobody.
+    // No user changes anything, and AWS sends no event.
     let object = until_object(&env, DOMAIN, "partners", "it has left", |object| {
         !object["status"]["truststore"]["authorities"]
             .to_string()
@@ -71,7 +71,7 @@ async fn an_authority_that_expires_leaves_then_and_the_others_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_aws_warns_of_is_in_the_status() {
+async fn warnings_of_aws_are_in_the_status() {
     let env = TestEnv::start("warned").await;
     let own = Ca::new("Own CA");
     let year = Duration::from_secs(365 * 24 * 3600);
@@ -93,7 +93,7 @@ async fn what_aws_warns_of_is_in_the_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_certificate_that_aws_would_not_take_is_named_and_kept_out() {
+async fn each_certificate_that_aws_would_reject_is_named_and_kept_out() {
     let env = TestEnv::start("lint").await;
     let own = Ca::new("Own CA");
     let dir = tempfile::tempdir().expect("a folder");
@@ -161,13 +161,13 @@ async fn each_certificate_that_aws_would_not_take_is_named_and_kept_out() {
     assert_eq!(
         own.leaf("somebody").calls(&env).await,
         "200",
-        "the one that is right serves"
+        "the valid certificate serves"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_anybody_to_trust_it_waits_and_is_never_emptied() {
-    let env = TestEnv::start("nobody").await;
+async fn a_truststore_without_certificates_waits_and_is_never_emptied() {
+    let env = TestEnv::start("no-trust").await;
     create(
         &env,
         DOMAIN,
@@ -221,7 +221,7 @@ async fn without_anybody_to_trust_it_waits_and_is_never_emptied() {
     }
     assert_eq!(env.writes(mark).await, [""; 0]);
 
-    // As soon as there is somebody else, the distrusted one goes.
+    // Once there is another certificate, the distrusted one goes.
     let both = [
         acme_entry("Distrusted"),
         json!({"name": "other", "pem": other.pem}),

@@ -1,5 +1,6 @@
-//! The operator with the rights that `mtls-operator iam-policy` prints for the manifests of a life and with
-//! no others: nothing is refused, and without any one of them something is, which the conditions name.
+//! The operator with the rights that `mtls-operator iam-policy` prints for the manifests of a scenario, and
+//! with no others: AWS refuses nothing. Without any one of them AWS refuses a call, which the conditions
+//! name.
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use futures::{StreamExt, future, stream};
@@ -13,10 +14,10 @@ use crate::{
     world::{TestEnv, eventually, run},
 };
 
-/// Lives at a time: each mostly waits.
+/// Number of environments at a time: each mostly waits.
 const AT_ONCE: usize = 6;
 
-/// What the command prints for MtlsDomains with these specs.
+/// Policy that the command prints for MtlsDomains with these specs.
 async fn policy(env: &TestEnv, specs: &[Value]) -> Value {
     let folder = tempfile::tempdir().expect("a folder");
     for (number, spec) in specs.iter().enumerate() {
@@ -47,7 +48,8 @@ async fn printed(manifests: &Path, env: &TestEnv) -> Vec<u8> {
     out.stdout
 }
 
-/// From now on the operator has the rights of this policy: it runs as a role, for the test does more than it.
+/// Limits the operator to the rights of this policy from now on. The operator runs as a role, because the
+/// test itself does more.
 async fn under(env: &mut TestEnv, policy: &Value) {
     env.operator.kill();
     let role = format!("arn:aws:iam::{}:role/mtls-operator", env.account.id);
@@ -72,7 +74,7 @@ async fn under(env: &mut TestEnv, policy: &Value) {
     env.end_lease().await;
 }
 
-/// The calls after `mark` that AWS refused for want of rights.
+/// Calls after `mark` that AWS refused for missing rights.
 async fn refused(env: &TestEnv, mark: u64) -> BTreeSet<String> {
     let which = Calls {
         account: &env.account.id,
@@ -87,7 +89,7 @@ async fn refused(env: &TestEnv, mark: u64) -> BTreeSet<String> {
         .collect()
 }
 
-/// Of each statement, each action: with what the policy is without it.
+/// Actions of the statements, each with the policy without it.
 fn each_left_out(policy: &Value) -> Vec<(String, String, Value)> {
     let mut all = Vec::new();
     for (at, statement) in policy["Statement"]
@@ -114,7 +116,7 @@ fn each_left_out(policy: &Value) -> Vec<(String, String, Value)> {
     all
 }
 
-/// What the conditions say of an action that is not allowed.
+/// Text of the conditions about an action that is not allowed.
 fn words(action: &str) -> String {
     format!("the operator may not {action}: allow it in its IAM policy")
 }
@@ -132,8 +134,8 @@ fn the_printed_policy_is_enough_for_a_whole_scenario() {
     });
 }
 
-/// In this scenario no mapping changes where it leads to, no authorizer differs from what was made, and the
-/// API's stage is deployed to by API Gateway itself.
+/// Actions that this scenario does not use: no mapping changes its target, no authorizer differs from its
+/// first state, and API Gateway itself deploys to the API's stage.
 const NOT_IN_THIS_SCENARIO: [(&str, &str); 4] = [
     ("Authorizers", "apigateway:PATCH"),
     ("Deployments", "apigateway:POST"),
@@ -142,7 +144,7 @@ const NOT_IN_THIS_SCENARIO: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn without_any_part_of_it_a_condition_names_what_is_missing() {
+fn without_any_action_of_the_policy_a_condition_names_it() {
     run(async {
         let env = TestEnv::start("parts").await;
         let parts = each_left_out(&policy(&env, &scenario::specs(&env)).await);
@@ -162,8 +164,8 @@ fn without_any_part_of_it_a_condition_names_what_is_missing() {
     });
 }
 
-/// A scenario without it, until a condition names it; the action, when none does. Each environment has names
-/// of its own, and with them its own policy.
+/// Runs a scenario without the action, until a condition names it. Returns the action when no condition does.
+/// Each environment has names of its own, and with them its own policy.
 async fn left_out(sid: &str, action: &str) -> Option<(String, String)> {
     let mut env = TestEnv::start("without").await;
     scenario::prepare(&env).await;
@@ -175,7 +177,7 @@ async fn left_out(sid: &str, action: &str) -> Option<(String, String)> {
     under(&mut env, &without).await;
     let record = Recorder::start(&env, DOMAIN, "d").await;
     let words = words(action);
-    // Without a deadline of its own: the scenario it is about has one at each step.
+    // No deadline here: the scenario has one at each step.
     let named = async {
         while !record
             .seen()
@@ -193,8 +195,8 @@ async fn left_out(sid: &str, action: &str) -> Option<(String, String)> {
     not_needed
 }
 
-/// What the other life does not do: a REST API, which takes deployments, a bucket and key of one's own, and a
-/// domain that stays.
+/// Spec with the parts that the other scenario lacks: a REST API, which takes deployments, a bucket and key
+/// of the user's own, and a domain that stays.
 fn kept(env: &TestEnv, api: &str) -> Value {
     let mut spec = domain_spec(env, generated());
     let kms_key = format!(
@@ -210,7 +212,7 @@ fn kept(env: &TestEnv, api: &str) -> Value {
 }
 
 #[test]
-fn a_bucket_a_key_a_rest_api_and_a_domain_that_stays_are_in_it_too() {
+fn the_policy_has_a_bucket_a_key_a_rest_api_and_a_domain_that_stays_too() {
     run(async {
         let mut env = TestEnv::start("kept").await;
         let api = rest_api(&env.account, "rest", None).await.expect("a REST API");
@@ -227,7 +229,7 @@ fn a_bucket_a_key_a_rest_api_and_a_domain_that_stays_are_in_it_too() {
 }
 
 #[test]
-fn of_that_too_a_condition_names_what_is_missing() {
+fn without_any_action_for_those_a_condition_names_it() {
     run(async {
         let missing = [
             ("KmsKey", "kms:GenerateDataKey"),
@@ -245,7 +247,7 @@ fn of_that_too_a_condition_names_what_is_missing() {
             let (_, _, without) = parts
                 .into_iter()
                 .find(|(s, a, _)| s == sid && a == action)
-                .expect("it is in the policy");
+                .expect("the action is in the policy");
             under(&mut env, &without).await;
             create(&env, DOMAIN, "d", spec).await;
             let words = words(action);

@@ -1,5 +1,5 @@
-//! What the operator issues, in other people's hands: every usual TLS library completes a handshake with the
-//! files of a Secret, and a linter that nobody here wrote finds no error.
+//! Issued certificates in other people's programs: every usual TLS library completes a handshake with the
+//! files of a Secret, and an independent linter finds no error.
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -18,7 +18,7 @@ use crate::{
 
 const PASSWORD: &str = "change it 1";
 
-/// The Go program of `tests/interop`.
+/// Path of the Go program of `tests/interop`.
 fn go_program() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
     tools::go_program("interop", &source, ".", &[]).expect("the Go program can be built")
@@ -32,7 +32,7 @@ async fn output(mut command: Command, input: &str) -> String {
     let mut child = command.spawn().expect("it starts");
     let mut stdin = child.stdin.take().expect("piped");
     let write = async {
-        let _ = stdin.write_all(input.as_bytes()).await; // what does not read it says so by its answer
+        let _ = stdin.write_all(input.as_bytes()).await; // a program that does not read its input says so by its answer
         drop(stdin);
     };
     let (out, ()) = tokio::join!(child.wait_with_output(), write);
@@ -44,7 +44,7 @@ async fn output(mut command: Command, input: &str) -> String {
     )
 }
 
-/// What zlint has against these certificates.
+/// Objections of zlint to these certificates.
 async fn findings(pem: &str) -> String {
     let mut lint = Command::new(
         tokio::task::spawn_blocking(go_program)
@@ -55,7 +55,8 @@ async fn findings(pem: &str) -> String {
     output(lint, pem).await
 }
 
-/// Certificates of every kind of key, name and issuer, with a keystore, and the domain that trusts them.
+/// Issues certificates of every kind of key, name and issuer, with a keystore, and creates the domain that
+/// trusts them.
 async fn issue_all(env: &TestEnv) -> Vec<(&'static str, Secret)> {
     let dir = tempfile::tempdir().expect("a folder");
     let run = async |line: &str| {
@@ -165,7 +166,7 @@ async fn every_usual_client_gets_in_and_a_linter_finds_no_error() {
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert!(
         findings(broken).await.contains("not a certificate"),
-        "what is wrong is found"
+        "zlint finds the fault"
     );
 
     join_all(

@@ -1,5 +1,5 @@
-//! What the operator shows of itself, asked as Prometheus and the kubelet ask: series that come and go with
-//! the objects, the words of Events, probes, and the level of the log.
+//! Observability of the operator, read as Prometheus and the kubelet read it: series that come and go with
+//! the objects, the text of Events, probes, and the level of the log.
 use std::{
     io::Write,
     path::PathBuf,
@@ -24,7 +24,7 @@ use crate::{
     world::{TestEnv, eventually, run, world},
 };
 
-/// Where an operator listens.
+/// Address at which an operator listens.
 struct Port {
     listen: String,
     http: Client,
@@ -32,7 +32,7 @@ struct Port {
 
 impl Port {
     fn new() -> Port {
-        // reqwest brings none; whoever comes first wins.
+        // reqwest brings no crypto provider: the first caller installs it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let http = Client::builder()
             .no_proxy()
@@ -59,7 +59,7 @@ impl Port {
         self.send(Method::GET, path, "").await
     }
 
-    /// Waits until a probe says so, with these words in its body.
+    /// Waits until a probe answers with this status, and with these words in its body.
     async fn says(&self, path: &str, status: StatusCode, words: &str) {
         eventually(&format!("{path}: {status} {words}"), async || {
             match self.get(path).await? {
@@ -93,7 +93,7 @@ impl Port {
         .await;
     }
 
-    /// Waits until nothing is said of this object.
+    /// Waits until no series is about this object.
     async fn forgets(&self, namespace: &str, name: &str) {
         let labels = format!("namespace=\"{namespace}\",name=\"{name}\"");
         eventually(&format!("no series of {name}"), async || {
@@ -106,7 +106,7 @@ impl Port {
     }
 }
 
-/// Prometheus's own tool has no complaint about them.
+/// Checks that Prometheus's own tool has no complaint about the metrics.
 fn promtool_accepts(metrics: &str) {
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/chart/promtool");
     let package = "github.com/prometheus/prometheus/cmd/promtool";
@@ -159,7 +159,7 @@ fn series_and_events_tell_an_objects_lifecycle() {
         ])
         .await;
 
-        // In the queue, whose first token comes in an hour.
+        // The object is in the queue, whose first token comes in an hour.
         let of = |kind: &str, name: &str| format!(r#"kind="{kind}",namespace="{ns}",name="{name}""#);
         let domain = of(DOMAIN, "queued");
         env.create_domain("queued", json!({})).await;
@@ -253,7 +253,7 @@ fn series_and_events_tell_an_objects_lifecycle() {
         env.delete_domain("d").await;
         port.forgets(ns, "d").await;
 
-        // All that was said is in the list, with the type that the list says.
+        // Every Event's reason is in the list, with the type that the list says.
         let events = Api::<Event>::namespaced(env.client.clone(), ns)
             .list(&Default::default())
             .await
@@ -305,7 +305,7 @@ fn the_level_of_the_log_changes_while_it_runs() {
     });
 }
 
-/// In a cluster of its own, for in the others' there are CRDs.
+/// In a cluster of its own, because the others' clusters have the CRDs.
 #[test]
 fn without_its_crds_it_is_not_ready_and_waits_for_them() {
     run(async {

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Figures, Notice::EveryFiveMinutes, Table};
 use crate::{existing::record, world::TestEnv};
 
-/// A back end that nobody calls.
+/// Back end that no caller reaches.
 const NOWHERE: &str = "http://192.0.2.1";
 
 async fn alias_elsewhere(env: &TestEnv, kind: RrType) {
