@@ -726,7 +726,10 @@ async fn a_domain_lives_through_its_changes_in_place() {
     );
     let busy = gateway.update_domain(&wanted).await.unwrap_err();
     assert_eq!(busy.kind, Kind::Conflict, "{busy}");
-    let status = json!({"account": account, "domainName": name, "status": "PENDING_CERTIFICATE_REIMPORT", "message": "bring another"});
+    let status = json!({
+        "account": account, "domainName": name, "status": "PENDING_CERTIFICATE_REIMPORT",
+        "message": "bring another",
+    });
     emulator("domain", status).await;
     let pending = gateway.domain(name).await.unwrap().unwrap();
     assert_eq!(pending.status, DomainStatus::PendingCertificateReimport);
@@ -1237,7 +1240,12 @@ async fn rest_apis_are_seen_and_changed_through_v1() {
         ("GetRestApi", "LimitExceededException"),
         ("GetStages", "TooManyRequestsException"),
     ] {
-        let rule = json!([{"account": account, "service": "apigateway", "operation": operation, "status": 429, "code": code}]);
+        let rule = json!([
+            {
+                "account": account, "service": "apigateway", "operation": operation, "status": 429,
+                "code": code,
+            },
+        ]);
         emulator("faults", rule).await;
         let error = match operation {
             "GetRestApi" => gateway.api(&private).await.map(drop),
@@ -1385,7 +1393,12 @@ async fn every_domain_is_listed_with_what_is_behind_it() {
     for (operation, asks_for_list) in [("GetDomainNames", true), ("GetBasePathMappings", false)] {
         emulator(
             "faults",
-            json!([{"account": account, "operation": operation, "status": 429, "code": "TooManyRequestsException"}]),
+            json!([
+                {
+                    "account": account, "operation": operation, "status": 429,
+                    "code": "TooManyRequestsException",
+                },
+            ]),
         )
         .await;
         let error = match asks_for_list {
@@ -1470,7 +1483,11 @@ async fn failures_are_told_apart_counted_and_read_the_same_each_time() {
         assert_eq!(said[0], said[1], "the same words");
         println!("{}", said[0]);
     }
-    assert_eq!(ask().await.unwrap(), None, "the call works again after the faults");
+    assert_eq!(
+        ask().await.unwrap(),
+        None,
+        "the call works again after the faults"
+    );
 
     // A lost reply: the request has taken effect.
     fault(json!({"operation": "RequestCertificate", "when": "after", "drop_reply": true})).await;

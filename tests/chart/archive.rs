@@ -92,7 +92,10 @@ fn every_helm_renders_the_same_from_an_archive_of_flux() {
 
     let values = with(&json!({
         "replicaCount": 2, "networkPolicy": {"enabled": true},
-        "metrics": {"serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true}, "dashboard": {"enabled": true}},
+        "metrics": {
+            "serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true},
+            "dashboard": {"enabled": true},
+        },
     }));
     let expected = objects(&values);
     for (name, package) in [

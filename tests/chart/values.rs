@@ -197,7 +197,10 @@ fn every_value_arrives() {
             json!("a.example/mtls-operator/mtls-operator:0.1.0"),
         ),
         (
-            json!({"image": {"registry": "a.example", "repository": "team/op", "tag": "v1"}, "global": {"imageRegistry": "b.example"}}),
+            json!({
+                "image": {"registry": "a.example", "repository": "team/op", "tag": "v1"},
+                "global": {"imageRegistry": "b.example"},
+            }),
             deployment,
             at("image"),
             json!("b.example/team/op:v1"),
@@ -209,7 +212,10 @@ fn every_value_arrives() {
             json!("op:0.1.0"),
         ),
         (
-            json!({"global": {"imagePullSecrets": ["a", {"name": "b"}]}, "imagePullSecrets": [{"name": "b"}, {"name": "c"}]}),
+            json!({
+                "global": {"imagePullSecrets": ["a", {"name": "b"}]},
+                "imagePullSecrets": [{"name": "b"}, {"name": "c"}],
+            }),
             deployment,
             pod("imagePullSecrets"),
             json!([{"name": "a"}, {"name": "b"}, {"name": "c"}]),
@@ -311,7 +317,11 @@ fn every_value_arrives() {
             "/spec".into(),
             json!({
                 "minAvailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow",
-                "selector": {"matchLabels": {"app.kubernetes.io/name": "mtls-operator", "app.kubernetes.io/instance": "partners"}},
+                "selector": {
+                    "matchLabels": {
+                        "app.kubernetes.io/name": "mtls-operator", "app.kubernetes.io/instance": "partners",
+                    },
+                },
             }),
         ),
         (
@@ -355,8 +365,10 @@ fn every_value_arrives() {
             "ServiceMonitor",
             "/spec/endpoints/0".into(),
             json!({
-                "port": "http", "path": "/metrics", "honorLabels": true, "interval": "30s", "scrapeTimeout": "10s",
-                "relabelings": [{"action": "labeldrop", "regex": "pod"}], "metricRelabelings": [{"action": "keep"}],
+                "port": "http", "path": "/metrics", "honorLabels": true, "interval": "30s",
+                "scrapeTimeout": "10s",
+                "relabelings": [{"action": "labeldrop", "regex": "pod"}],
+                "metricRelabelings": [{"action": "keep"}],
             }),
         ),
         (
@@ -419,7 +431,10 @@ fn contradictory_values_are_refused() {
 fn everything_of_the_operator_goes_into_another_namespace() {
     let all = objects(&with(&json!({
         "namespaceOverride": "elsewhere", "networkPolicy": {"enabled": true}, "policy": {"mode": "Rules"},
-        "metrics": {"serviceMonitor": {"enabled": true}, "dashboard": {"enabled": true}, "prometheusRule": {"enabled": true}},
+        "metrics": {
+            "serviceMonitor": {"enabled": true}, "dashboard": {"enabled": true},
+            "prometheusRule": {"enabled": true},
+        },
     })));
     for object in all
         .iter()

@@ -34,7 +34,8 @@ async fn a_server_side_apply_takes_what_kubectl_apply_made() {
     for (_, file) in &old {
         kubectl(&kubernetes, &["apply"], file).await.unwrap();
     }
-    let generated = json!({"spec": stored(&kubernetes, &old[0].1).await["items"][0]["spec"]["trust"]["authorities"][0]["generate"]});
+    let domains = stored(&kubernetes, &old[0].1).await;
+    let generated = json!({"spec": domains["items"][0]["spec"]["trust"]["authorities"][0]["generate"]});
     assert_eq!(
         generated["spec"]["duration"], "87600h",
         "the earlier release's default stands in etcd"
@@ -111,16 +112,29 @@ fn examples() -> Vec<(String, Vec<Value>)> {
 }
 
 fn hollow() -> Vec<Value> {
-    let object = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let object = |kind: &str, name: &str, spec: Value| {
+        json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec,
+        })
+    };
     let authority = |name: &str, generate: Value| json!({"name": name, "generate": generate});
     let generated = [
         authority("a", json!({})),
         authority("b", json!({"privateKey": {}})),
     ];
-    let domain = json!({"domainName": "empty.example.com", "aws": {}, "serverCertificate": {"request": {}}, "truststore": {}, "dns": {"external": {}},
-        "trust": {"issuingAuthority": "a", "authorities": generated}, "clients": {}});
-    let route53 = json!({"domainName": "empty2.example.com", "dns": {"route53": {}}, "trust": {"authorities": [authority("a", json!({"organizations": []}))]}});
-    let certificate = json!({"domainRef": {"name": "empty"}, "subject": {"commonName": "empty"}, "privateKey": {}, "secretTemplate": {}, "keystores": {}});
+    let domain = json!({
+        "domainName": "empty.example.com", "aws": {}, "serverCertificate": {"request": {}}, "truststore": {},
+        "dns": {"external": {}},
+        "trust": {"issuingAuthority": "a", "authorities": generated}, "clients": {},
+    });
+    let route53 = json!({
+        "domainName": "empty2.example.com", "dns": {"route53": {}},
+        "trust": {"authorities": [authority("a", json!({"organizations": []}))]},
+    });
+    let certificate = json!({
+        "domainRef": {"name": "empty"}, "subject": {"commonName": "empty"}, "privateKey": {},
+        "secretTemplate": {}, "keystores": {},
+    });
     vec![
         object("MtlsDomain", "empty", domain),
         object("MtlsDomain", "empty2", route53),

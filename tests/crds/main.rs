@@ -98,7 +98,12 @@ fn messages(schema: &Value) -> Vec<String> {
 /// null, which the API server refuses (kubernetes/kubernetes#135841).
 #[test]
 fn no_default_stands_in_an_object_that_may_be_empty() {
-    let hollow = |required: &[&str]| json!({"type": "object", "required": required, "properties": {"a": {"type": "string", "default": "x"}, "b": {"type": "string"}}});
+    let hollow = |required: &[&str]| {
+        json!({
+            "type": "object", "required": required,
+            "properties": {"a": {"type": "string", "default": "x"}, "b": {"type": "string"}},
+        })
+    };
     let of = |schema: Value| {
         defaults_in_hollow_objects(
             "spec",

@@ -247,7 +247,11 @@ fn a_stage_whose_touch_is_not_enough_waits_for_a_deployment_and_gets_one_where_t
         .await;
         let mark = env.mark().await;
         env.reconciles(2).await;
-        assert_eq!(env.writes(mark).await, [""; 0], "the operator waits without a write");
+        assert_eq!(
+            env.writes(mark).await,
+            [""; 0],
+            "the operator waits without a write"
+        );
 
         env.change("d", json!({"restDeployment": "Allow"})).await;
         env.ready("d").await;
@@ -469,7 +473,8 @@ fn mappings_of_several_levels_to_both_kinds_change_in_place_and_wait_for_what_is
         let later = format!("later{}", env.account.id);
         let mappings = |orders: &str, items: &Value| {
             json!({"mappings": [
-                mapping("", &http, "$default"), mapping("orders/v2", &rest, orders), items, mapping("later", &later, "$default"),
+                mapping("", &http, "$default"), mapping("orders/v2", &rest, orders), items,
+                mapping("later", &later, "$default"),
             ]})
         };
         let items = mapping("orders/v2/items", &http, "$default");

@@ -71,7 +71,8 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
         of_v1(&env, &edge, EndpointType::Edge, SecurityPolicy::Tls12, &rest).await;
         of_v1(&env, &old, EndpointType::Regional, SecurityPolicy::Tls10, &other).await;
         let mappings = json!([
-            {"path": "", "api": {"id": http, "stage": "$default"}}, {"path": "r", "api": {"id": rest, "stage": "prod"}},
+            {"path": "", "api": {"id": http, "stage": "$default"}},
+            {"path": "r", "api": {"id": rest, "stage": "prod"}},
         ]);
         env.create_domain("d", json!({"mappings": mappings})).await;
         env.ready("d").await;
@@ -87,7 +88,11 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
             "{}",
             detected.message
         );
-        assert_eq!(env.ready("d").await.status, "True", "a bypass does not affect Ready");
+        assert_eq!(
+            env.ready("d").await.status,
+            "True",
+            "a bypass does not affect Ready"
+        );
 
         // The old domain gets a mapping to a mapped API too.
         let request = v1(&env)
@@ -102,7 +107,10 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
         .await;
 
         // An MtlsDomain with managementPolicy Observe names the bypasses too.
-        let observed = json!({"domainName": format!("o.{}", env.prepared.zone), "mappings": mappings, "managementPolicy": "Observe"});
+        let observed = json!({
+            "domainName": format!("o.{}", env.prepared.zone), "mappings": mappings,
+            "managementPolicy": "Observe",
+        });
         env.create_domain("o", observed).await;
         env.condition("o", "BypassDetected", |c| {
             c.message.contains(&old) && c.message.contains(&edge)

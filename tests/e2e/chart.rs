@@ -93,7 +93,8 @@ fn the_operator_of_the_chart_serves_a_domain() {
                 "prometheusRule": {"enabled": true}, "dashboard": {"enabled": true},
             },
             // Settings that make an operator use this world instead of AWS.
-            "extraEnv": settings.filter(|(name, _)| !name.ends_with("AWS_RATE") && !name.ends_with("DRIFT_INTERVAL"))
+            "extraEnv": settings
+                .filter(|(name, _)| !name.ends_with("AWS_RATE") && !name.ends_with("DRIFT_INTERVAL"))
                 .map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>(),
         });
         let namespace = env.namespace.clone();

@@ -26,7 +26,9 @@ const CERTIFICATES: &str = "/clientcertificates?";
 
 /// Spec of a self-signed certificate, which stands in the truststore itself.
 fn self_signed(common_name: &str) -> Value {
-    json!({"domainRef": {"name": "partners"}, "subject": {"commonName": common_name}, "issuance": "SelfSigned"})
+    json!({
+        "domainRef": {"name": "partners"}, "subject": {"commonName": common_name}, "issuance": "SelfSigned",
+    })
 }
 
 /// Creates a domain `partners` and a self-signed certificate `self1` that it trusts.

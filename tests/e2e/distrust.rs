@@ -156,7 +156,12 @@ async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
     let uris: Vec<_> = (0..50)
         .map(|n| format!("spiffe://example.com/{n:02}{}", "a".repeat(1970)))
         .collect();
-    let fat = |n: usize| json!({"domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": format!("fat-{n}")}, "uris": uris});
+    let fat = |n: usize| {
+        json!({
+            "domainRef": {"name": "partners"}, "issuance": "SelfSigned",
+            "subject": {"commonName": format!("fat-{n}")}, "uris": uris,
+        })
+    };
     for n in 0..8 {
         create(&env, CERTIFICATE, &format!("fat-{n}"), fat(n)).await;
     }

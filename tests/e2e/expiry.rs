@@ -66,7 +66,7 @@ async fn an_authority_that_expires_leaves_then_and_the_others_stay() {
         warnings(&object)
     );
     assert!(!holds(&truststore(&env).await.1, &short.pem));
-    assert_eq!(own.leaf("somebody").calls(&env).await, "200");
+    assert_eq!(own.leaf("caller").calls(&env).await, "200");
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
 }
 
@@ -159,7 +159,7 @@ async fn each_certificate_that_aws_would_reject_is_named_and_kept_out() {
         assert!(warnings(&object).contains(told), "{told}: {}", warnings(&object));
     }
     assert_eq!(
-        own.leaf("somebody").calls(&env).await,
+        own.leaf("caller").calls(&env).await,
         "200",
         "the valid certificate serves"
     );
@@ -201,7 +201,7 @@ async fn a_truststore_without_certificates_waits_and_is_never_emptied() {
     let trust = |authorities: &[Value]| json!({"trust": {"authorities": authorities}});
     change(&env, DOMAIN, "partners", trust(&[acme_entry("Active")])).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    let (before, caller) = (truststore(&env).await, acme.leaf("somebody"));
+    let (before, caller) = (truststore(&env).await, acme.leaf("caller"));
     let mark = env.mark().await;
     for authorities in [vec![], vec![acme_entry("Distrusted")]] {
         change(&env, DOMAIN, "partners", trust(&authorities)).await;
@@ -229,5 +229,5 @@ async fn a_truststore_without_certificates_waits_and_is_never_emptied() {
     change(&env, DOMAIN, "partners", trust(&both)).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     calls_are(&env, &caller, "403").await;
-    assert_eq!(other.leaf("somebody").calls(&env).await, "200");
+    assert_eq!(other.leaf("caller").calls(&env).await, "200");
 }

@@ -464,7 +464,11 @@ fn records_made_by_hand_are_accepted_when_route_53_is_to_be_written() {
         .await;
         env.ready("d").await;
         env.delete_domain("d").await;
-        assert_eq!(env.records().await, records, "the operator does not delete the user's records");
+        assert_eq!(
+            env.records().await,
+            records,
+            "the operator does not delete the user's records"
+        );
         let writes = env.writes(mark).await;
         assert!(
             !writes.iter().any(|w| w.contains("ResourceRecordSets")),

@@ -102,8 +102,8 @@ async fn undisturbed() -> (Told, BTreeSet<String>, BTreeSet<String>) {
     scenario::prepare(&env).await;
     let mark = env.mark().await;
     let told = scenario::tell(&mut env, None).await;
-    // The test makes these calls before the operator does, which would use up their faults. The operator reads
-    // lists by chance when nothing happens, and asks for its identity once, when it begins to lead.
+    // The test makes these calls before the operator does, which would use up their faults. The operator
+    // reads lists by chance when nothing happens, and asks for its identity once, when it begins to lead.
     let own = [
         "GetDomainNames",
         "ListObjectVersions",

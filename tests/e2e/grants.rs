@@ -39,7 +39,8 @@ impl Team {
 
     pub async fn request(&self, name: &str, spec: Value) {
         let object = json!({
-            "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "metadata": {"name": name}, "spec": spec,
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "metadata": {"name": name},
+            "spec": spec,
         });
         let object = serde_json::from_value(object).unwrap();
         self.api(CERTIFICATE)
@@ -275,7 +276,10 @@ fn self_signed_certificates_leave_the_truststore_with_the_label_of_their_namespa
         until_object(&env, GRANT, "acme", "without a namespace", matches_no_namespace).await;
         label(&env, &acme.namespace, Some("yes")).await;
         acme.ready("client").await;
-        until_object(&env, GRANT, "acme", "with a namespace", |o| !matches_no_namespace(o)).await;
+        until_object(&env, GRANT, "acme", "with a namespace", |o| {
+            !matches_no_namespace(o)
+        })
+        .await;
         let caller = Caller::of(&acme.secrets().get("client").await.unwrap());
         assert_eq!(caller.calls(&env).await, "200");
         assert!(holds(&truststore(&env).await.1, &caller.crt));

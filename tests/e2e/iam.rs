@@ -22,7 +22,10 @@ async fn policy(env: &TestEnv, specs: &[Value]) -> Value {
     let folder = tempfile::tempdir().expect("a folder");
     for (number, spec) in specs.iter().enumerate() {
         let metadata = json!({"name": "d", "namespace": env.namespace});
-        let object = json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": metadata, "spec": spec});
+        let object = json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": metadata,
+            "spec": spec,
+        });
         std::fs::write(folder.path().join(format!("{number}.json")), object.to_string()).expect("a file");
     }
     let printed = printed(folder.path(), env).await;
@@ -203,7 +206,9 @@ fn kept(env: &TestEnv, api: &str) -> Value {
         "arn:aws:kms:{}:{}:key/0d0c5d4e-0000-4000-8000-000000000000",
         env.account.region, env.account.id
     );
-    spec["truststore"] = json!({"bucket": format!("kept-{}", env.account.id), "bucketCreation": "IfMissing", "kmsKeyArn": kms_key});
+    spec["truststore"] = json!({
+        "bucket": format!("kept-{}", env.account.id), "bucketCreation": "IfMissing", "kmsKeyArn": kms_key,
+    });
     spec["mappings"] = json!([{"path": "", "api": {"id": api, "stage": "prod"}}]);
     spec["dns"] = json!({"route53": {"hostedZoneId": env.prepared.zone_id}});
     spec["restDeployment"] = json!("Allow");

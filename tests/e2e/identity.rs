@@ -484,7 +484,10 @@ const NAME: &str = "x-client-cn";
 
 fn by_authorizer(authorizer: Value) -> Value {
     let header = |name: &str, key: &str| json!({"name": name, "from": {"authorizerKey": key}});
-    json!({"headers": [header(NAME, "commonName"), header("x-client-sha256", "fingerprint")], "authorizer": authorizer})
+    json!({
+        "headers": [header(NAME, "commonName"), header("x-client-sha256", "fingerprint")],
+        "authorizer": authorizer,
+    })
 }
 
 /// Ids of the statements in the policy of a function.
@@ -574,7 +577,9 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
         add_http_route(&env.account, &api, "OPTIONS /cors", &echo.url())
             .await
             .expect("a route");
-        let spec = json!({"mappings": mapped(&api, "$default"), "identity": by_authorizer(json!({"functionArn": function}))});
+        let spec = json!({
+            "mappings": mapped(&api, "$default"), "identity": by_authorizer(json!({"functionArn": function})),
+        });
         served(&env, spec).await;
         programmed(&env).await;
         let who = ("client1".to_owned(), fingerprint(&env).await);

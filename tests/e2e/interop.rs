@@ -32,7 +32,8 @@ async fn output(mut command: Command, input: &str) -> String {
     let mut child = command.spawn().expect("it starts");
     let mut stdin = child.stdin.take().expect("piped");
     let write = async {
-        let _ = stdin.write_all(input.as_bytes()).await; // a program that does not read its input says so by its answer
+        // A program that does not read its input says so by its answer.
+        let _ = stdin.write_all(input.as_bytes()).await;
         drop(stdin);
     };
     let (out, ()) = tokio::join!(child.wait_with_output(), write);
@@ -96,12 +97,16 @@ async fn issue_all(env: &TestEnv) -> Vec<(&'static str, Secret)> {
     create_secret(env, "p", &[("password", PASSWORD)]).await;
     let trust = json!({"issuingAuthority": "own", "authorities": [
         {"name": "own", "generate": {"commonName": "Partners", "organizations": ["Acme", "Acme Labs"]}},
-        {"name": "rsa", "generate": {"commonName": "Partners RSA", "privateKey": {"algorithm": "RSA", "size": 2048}}},
+        {
+            "name": "rsa",
+            "generate": {"commonName": "Partners RSA", "privateKey": {"algorithm": "RSA", "size": 2048}},
+        },
         {"name": "issuing", "secretRef": {"name": "issuing-ca"}},
     ]});
     create(env, DOMAIN, "partners", domain_spec(env, trust)).await;
     let full = json!({
-        "commonName": "client1", "organizations": ["Acme", "Größe & Söhne"], "organizationalUnits": ["a", "b"], "countries": ["DE"],
+        "commonName": "client1", "organizations": ["Acme", "Größe & Söhne"],
+        "organizationalUnits": ["a", "b"], "countries": ["DE"],
         "localities": ["Berlin"], "provinces": ["Berlin"],
     });
     let kinds: [(&str, Value); 4] = [
@@ -109,13 +114,18 @@ async fn issue_all(env: &TestEnv) -> Vec<(&'static str, Secret)> {
         (
             "full",
             json!({
-                "authority": "rsa", "subject": full, "privateKey": {"algorithm": "RSA", "size": 2048, "encoding": "PKCS1"},
-                "dnsNames": ["client1.acme.example"], "uris": ["spiffe://acme.example/client1"], "emailAddresses": ["ops@acme.example"],
+                "authority": "rsa", "subject": full,
+                "privateKey": {"algorithm": "RSA", "size": 2048, "encoding": "PKCS1"},
+                "dnsNames": ["client1.acme.example"], "uris": ["spiffe://acme.example/client1"],
+                "emailAddresses": ["ops@acme.example"],
             }),
         ),
         (
             "chained",
-            json!({"authority": "issuing", "subject": {"commonName": "chained"}, "privateKey": {"size": 384, "encoding": "PKCS1"}}),
+            json!({
+                "authority": "issuing", "subject": {"commonName": "chained"},
+                "privateKey": {"size": 384, "encoding": "PKCS1"},
+            }),
         ),
         (
             "itself",
@@ -123,7 +133,10 @@ async fn issue_all(env: &TestEnv) -> Vec<(&'static str, Secret)> {
         ),
     ];
     for (name, fields) in &kinds {
-        let mut spec = json!({"domainRef": {"name": "partners"}, "keystores": {"pkcs12": {"passwordSecretRef": {"name": "p", "key": "password"}}}});
+        let mut spec = json!({
+            "domainRef": {"name": "partners"},
+            "keystores": {"pkcs12": {"passwordSecretRef": {"name": "p", "key": "password"}}},
+        });
         spec.as_object_mut()
             .expect("an object")
             .extend(fields.as_object().expect("an object").clone());

@@ -44,7 +44,9 @@ pub fn control() -> Control {
 }
 
 pub async fn create(env: &TestEnv, kind: &str, name: &str, spec: Value) {
-    let object = json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let object = json!({
+        "apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec,
+    });
     let object = serde_json::from_value(object).expect("an object");
     api(env, kind)
         .create(&kube::api::PostParams::default(), &object)

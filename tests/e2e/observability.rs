@@ -152,10 +152,11 @@ fn series_and_events_tell_an_objects_lifecycle() {
         let ns = &env.namespace.clone();
         port.says("/readyz", StatusCode::OK, "ok").await;
         port.says("/livez", StatusCode::OK, "ok").await;
+        let errors = r#"controller="mtlsdomain",category="KubernetesApi""#;
         port.shows(&[
             r#"leader_election_master_status{name="mtls-operator"} 1"#,
             "mtls_operator_policy_in_force 0",
-            r#"controller_runtime_reconcile_errors_total{controller="mtlsdomain",category="KubernetesApi"} 0"#,
+            &format!("controller_runtime_reconcile_errors_total{{{errors}}} 0"),
         ])
         .await;
 
@@ -167,7 +168,9 @@ fn series_and_events_tell_an_objects_lifecycle() {
         port.shows(&[
             &format!(r#"mtls_operator_condition_status{{{domain},type="Ready",status="True"}} 0"#),
             &format!(r#"mtls_operator_condition_status{{{domain},type="Ready",status="Unknown"}} 1"#),
-            &format!(r#"mtls_operator_condition_reason{{{domain},type="DomainProgrammed",reason="Queued"}} 1"#),
+            &format!(
+                r#"mtls_operator_condition_reason{{{domain},type="DomainProgrammed",reason="Queued"}} 1"#
+            ),
             &format!(r#"mtls_operator_aws_quota_place{{namespace="{ns}",name="queued",operation="CreateDomainName"}} 0"#),
             &format!(
                 r#"mtls_operator_aws_quota_waiting_since_timestamp_seconds{{namespace="{ns}",name="queued",operation="CreateDomainName"}} 1"#
@@ -198,7 +201,9 @@ fn series_and_events_tell_an_objects_lifecycle() {
         .await;
         port.shows(&[
             &format!(r#"mtls_operator_condition_status{{{domain},type="Ready",status="False"}} 1"#),
-            &format!(r#"mtls_operator_condition_reason{{{domain},type="Ready",reason="PermissionDenied"}} 1"#),
+            &format!(
+                r#"mtls_operator_condition_reason{{{domain},type="Ready",reason="PermissionDenied"}} 1"#
+            ),
             r#"mtls_operator_aws_api_calls_total{service="acm",operation="RequestCertificate",outcome="denied",error_code="AccessDenied"#,
         ])
         .await;

@@ -17,7 +17,9 @@ async fn write(env: &TestEnv, name: &str, label: Option<&str>, data: Value) {
     let labels = label
         .map(|value| json!({"mtls/partner": value}))
         .unwrap_or_else(|| json!({}));
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}, "data": data});
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}, "data": data,
+    });
     maps.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(map))
         .await
         .expect("a ConfigMap");
@@ -80,7 +82,7 @@ async fn partners_come_change_and_go_each_by_itself() {
     );
     let (_, text) = truststore(&env).await;
     assert!(!holds(&text, &other.pem));
-    let acmes = acme.leaf("somebody");
+    let acmes = acme.leaf("caller");
     assert_eq!(acmes.calls(&env).await, "200");
 
     // Other text around the same certificate is no change.
@@ -159,5 +161,5 @@ async fn partners_come_change_and_go_each_by_itself() {
         warnings.contains("authority partner-cas: no ConfigMap"),
         "{warnings}"
     );
-    assert_eq!(own.leaf("somebody").calls(&env).await, "200");
+    assert_eq!(own.leaf("caller").calls(&env).await, "200");
 }

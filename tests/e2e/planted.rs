@@ -406,22 +406,29 @@ fn a_forged_anchor_of_an_earlier_release_leaves_at_once_in_view_or_not() {
             env.operator.kill();
             env.end_lease().await;
             trusted_before(&env, entry, &anchor).await;
-            eventually("the anchor is in use, as before the upgrade", async || {
-                match admin.calls(&env).await.as_str() {
+            eventually(
+                "the anchor is in use, as before the upgrade",
+                async || match admin.calls(&env).await.as_str() {
                     "200" => Ok(()),
+                    other => Err(other.to_owned()),
+                },
+            )
+            .await;
+            let mark = env.mark().await;
+            env.operator.restart().expect("it starts");
+            eventually("the anchor has left", async || {
+                match admin.calls(&env).await.as_str() {
+                    "403" => Ok(()),
                     other => Err(other.to_owned()),
                 }
             })
             .await;
-            let mark = env.mark().await;
-            env.operator.restart().expect("it starts");
-            eventually("the anchor has left", async || match admin.calls(&env).await.as_str() {
-                "403" => Ok(()),
-                other => Err(other.to_owned()),
-            })
-            .await;
             assert!(!holds(&truststore(&env).await.1, &anchor.crt), "{entry}");
-            assert_eq!(honest.calls(&env).await, "200", "{entry}: no other caller notices");
+            assert_eq!(
+                honest.calls(&env).await,
+                "200",
+                "{entry}: no other caller notices"
+            );
             assert_eq!(
                 env.writes(mark).await,
                 ["PutObject", "UpdateDomainName"],
@@ -437,7 +444,9 @@ async fn a_changed_spec_of_a_self_signed_certificate_makes_no_gap() {
     let env = TestEnv::start("changedself").await;
     let trust = json!({"authorities": [{"name": "ca", "generate": {}}], "overlap": "0s"});
     create(&env, DOMAIN, "partners", domain_spec(&env, trust)).await;
-    let spec = json!({"domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"}});
+    let spec = json!({
+        "domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"},
+    });
     create(&env, CERTIFICATE, "client1", spec).await;
     issued(&env, "client1", 1).await;
     let changes = [
@@ -666,14 +675,18 @@ async fn an_authority_called_clientcertificates_is_trusted_as_any_other_and_stor
     let env = TestEnv::start("calledso").await;
     ready_domain(&env).await;
     let [third, pasted] = ["Third CA", "Pasted CA"].map(Ca::new);
-    let map = json!({"metadata": {"name": "third.party", "labels": {"kind": "third"}}, "data": {"ca.crt": third.pem}});
+    let map = json!({
+        "metadata": {"name": "third.party", "labels": {"kind": "third"}}, "data": {"ca.crt": third.pem},
+    });
     let maps =
         kube::Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(env.client.clone(), &env.namespace);
     maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap())
         .await
         .unwrap();
     // A self-signed certificate beside it, whose entry begins with the same word.
-    let spec = json!({"domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"}});
+    let spec = json!({
+        "domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"},
+    });
     create(&env, CERTIFICATE, "client1", spec).await;
     let (_, leaf) = issued(&env, "client1", 1).await;
     let own = Caller::of(&leaf);
@@ -684,7 +697,9 @@ async fn an_authority_called_clientcertificates_is_trusted_as_any_other_and_stor
             .unwrap()
             .iter()
             .for_each(|(field, value)| authority[field] = value.clone());
-        json!({"trust": {"issuingAuthority": "ca", "authorities": [{"name": "ca", "generate": {}}, authority]}})
+        json!({
+            "trust": {"issuingAuthority": "ca", "authorities": [{"name": "ca", "generate": {}}, authority]},
+        })
     };
     let selector = json!({"configMapSelector": {"matchLabels": {"kind": "third"}}, "pem": null});
     let pem = json!({"pem": pasted.pem});
@@ -692,7 +707,7 @@ async fn an_authority_called_clientcertificates_is_trusted_as_any_other_and_stor
         let mark = env.mark().await;
         change(&env, DOMAIN, "partners", with(source)).await;
         eventually("the certificate is accepted", async || {
-            match ca.leaf("somebody").calls(&env).await.as_str() {
+            match ca.leaf("caller").calls(&env).await.as_str() {
                 "200" => Ok(()),
                 other => Err(other.to_owned()),
             }
@@ -711,5 +726,5 @@ async fn an_authority_called_clientcertificates_is_trusted_as_any_other_and_stor
         }
     })
     .await;
-    assert_eq!(pasted.leaf("somebody").calls(&env).await, "200");
+    assert_eq!(pasted.leaf("caller").calls(&env).await, "200");
 }

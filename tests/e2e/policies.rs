@@ -48,7 +48,11 @@ fn a_retained_domain_goes_on_serving_without_our_ownership_tags_and_can_be_taken
         assert_eq!(request.send().await.unwrap().tags(), []);
         assert_eq!(env.server_certificates().await, certificates);
         assert_eq!(env.object_versions().await, versions);
-        assert_eq!(env.records().await.len(), records - 1, "only the ownership record went");
+        assert_eq!(
+            env.records().await.len(),
+            records - 1,
+            "only the ownership record went"
+        );
         assert_eq!(
             generated_authorities(&env).await,
             1,

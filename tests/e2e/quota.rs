@@ -41,7 +41,9 @@ async fn start(name: &str) -> TestEnv {
 /// Writes the authority that every domain of an environment trusts.
 async fn share(env: &TestEnv, pem: &str) {
     let maps = Api::<ConfigMap>::namespaced(env.client.clone(), &env.namespace);
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shared"}, "data": {"ca.crt": pem}});
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shared"}, "data": {"ca.crt": pem},
+    });
     maps.patch("shared", &PatchParams::apply("user").force(), &Patch::Apply(&map))
         .await
         .expect("a ConfigMap");

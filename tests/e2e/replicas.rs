@@ -87,7 +87,7 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         let mut env = TestEnv::start("replicas").await;
         env.create_domain("d", json!({})).await;
         env.ready("d").await;
-        let first_holder = holder(&env).await.expect("somebody leads");
+        let first_holder = holder(&env).await.expect("a replica leads");
         let mut second = second(&env).await;
         eventually("the standby says who leads", async || {
             let log = std::fs::read_to_string(second.log()).map_err(|e| e.to_string())?;
@@ -154,7 +154,7 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         })
         .await;
         let killed_s = killed.elapsed().as_secs_f64();
-        let second_holder = holder(&env).await.expect("somebody leads");
+        let second_holder = holder(&env).await.expect("a replica leads");
 
         // The leader is stopped: it releases the Lease.
         let listen = format!("127.0.0.1:{}", free_port().expect("a port"));

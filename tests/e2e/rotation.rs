@@ -237,7 +237,7 @@ async fn a_ca_secret_that_gets_another_key_under_the_same_subject() {
         "{text}"
     );
     all_answered(&env, &before).await;
-    assert_eq!(twin.leaf("somebody").calls(&env).await, "403");
+    assert_eq!(twin.leaf("caller").calls(&env).await, "403");
     assert_eq!(
         Caller::of(&env.secrets().get("c0").await.expect("the Secret")).crt,
         before[0].crt,
@@ -392,7 +392,10 @@ async fn a_restore_without_any_status_forgets_nothing() {
     let mut env = TestEnv::start("restored").await;
     let ca = Ca::new("Old CA");
     create_secret(&env, "own-ca", &[("tls.crt", &ca.pem), ("tls.key", &ca.key)]).await;
-    let both = json!({"issuingAuthority": "own", "authorities": [secret_authority("own", "own-ca"), {"name": "new", "generate": {}}]});
+    let both = json!({
+        "issuingAuthority": "own",
+        "authorities": [secret_authority("own", "own-ca"), {"name": "new", "generate": {}}],
+    });
     let spec = domain_spec(&env, both);
     create(&env, DOMAIN, "partners", spec).await;
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;

@@ -46,11 +46,21 @@ fn changes(env: &TestEnv) -> [(&'static str, Value); 7] {
     [
         (
             "another authority",
-            json!({"trust": {"authorities": [{"name": "partners", "generate": {}}, {"name": "partner", "pem": PARTNER.pem}]}}),
+            json!({
+                "trust": {
+                    "authorities": [
+                        {"name": "partners", "generate": {}}, {"name": "partner", "pem": PARTNER.pem},
+                    ],
+                },
+            }),
         ),
         (
             "another name in the certificate",
-            json!({"serverCertificate": {"request": {"subjectAlternativeNames": [format!("alt.{}", env.prepared.zone)]}}}),
+            json!({
+                "serverCertificate": {
+                    "request": {"subjectAlternativeNames": [format!("alt.{}", env.prepared.zone)]},
+                },
+            }),
         ),
         ("another path", json!({"mappings": [{"path": "v1", "api": api}]})),
         (

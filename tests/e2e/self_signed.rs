@@ -12,7 +12,9 @@ use crate::{
 };
 
 fn self_signed(common_name: &str) -> Value {
-    json!({"domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": common_name}})
+    json!({
+        "domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": common_name},
+    })
 }
 
 async fn answers(env: &TestEnv, caller: &Caller, status: &str, why: &str) {
@@ -266,7 +268,7 @@ async fn killed_between_swap_and_clean_up_nothing_is_left_and_a_lost_secret_is_i
     let stranger = Ca::new("Stranger CA");
     damage(&env, "client1", &[("tls.crt", &stranger.pem)]).await;
     let (_, third) = issued(&env, "client1", 3).await;
-    assert_eq!(stranger.leaf("somebody").calls(&env).await, "403");
+    assert_eq!(stranger.leaf("caller").calls(&env).await, "403");
     assert_eq!(Caller::of(&third).calls(&env).await, "200");
     let merge = Patch::Merge(json!({"metadata": {"labels": {"mtls-operator.io/trusted-by": null}}}));
     env.secrets()

@@ -144,7 +144,7 @@ async fn refused(env: &TestEnv, reason: &str, says: &str) -> Condition {
     condition
 }
 
-/// The certificate that the custom domain has, and the one that proves its name.
+/// Certificate that the custom domain has, and the certificate that proves its name.
 async fn in_use(env: &TestEnv) -> (String, Option<String>) {
     let config = env
         .gateway_domain()
@@ -314,7 +314,11 @@ fn an_existing_certificate_that_cannot_serve_is_named_with_the_reason() {
             "refused before anything is written"
         );
 
-        let spec = json!({"serverCertificate": {"existing": {"arn": arn(region, account), "ownershipVerificationArn": null}}});
+        let spec = json!({
+            "serverCertificate": {
+                "existing": {"arn": arn(region, account), "ownershipVerificationArn": null},
+            },
+        });
         env.change("d", spec).await;
         let condition = refused(&env, "RefNotFound", &arn(region, account)).await;
         assert!(condition.message.contains(field), "{}", condition.message);

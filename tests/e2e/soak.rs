@@ -173,7 +173,9 @@ impl Soak {
         json!({
             "trust": {"authorities": std::iter::once(own).chain(partners).collect::<Vec<_>>()},
             "ipAddressType": if desired.dual_stack { "DualStack" } else { "IPv4" },
-            "mappings": desired.paths.iter().map(|path| json!({"path": path, "api": api})).collect::<Vec<_>>(),
+            "mappings": desired.paths.iter().map(|path| json!({
+                "path": path, "api": api,
+            })).collect::<Vec<_>>(),
         })
     }
 
@@ -213,7 +215,9 @@ impl Soak {
                 let Some(name) = self.any_certificate() else {
                     return;
                 };
-                let patch = json!({"metadata": {"annotations": {"mtls-operator.io/renew": self.random.u64(..).to_string()}}});
+                let patch = json!({
+                    "metadata": {"annotations": {"mtls-operator.io/renew": self.random.u64(..).to_string()}},
+                });
                 let patched = self
                     .env
                     .certificates()

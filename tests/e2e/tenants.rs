@@ -34,7 +34,10 @@ struct Tenant {
 impl Tenant {
     async fn of(env: &TestEnv, namespace: &str) -> Tenant {
         let rules = json!([
-            {"apiGroups": ["mtls-operator.io"], "resources": ["mtlsdomains", "clientcertificates"], "verbs": ["*"]},
+            {
+                "apiGroups": ["mtls-operator.io"], "resources": ["mtlsdomains", "clientcertificates"],
+                "verbs": ["*"],
+            },
             {"apiGroups": [""], "resources": ["secrets", "configmaps"], "verbs": ["*"]},
         ]);
         let tenant = Tenant {
@@ -171,7 +174,9 @@ fn nothing_outside_of_the_policy_is_called_for() {
             (json!({"domainName": format!("mtls.{there}")}), "spec.domainName"),
             (json!({"domainName": format!("mtls.my{zone}")}), "spec.domainName"),
             (
-                json!({"serverCertificate": {"request": {"subjectAlternativeNames": [format!("www.{there}")]}}}),
+                json!({
+                    "serverCertificate": {"request": {"subjectAlternativeNames": [format!("www.{there}")]}},
+                }),
                 "subjectAlternativeNames",
             ),
             (
@@ -217,7 +222,14 @@ fn nothing_outside_of_the_policy_is_called_for() {
                 "existing.arn",
             ),
             (
-                json!({"serverCertificate": {"existing": {"arn": format!("arn:aws:acm:eu-west-1:{own}:certificate/own-1"), "ownershipVerificationArn": certificate}}}),
+                json!({
+                    "serverCertificate": {
+                        "existing": {
+                            "arn": format!("arn:aws:acm:eu-west-1:{own}:certificate/own-1"),
+                            "ownershipVerificationArn": certificate,
+                        },
+                    },
+                }),
                 "existing.ownershipVerificationArn",
             ),
             (json!({"adoptionPolicy": "Unowned"}), "spec.adoptionPolicy"),
@@ -242,7 +254,10 @@ fn nothing_outside_of_the_policy_is_called_for() {
             told.push(message);
         }
         let not_owned = told[3].replace(&zone_of_others, "ZNOTTHERE");
-        assert_eq!(not_owned, told[4], "the message does not tell whether a zone exists");
+        assert_eq!(
+            not_owned, told[4],
+            "the message does not tell whether a zone exists"
+        );
         for n in 0..rows.len() {
             tenant
                 .domains()
@@ -275,7 +290,10 @@ fn the_existence_of_an_api_is_not_told_and_one_of_others_is_not_touched() {
         let mut told = BTreeSet::new();
         for (name, id) in [("there", theirs.as_str()), ("absent", "zzzzzzzzzz")] {
             let mappings = json!([{"path": "", "api": {"id": id, "stage": "$default"}}]);
-            let spec = json!({"domainName": format!("mtls.{}", env.prepared.zone), "mappings": mappings, "restDeployment": "Allow"});
+            let spec = json!({
+                "domainName": format!("mtls.{}", env.prepared.zone), "mappings": mappings,
+                "restDeployment": "Allow",
+            });
             tenant.create(json!({"name": name}), spec).await;
             let message = bounded.not_permitted(name, &format!("the API {id}")).await;
             told.insert(message.replace(id, "ID"));
@@ -407,7 +425,8 @@ fn a_domain_of_others_is_neither_taken_over_nor_deleted() {
         });
         let truststore = json!({"bucket": env.prepared.bucket, "key": format!("{}.pem", env.owner("d"))});
         let spec = json!({
-            "domainName": env.host(), "truststore": truststore, "adoptionPolicy": "Unowned", "deletionPolicy": "Delete",
+            "domainName": env.host(), "truststore": truststore, "adoptionPolicy": "Unowned",
+            "deletionPolicy": "Delete",
             "unlistedMappings": "Delete", "trust": {"authorities": [{"name": "mine", "generate": {}}]},
         });
         let shown = async || {
@@ -464,20 +483,42 @@ fn a_domain_of_others_is_neither_taken_over_nor_deleted() {
 
         // The same where the policy allows both the name: the older object has it, and ownership tags in AWS
         // say whose the resources are.
-        bounded.rules(
-            &json!([own, {"name": "attacker", "namespaces": {"names": [tenant.namespace]}, "adoption": "Unowned"}]),
-        );
+        bounded.rules(&json!([
+            own, {"name": "attacker", "namespaces": {"names": [tenant.namespace]}, "adoption": "Unowned"},
+        ]));
         eventually("the policy allows the tenant", async || {
             let name = json!({"generateName": "probe-"});
-            let probe = tenant.create(name, json!({"domainName": format!("probe.{}", env.prepared.zone), "suspend": false, "managementPolicy": "Observe"})).await;
+            let probe = tenant
+                .create(
+                    name,
+                    json!({
+                        "domainName": format!("probe.{}", env.prepared.zone), "suspend": false,
+                        "managementPolicy": "Observe",
+                    }),
+                )
+                .await;
             let accepted = eventually("a reconcile", async || {
-                let status = tenant.domains().get(&probe.name_any()).await.unwrap().status.unwrap_or_default();
+                let status = tenant
+                    .domains()
+                    .get(&probe.name_any())
+                    .await
+                    .unwrap()
+                    .status
+                    .unwrap_or_default();
                 let accepted = status.conditions.into_iter().find(|c| c.type_ == "Accepted");
                 accepted.map(|c| c.status).ok_or("none".into())
             })
             .await;
-            tenant.domains().delete(&probe.name_any(), &DeleteParams::default()).await.unwrap();
-            if accepted == "True" { Ok(()) } else { Err("not yet".into()) }
+            tenant
+                .domains()
+                .delete(&probe.name_any(), &DeleteParams::default())
+                .await
+                .unwrap();
+            if accepted == "True" {
+                Ok(())
+            } else {
+                Err("not yet".into())
+            }
         })
         .await;
         tenant.create(forged, spec).await;
@@ -519,11 +560,19 @@ fn a_tenants_writes_into_the_operators_own_fields_decide_nothing() {
         // The status is the operator's: the API server ignores it in the object, and refuses it alone.
         let claims = json!({
             "targetDomainName": "d-theirs.execute-api.eu-west-1.amazonaws.com",
-            "certificate": {"arn": "arn:aws:acm:eu-west-1:999999999999:certificate/theirs", "status": "ISSUED"},
+            "certificate": {
+                "arn": "arn:aws:acm:eu-west-1:999999999999:certificate/theirs", "status": "ISSUED",
+            },
             "truststore": {"uri": "s3://theirs/theirs.pem"},
             "conditions": [
-                {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1},
-                {"type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1},
+                {
+                    "type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1,
+                },
+                {
+                    "type": "Ready", "status": "True", "reason": "Ready", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1,
+                },
             ],
         });
         let not_owned = json!({"domainName": "mtls.example.org", "deletionPolicy": "Delete"});
@@ -552,7 +601,17 @@ fn a_tenants_writes_into_the_operators_own_fields_decide_nothing() {
             .patch_status("forged", &PatchParams::default(), &patch)
             .await
             .unwrap();
-        tenant.patch("forged", json!({"metadata": {"finalizers": ["mtls-operator.io/cleanup"], "annotations": {"mtls-operator.io/home": "999999999999/eu-west-1"}}})).await;
+        tenant
+            .patch(
+                "forged",
+                json!({
+                    "metadata": {
+                        "finalizers": ["mtls-operator.io/cleanup"],
+                        "annotations": {"mtls-operator.io/home": "999999999999/eu-west-1"},
+                    },
+                }),
+            )
+            .await;
         tenant.refused("forged", "NotPermitted").await;
         tenant
             .domains()
@@ -582,7 +641,10 @@ fn a_tenants_writes_into_the_operators_own_fields_decide_nothing() {
         let home = format!("{}/{}", theirs.id, theirs.region);
         let spec =
             json!({"domainName": env.host(), "trust": {"authorities": [{"name": "a", "generate": {}}]}});
-        let metadata = json!({"name": "home", "finalizers": ["mtls-operator.io/cleanup"], "annotations": {"mtls-operator.io/home": home}});
+        let metadata = json!({
+            "name": "home", "finalizers": ["mtls-operator.io/cleanup"],
+            "annotations": {"mtls-operator.io/home": home},
+        });
         tenant.create(metadata, spec).await;
         tenant.refused("home", "HomeChanged").await;
         tenant

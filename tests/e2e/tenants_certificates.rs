@@ -185,12 +185,12 @@ fn secrets_of_others_are_neither_read_nor_written_and_their_objects_not_revealed
         let nowhere = json!({"domainRef": {"name": "nowhere", "namespace": env.namespace}});
         acme.request("nowhere", asking(&env, "acme-1", nowhere)).await;
         let in_no_namespace = json!({"domainRef": {"name": "partners", "namespace": "no-such-namespace"}});
-        acme.request("nobody", asking(&env, "acme-1", in_no_namespace))
+        acme.request("unknown", asking(&env, "acme-1", in_no_namespace))
             .await;
         let long = json!({"duration": "876000h"});
         acme.request("long", asking(&env, "acme-1", long)).await;
         let mut told = Vec::new();
-        for name in ["there", "nowhere", "nobody", "long"] {
+        for name in ["there", "nowhere", "unknown", "long"] {
             acme.refused(name, "").await;
             let object = acme.until(name, "Ready", |o| says(o, "Ready") == "False").await;
             let mut conditions = object["status"]["conditions"].clone();
@@ -206,7 +206,11 @@ fn secrets_of_others_are_neither_read_nor_written_and_their_objects_not_revealed
         // References to Secrets are to those of the tenant's own namespace, also by names that exist
         // elsewhere.
         create(&env, GRANT, "acme", granting(&acme.namespace, json!({}))).await;
-        let keystore = |secret: &str| json!({"keystores": {"pkcs12": {"passwordSecretRef": {"name": secret, "key": "password"}}}});
+        let keystore = |secret: &str| {
+            json!({
+                "keystores": {"pkcs12": {"passwordSecretRef": {"name": secret, "key": "password"}}},
+            })
+        };
         for (name, secret) in [("reads", "victim"), ("reads-nothing", "no-such-secret")] {
             acme.request(name, asking(&env, "acme-1", keystore(secret))).await;
         }
@@ -333,17 +337,27 @@ fn annotations_status_and_owners_decide_nothing() {
         // The status is the operator's: the API server ignores it in the object, and refuses it alone.
         let at = "2026-01-01T00:00:00Z";
         let yes = |type_: &str| {
-            json!({"type": type_, "status": "True", "reason": type_, "message": "by the \
-                                                  ClientGrant acme", "lastTransitionTime": at, "observedGeneration": 1})
+            json!({
+                "type": type_, "status": "True", "reason": type_, "message": "by the ClientGrant acme",
+                "lastTransitionTime": at, "observedGeneration": 1,
+            })
         };
-        let claims = json!({"observedGeneration": 1, "conditions": [yes("Accepted"), yes("Issued"), yes("Ready")], "revision": 7});
+        let claims = json!({
+            "observedGeneration": 1, "conditions": [yes("Accepted"), yes("Issued"), yes("Ready")],
+            "revision": 7,
+        });
         let forged = json!({
-            "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "spec": asking(&env, "acme-1", json!({})), "status": claims,
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE,
+            "spec": asking(&env, "acme-1", json!({})), "status": claims,
             "metadata": {
                 "name": "forged", "finalizers": ["mtls-operator.io/cleanup"],
-                "annotations": {"mtls-operator.io/renew": "now", "mtls-operator.io/renewed": "now", "mtls-operator.io/revision": "9"},
+                "annotations": {
+                    "mtls-operator.io/renew": "now", "mtls-operator.io/renewed": "now",
+                    "mtls-operator.io/revision": "9",
+                },
                 "ownerReferences": [{
-                    "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "name": "victim", "uid": victim["metadata"]["uid"],
+                    "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "name": "victim",
+                    "uid": victim["metadata"]["uid"],
                 }],
             },
         });

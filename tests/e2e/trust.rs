@@ -104,7 +104,7 @@ async fn a_missing_source_is_named_and_picked_up_when_it_comes() {
     until(&env, DOMAIN, "partners", "BypassClosed", "True", "").await;
     answers(
         &env,
-        &own.leaf("somebody"),
+        &own.leaf("caller"),
         "200",
         "the authority that is there is trusted",
     )
@@ -117,7 +117,7 @@ async fn a_missing_source_is_named_and_picked_up_when_it_comes() {
     for ca in [&late, &later] {
         answers(
             &env,
-            &ca.leaf("somebody"),
+            &ca.leaf("caller"),
             "200",
             "a leaf of the late one is let in",
         )
@@ -165,7 +165,7 @@ async fn a_broken_source_keeps_its_last_certificates() {
         holds(&text, &acme.pem),
         "the broken one's last good certificate is still in it: {text}"
     );
-    answers(&env, &acme.leaf("somebody"), "200", "and lets its leaves in").await;
+    answers(&env, &acme.leaf("caller"), "200", "and lets its leaves in").await;
 
     let renewed = Ca::new("Acme CA 2");
     write_config_map(&env, "acme-ca", &renewed.pem).await;
@@ -301,7 +301,11 @@ async fn a_removed_authority_stays_for_its_leaves_and_a_distrusted_one_goes_at_o
         json!({"name": "new", "generate": {}}),
         json!({"name": "other", "pem": other.pem}),
     ];
-    let trust = |issuing: &str, more: Vec<Value>| json!({"issuingAuthority": issuing, "authorities": ([&others[..], &more[..]].concat())});
+    let trust = |issuing: &str, more: Vec<Value>| {
+        json!({
+            "issuingAuthority": issuing, "authorities": ([&others[..], &more[..]].concat()),
+        })
+    };
     create(
         &env,
         DOMAIN,
@@ -342,7 +346,7 @@ async fn a_removed_authority_stays_for_its_leaves_and_a_distrusted_one_goes_at_o
     let (_, kept) = truststore(&env).await;
     assert!(holds(&kept, &old.pem), "{kept}");
     assert_eq!(living.calls(&env).await, "200");
-    assert_eq!(acme.leaf("somebody").calls(&env).await, "200");
+    assert_eq!(acme.leaf("caller").calls(&env).await, "200");
 
     // Distrusted authorities are out at once, trust-only or issuing, with any leaves under them. No other
     // caller notices.
@@ -358,9 +362,9 @@ async fn a_removed_authority_stays_for_its_leaves_and_a_distrusted_one_goes_at_o
     })
     .await;
     answers(&env, &living, "403", "a living leaf of a distrusted authority").await;
-    answers(&env, &acme.leaf("somebody"), "403", "a distrusted partner").await;
+    answers(&env, &acme.leaf("caller"), "403", "a distrusted partner").await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    assert_eq!(other.leaf("somebody").calls(&env).await, "200");
+    assert_eq!(other.leaf("caller").calls(&env).await, "200");
     let moved = Caller::of(&env.secrets().get("client1").await.expect("the Secret"));
     assert_eq!(moved.calls(&env).await, "200");
 }

@@ -208,7 +208,8 @@ impl TestEnv {
 
     pub async fn create_certificate(&self, name: &str, domain: &str) -> ClientCertificate {
         let object = serde_json::from_value(serde_json::json!({
-            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate", "metadata": {"name": name},
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
+            "metadata": {"name": name},
             "spec": {"domainRef": {"name": domain}, "subject": {"commonName": name}, "secretName": name},
         }))
         .expect("a ClientCertificate");
@@ -286,11 +287,11 @@ impl TestEnv {
 
     /// Number of the last AWS call so far.
     pub async fn mark(&self) -> u64 {
-        let nobody = Calls {
-            account: "nobody",
+        let none = Calls {
+            account: "none",
             ..Calls::default()
         };
-        self.control().calls(&nobody).await.expect("the journal").last
+        self.control().calls(&none).await.expect("the journal").last
     }
 
     /// Writes of this account after `mark`: the operation, then for Route 53 the changes, as in

@@ -41,7 +41,9 @@ async fn quickstart(account: &Account, api: &str) {
         "dns": {"route53": {"hostedZoneId": account.zone_id}},
     });
     create(account, "MtlsDomain", "quick", spec).await;
-    let spec = json!({"domainRef": {"name": "quick"}, "subject": {"commonName": "client1"}, "secretName": "client1"});
+    let spec = json!({
+        "domainRef": {"name": "quick"}, "subject": {"commonName": "client1"}, "secretName": "client1",
+    });
     create(account, "ClientCertificate", "client1", spec).await;
     ready(account, "MtlsDomain", "quick").await;
     ready(account, "ClientCertificate", "client1").await;

@@ -12,7 +12,6 @@
 //! earlier release. Add a line to [`EXPECTED`] for it, as narrow as it can be and with the reason, and say so
 //! in CHANGELOG.md. The failing test prints the line to add. A line for a write that does not come is wrong,
 //! too, and all lines go when the world is recorded again.
-//! wrong, too, and all lines go when the world is recorded again.
 mod fixture;
 mod record;
 mod stage;
@@ -66,8 +65,8 @@ const EXPECTED: &[Expected] = &[
     },
 ];
 
-/// How many namespaces the operator is given at a time. A certificate whose domain has not been read ten
-/// seconds after the start says so in its status, which on a busy machine is no fault of the upgrade.
+/// Number of namespaces that the operator is given at a time. A certificate whose domain has not been read
+/// ten seconds after the start says so in its status, which on a busy machine is no fault of the upgrade.
 const AT_A_TIME: usize = 10;
 
 /// Number of times that the operator reads all of AWS about each domain without a write before it counts as

@@ -264,7 +264,8 @@ impl Maker<'_> {
             (
                 "self-signed",
                 &[
-                    "openssl req -newkey rsa:2048 -nodes -keyout client.key -out client.csr -subj /CN=client1",
+                    "openssl req -newkey rsa:2048 -nodes -keyout client.key -out client.csr \
+                     -subj /CN=client1",
                     "openssl x509 -signkey client.key -in client.csr -req -days 7300 -out client.crt",
                 ][..],
             ),
@@ -730,8 +731,14 @@ impl Maker<'_> {
             .await
             .expect("an API");
         let more = json!({
-            "serverCertificate": {"request": {"keyAlgorithm": "EC_secp384r1", "subjectAlternativeNames": ["alt.options.example.com"]}},
-            "truststore": {"bucket": "made-for-options", "key": "of/options.pem", "bucketCreation": "IfMissing"},
+            "serverCertificate": {
+                "request": {
+                    "keyAlgorithm": "EC_secp384r1", "subjectAlternativeNames": ["alt.options.example.com"],
+                },
+            },
+            "truststore": {
+                "bucket": "made-for-options", "key": "of/options.pem", "bucketCreation": "IfMissing",
+            },
             "mappings": [
                 {"path": "", "api": {"id": place.api_id(), "stage": "$default"}},
                 {"path": "orders/v2", "api": {"id": other, "stage": "$default"}},
@@ -740,7 +747,12 @@ impl Maker<'_> {
             "clients": {"maxDuration": LEAF_LIFE}, "aws": {"region": "eu-west-1", "accountId": ACCOUNT},
             "dns": {"route53": {"hostedZoneId": self.zone_id}},
         });
-        place.domain(json!([{"name": "partners", "generate": {"organizations": ["Acme"], "privateKey": {"algorithm": "RSA", "size": 2048}}}]), more).await;
+        place.domain(json!([
+            {
+                "name": "partners",
+                "generate": {"organizations": ["Acme"], "privateKey": {"algorithm": "RSA", "size": 2048}},
+            },
+        ]), more).await;
         place
             .certificate(
                 "client1",

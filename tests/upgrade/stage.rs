@@ -174,11 +174,11 @@ impl Stage {
 
     /// Number of the last AWS call so far.
     pub async fn last_call(&self) -> u64 {
-        let nobody = Calls {
-            account: "nobody",
+        let none = Calls {
+            account: "none",
             ..Calls::default()
         };
-        self.control().calls(&nobody).await.expect("the journal").last
+        self.control().calls(&none).await.expect("the journal").last
     }
 
     /// Dump of both accounts, with [`BACKEND`] in place of the back end's URL.

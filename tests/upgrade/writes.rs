@@ -284,8 +284,11 @@ mod tests {
     #[test]
     fn a_change_is_shown_with_its_request_or_by_itself() {
         let object = |version: &str, ready: &str| {
-            json!({"kind": "MtlsDomain", "metadata": {"namespace": "a", "name": "b", "resourceVersion": version},
-                "status": {"conditions": [{"type": "Ready", "status": ready}]}})
+            json!({
+                "kind": "MtlsDomain",
+                "metadata": {"namespace": "a", "name": "b", "resourceVersion": version},
+                "status": {"conditions": [{"type": "Ready", "status": ready}]},
+            })
         };
         let (before, after) = ([object("1", "True")], [object("2", "False")]);
         assert_eq!(of_objects(&before, &before, vec![]), []);
@@ -305,7 +308,11 @@ mod tests {
         };
         assert_eq!(of_objects(&before, &after, vec![]), [alone]);
         assert_eq!(of_objects(&before, &[], vec![])[0].shown, "(is gone)");
-        let secret = |key: &str| json!({"kind": "Secret", "metadata": {"namespace": "a", "name": "s"}, "data": {"tls.key": key}});
+        let secret = |key: &str| {
+            json!({
+                "kind": "Secret", "metadata": {"namespace": "a", "name": "s"}, "data": {"tls.key": key},
+            })
+        };
         assert_eq!(
             of_objects(&[secret("old")], &[secret("new")], vec![])[0].shown,
             "(/data/tls.key is another)"
@@ -315,11 +322,17 @@ mod tests {
     #[test]
     fn a_call_is_its_domains() {
         let domain = json!({"kind": "MtlsDomain", "metadata": {"namespace": "a", "name": "b"},
-            "spec": {"domainName": "a.example.com", "mappings": [{"path": "", "api": {"id": "api1", "stage": "$default"}}]},
+            "spec": {
+                "domainName": "a.example.com",
+                "mappings": [{"path": "", "api": {"id": "api1", "stage": "$default"}}],
+            },
             "status": {"truststore": {"uri": "s3://bucket/c/a/b.pem"}, "certificate": {"arn": "arn:x"}}});
         let call = |resource: &str, detail: &[&str]| {
-            let call = json!({"n": 1, "time": 0.0, "account": "1", "region": "r", "service": "s", "operation": "Do", "resource": resource,
-                "detail": detail, "write": true, "status": 200, "code": "", "fault": "", "bucket_owner": "", "external_id": "", "duration_ms": 1.0});
+            let call = json!({
+                "n": 1, "time": 0.0, "account": "1", "region": "r", "service": "s", "operation": "Do",
+                "resource": resource, "detail": detail, "write": true, "status": 200, "code": "", "fault": "",
+                "bucket_owner": "", "external_id": "", "duration_ms": 1.0,
+            });
             to_aws(
                 &serde_json::from_value(call).unwrap(),
                 std::slice::from_ref(&domain),

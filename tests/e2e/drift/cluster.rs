@@ -74,7 +74,8 @@ async fn patch(api: &Api<MtlsDomain>, patch: Value) {
 
 fn unready() -> Value {
     let condition = json!({
-        "type": "Ready", "status": "False", "reason": "Edited", "message": "by a user", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        "type": "Ready", "status": "False", "reason": "Edited", "message": "by a user",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
     });
     json!({"status": {"conditions": [condition]}})
 }
