@@ -11,7 +11,7 @@ fn the_authorizer_of_the_examples_passes_its_own_test() {
         .arg("--test")
         .current_dir(folder)
         .output()
-        .expect("it runs");
+        .expect("the program runs");
     let said = String::from_utf8_lossy(&out.stdout);
     assert!(
         out.status.success() && said.contains("fail 0") && !said.contains("tests 0"),

@@ -982,7 +982,7 @@ async fn integrations_and_authorizers_of_http_apis_change_and_keep_what_is_not_n
         .await
         .unwrap();
     let changed = async || gateway.authorizers(Protocol::Http, &api).await.unwrap() != made;
-    assert!(changed().await, "it has a cache now");
+    assert!(changed().await, "the authorizer has a cache now");
     gateway
         .restore_authorizer(Protocol::Http, &api, &ours.id, &function)
         .await

@@ -161,7 +161,7 @@ fn rights_are_namespaced_unless_the_cluster_is_asked_for() {
 /// The attack tests run as users with the rights of this example.
 #[test]
 fn roles_to_grant_and_request_have_the_rights_of_the_example() {
-    let example = std::fs::read_to_string(here("examples/rbac.yaml")).expect("it is there");
+    let example = std::fs::read_to_string(here("examples/rbac.yaml")).expect("the file can be read");
     let example: Vec<Value> = serde_saphyr::from_multiple(&example).expect("YAML");
     let all = objects(&least());
     for suffix in ["may-grant", "may-request"] {
@@ -198,7 +198,7 @@ fn every_flag_is_one_that_the_operator_knows() {
         .args(&flags)
         .arg("--version")
         .output()
-        .expect("it runs");
+        .expect("the program runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
@@ -223,7 +223,8 @@ fn crds_are_those_of_the_repository_and_stay_when_asked() {
     for crd in crds {
         assert_eq!(crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
         let plural = crd["spec"]["names"]["plural"].as_str().expect("a name");
-        let file = std::fs::read_to_string(here(&format!("crds/{plural}.yaml"))).expect("it is there");
+        let file =
+            std::fs::read_to_string(here(&format!("crds/{plural}.yaml"))).expect("the file can be read");
         let file: Value = serde_saphyr::from_str(&file).expect("YAML");
         assert!(
             crd["spec"] == file["spec"],
@@ -277,7 +278,7 @@ fn promtool(dir: &Path, arguments: &[&str]) {
         .args(arguments)
         .current_dir(dir)
         .output()
-        .expect("it runs");
+        .expect("the program runs");
     let said = format!(
         "{}{}",
         String::from_utf8_lossy(&out.stdout),
@@ -297,7 +298,7 @@ fn alerts_fire_when_they_should_and_not_otherwise() {
         &["check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"],
     );
 
-    let tests = std::fs::read_to_string(here("tests/chart/alerts.yaml")).expect("it is there");
+    let tests = std::fs::read_to_string(here("tests/chart/alerts.yaml")).expect("the file can be read");
     let groups = rules["groups"].as_array_mut().expect("groups").iter_mut();
     for rule in groups.flat_map(|group| group["rules"].as_array_mut().expect("rules")) {
         let alert = rule["alert"].as_str().expect("a name").to_owned();
@@ -336,7 +337,7 @@ fn alerts_fire_when_they_should_and_not_otherwise() {
 
 /// Metrics of docs/metrics.md, which another test keeps up to date: the name in queries, and the labels.
 fn documented() -> BTreeMap<String, Vec<String>> {
-    let doc = std::fs::read_to_string(here("docs/metrics.md")).expect("it is there");
+    let doc = std::fs::read_to_string(here("docs/metrics.md")).expect("the file can be read");
     let rows = doc
         .lines()
         .filter_map(|line| line.strip_prefix("| `"))
@@ -434,7 +435,7 @@ fn alerts_and_dashboard_query_existing_metrics() {
     let errors = panels
         .iter()
         .find(|panel| panel["title"] == "AWS API errors")
-        .expect("it is there");
+        .expect("the panel is there");
     assert!(
         errors["targets"][0]["expr"]
             .as_str()
@@ -453,7 +454,7 @@ fn alerts_and_dashboard_query_existing_metrics() {
     assert!(queries.len() > 20, "{queries:?}");
     for query in &queries {
         let asked = asked(query);
-        assert!(!asked.is_empty(), "no metric of ours in {query}");
+        assert!(!asked.is_empty(), "no metric of the operator in {query}");
         for (metric, labels) in asked {
             let known = documented
                 .get(&metric)

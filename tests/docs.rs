@@ -36,7 +36,7 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
 
 /// Text of a file of the repository.
 fn text(file: &Path) -> String {
-    std::fs::read_to_string(root().join(file)).expect("it can be read")
+    std::fs::read_to_string(root().join(file)).expect("the file can be read")
 }
 
 fn pages() -> Vec<PathBuf> {
@@ -129,7 +129,7 @@ fn every_page_is_in_the_list() {
     for page in files("docs", ".md") {
         let name = page
             .strip_prefix("docs")
-            .expect("it is there")
+            .expect("the page is in docs")
             .to_str()
             .expect("UTF-8")
             .to_owned();
@@ -284,7 +284,7 @@ fn flags_that_are_named_exist() {
         let program = Command::new(env!("CARGO_BIN_EXE_mtls-operator"))
             .args(arguments)
             .output()
-            .expect("it runs");
+            .expect("the program runs");
         help.push_str(&String::from_utf8_lossy(&program.stdout));
     }
     let known: BTreeSet<_> = help

@@ -29,7 +29,7 @@ fn argo_cd_tells_the_health_of_our_kinds_and_takes_their_actions() {
 
 /// Scripts of a kind: its health, and its actions by their names.
 fn scripts(kind: &Path) -> (String, BTreeMap<String, String>) {
-    let read = |path: PathBuf| fs::read_to_string(path).expect("it can be read");
+    let read = |path: PathBuf| fs::read_to_string(path).expect("the file can be read");
     let folders = fs::read_dir(kind.join("actions"))
         .into_iter()
         .flatten()
@@ -46,10 +46,11 @@ fn scripts(kind: &Path) -> (String, BTreeMap<String, String>) {
 
 #[test]
 fn the_config_map_has_the_same_scripts() {
-    let text = fs::read_to_string(here("examples/gitops/argo-cd/argocd-cm.yaml")).expect("it can be read");
+    let text =
+        fs::read_to_string(here("examples/gitops/argo-cd/argocd-cm.yaml")).expect("the file can be read");
     let map: Value = serde_saphyr::from_str(&text).expect("YAML");
     let mut keys: Vec<_> = map["data"].as_object().expect("data").keys().cloned().collect();
-    for entry in fs::read_dir(customizations().join("mtls-operator.io")).expect("it is there") {
+    for entry in fs::read_dir(customizations().join("mtls-operator.io")).expect("the folder is there") {
         let path = entry.expect("an entry").path();
         let kind = path.file_name().expect("a name").to_string_lossy().into_owned();
         let (health, actions) = scripts(&path);
@@ -64,7 +65,7 @@ fn the_config_map_has_the_same_scripts() {
             continue;
         };
         let told: Value = serde_saphyr::from_str(&told).expect("YAML");
-        let discovery = fs::read_to_string(path.join("actions/discovery.lua")).expect("it can be read");
+        let discovery = fs::read_to_string(path.join("actions/discovery.lua")).expect("the file can be read");
         assert_eq!(told["discovery.lua"], discovery, "{kind}");
         let definitions = told["definitions"].as_array().expect("definitions").iter();
         let definitions = definitions.map(|d| {
@@ -82,7 +83,7 @@ const KUSTOMIZATIONS: &str = "gitops/flux/kustomizations.yaml";
 
 /// Objects in a file of `examples/`.
 fn example(file: &str) -> Vec<Value> {
-    let text = fs::read_to_string(here("examples").join(file)).expect("it can be read");
+    let text = fs::read_to_string(here("examples").join(file)).expect("the file can be read");
     serde_saphyr::from_multiple(&text).expect("YAML")
 }
 
@@ -95,7 +96,7 @@ fn flux_tells_the_health_of_our_kinds() {
             .join("mtls-operator.io")
             .join(kind)
             .join("testdata");
-        for entry in fs::read_dir(folder).expect("it is there") {
+        for entry in fs::read_dir(folder).expect("the folder is there") {
             let path = entry.expect("an entry").path();
             let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
             // Flux does not ask about an object that it no longer applies.
@@ -238,7 +239,8 @@ fn references(schema: &Value, name: &str, path: &str, into: &mut Vec<String>) {
 
 #[test]
 fn kustomize_is_told_every_reference() {
-    let text = fs::read_to_string(here("examples/kustomize/base/references.yaml")).expect("it can be read");
+    let text =
+        fs::read_to_string(here("examples/kustomize/base/references.yaml")).expect("the file can be read");
     let configuration: Value = serde_saphyr::from_str(&text).expect("YAML");
     let mut told = BTreeSet::new();
     for target in configuration["nameReference"].as_array().expect("a list") {
@@ -249,7 +251,7 @@ fn kustomize_is_told_every_reference() {
         }
     }
     let mut there = BTreeSet::new();
-    for file in fs::read_dir(here("crds")).expect("it is there") {
+    for file in fs::read_dir(here("crds")).expect("the folder is there") {
         let text = fs::read_to_string(file.expect("an entry").path()).expect("text");
         let crd: Value = serde_saphyr::from_str(&text).expect("YAML");
         let kind = crd["spec"]["names"]["kind"].as_str().expect("a kind");
@@ -285,7 +287,7 @@ fn kustomize_renames_references() {
     let domain = all
         .iter()
         .find(|o| o["kind"] == "MtlsDomain")
-        .expect("it is there");
+        .expect("the MtlsDomain is there");
     let authorities = domain["spec"]["trust"]["authorities"].as_array().expect("a list");
     let config_map = authorities
         .iter()

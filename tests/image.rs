@@ -4,7 +4,7 @@
 use std::path::Path;
 
 fn file(name: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("it is there")
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("the file can be read")
 }
 
 /// Lines of the Dockerfile that begin with this instruction, without it.
@@ -31,7 +31,7 @@ fn the_image_is_built_by_the_projects_toolchain_and_is_nothing_but_the_program()
     );
     assert_eq!(bases[1..], ["scratch"]);
     let dockerfile = file("Dockerfile");
-    let (_, image) = dockerfile.split_once("FROM scratch").expect("it is the last");
+    let (_, image) = dockerfile.split_once("FROM scratch").expect("the last stage");
     assert!(
         !image.contains("RUN ") && image.matches("COPY ").count() == 2,
         "the program and the certificates"

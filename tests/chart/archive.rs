@@ -33,8 +33,11 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             if kind.is_dir() {
                 folders.push(path);
             } else {
-                let name = path.strip_prefix(folder).expect("it is in there").to_owned();
-                all.insert(name, fs::read(&path).expect("it can be read"));
+                let name = path
+                    .strip_prefix(folder)
+                    .expect("the file is in the folder")
+                    .to_owned();
+                all.insert(name, fs::read(&path).expect("the file can be read"));
             }
         }
     }
@@ -44,8 +47,8 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn write(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
     for (name, content) in files {
         let path = folder.join(name);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("it can be made");
-        fs::write(path, content).expect("it can be written");
+        fs::create_dir_all(path.parent().expect("a folder")).expect("the folder can be made");
+        fs::write(path, content).expect("the file can be written");
     }
 }
 
@@ -55,7 +58,7 @@ fn write(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
 fn the_chart_has_the_crds_of_the_repository() {
     let (ours, copy) = (files(&here("crds")), here("charts/mtls-operator/files/crds"));
     if std::env::var_os("WRITE_DOCS").is_some() {
-        fs::remove_dir_all(&copy).expect("it is there");
+        fs::remove_dir_all(&copy).expect("the copy is there");
         write(&copy, &ours);
     }
     assert!(!ours.is_empty());
@@ -75,7 +78,7 @@ fn every_helm_renders_the_same_from_an_archive_of_flux() {
         .arg(here("charts"))
         .arg(unpacked.path())
         .output()
-        .expect("it runs");
+        .expect("the program runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let chart = unpacked.path().join("mtls-operator");
     // No template may need a file that Flux leaves out by its name, such as a picture.
@@ -110,7 +113,7 @@ fn every_helm_renders_the_same_from_an_archive_of_flux() {
             "{name}: {}",
             String::from_utf8_lossy(&out.stderr)
         );
-        let rendered = helm::rendered(&out).expect("it is rendered");
+        let rendered = helm::rendered(&out).expect("the chart is rendered");
         // Compared as objects: helm 4 leaves other blank lines between them.
         let all: Vec<Value> = serde_saphyr::from_multiple(&rendered).expect("YAML");
         let all: Vec<_> = all.into_iter().filter(|object| !object.is_null()).collect();

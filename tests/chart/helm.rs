@@ -28,7 +28,7 @@ pub fn helm(command: &[&str], values: &Value) -> Output {
 /// Runs a command of this Helm over the chart in this folder.
 pub fn run(program: &Path, chart: &Path, command: &[&str], values: &Value) -> Output {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(file.path(), values.to_string()).expect("it is written");
+    std::fs::write(file.path(), values.to_string()).expect("the file is written");
     let mut helm = Command::new(program);
     helm.args(command).args(["--kube-version", "1.35.0"]).arg(chart);
     helm.arg("--values").arg(file.path()).output().expect("helm runs")

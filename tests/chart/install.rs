@@ -62,16 +62,16 @@ fn run(folder: &Path) -> Vec<Vec<String>> {
     let bin = folder.join("bin");
     let rendered = folder.join("rendered");
     for made in [&bin, &rendered] {
-        fs::create_dir(made).expect("it can be made");
+        fs::create_dir(made).expect("the folder can be made");
     }
     let stand_in = bin.join("stand-in");
-    fs::write(&stand_in, STAND_IN).expect("it can be written");
+    fs::write(&stand_in, STAND_IN).expect("the file can be written");
     fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755)).expect("its mode can be set");
     for name in ["aws", "kubectl", "docker", "helm", "kind", "git", "curl", "cargo"] {
-        symlink(&stand_in, bin.join(name)).expect("it can be linked");
+        symlink(&stand_in, bin.join(name)).expect("the link can be made");
     }
-    symlink(here("charts"), folder.join("charts")).expect("it can be linked");
-    let page = fs::read_to_string(here("docs/install-eks.md")).expect("it is there");
+    symlink(here("charts"), folder.join("charts")).expect("the link can be made");
+    let page = fs::read_to_string(here("docs/install-eks.md")).expect("the file can be read");
     let calls = folder.join("calls");
     let out = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &script(&page)])
@@ -84,7 +84,7 @@ fn run(folder: &Path) -> Vec<Vec<String>> {
         .output()
         .expect("bash runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let calls = fs::read_to_string(calls).expect("it called something");
+    let calls = fs::read_to_string(calls).expect("the page called something");
     let words = |call: &str| call.split_terminator('\u{1f}').map(str::to_owned).collect();
     calls.split_terminator('\u{1e}').map(words).collect()
 }
@@ -97,7 +97,7 @@ fn against_models(commands: &[&[String]]) -> String {
         .arg(here("tests/chart/aws_commands.py"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
-    let mut child = python.spawn().expect("it starts");
+    let mut child = python.spawn().expect("the program starts");
     let lines: String = commands
         .iter()
         .map(|words| format!("{}\n", serde_json::json!(words)))
@@ -107,8 +107,8 @@ fn against_models(commands: &[&[String]]) -> String {
         .take()
         .expect("piped")
         .write_all(lines.as_bytes())
-        .expect("it reads");
-    let out = child.wait_with_output().expect("it ends");
+        .expect("the program reads its input");
+    let out = child.wait_with_output().expect("the program ends");
     assert!(out.status.success());
     String::from_utf8(out.stdout).expect("UTF-8")
 }
@@ -158,7 +158,7 @@ fn every_command_of_the_page_is_valid() {
     let irsa: Value = serde_saphyr::from_str(&read("irsa.yaml")).expect("YAML");
     assert!(
         helm::template("mtls", &crate::with(&irsa))
-            .expect("it renders")
+            .expect("the release renders")
             .contains(":role/mtls-operator")
     );
 }

@@ -28,7 +28,7 @@ fn pages_that_the_chart_names_exist() {
         "files/dashboard.json",
         "values.yaml",
     ] {
-        let text = fs::read_to_string(here("charts/mtls-operator").join(file)).expect("it is there");
+        let text = fs::read_to_string(here("charts/mtls-operator").join(file)).expect("the file can be read");
         for link in PAGES.iter().flat_map(|page| text.split(page).skip(1)) {
             let end = link
                 .find(|c: char| c.is_whitespace() || ")>\"'".contains(c))
@@ -37,7 +37,7 @@ fn pages_that_the_chart_names_exist() {
             let page = here(path);
             assert!(page.exists(), "{file} names {path}, which does not exist");
             if !heading.is_empty() {
-                let page = fs::read_to_string(page).expect("it can be read");
+                let page = fs::read_to_string(page).expect("the file can be read");
                 let mut headings = page.lines().filter(|line| line.starts_with('#'));
                 let found = headings.any(|line| anchor(line.trim_start_matches('#')) == heading);
                 assert!(found, "{file}: {path} has no heading {heading}");

@@ -62,7 +62,7 @@ fn comments(text: &str) -> Vec<Comment> {
 }
 
 fn values() -> (String, Value) {
-    let text = fs::read_to_string(here("charts/mtls-operator/values.yaml")).expect("it is there");
+    let text = fs::read_to_string(here("charts/mtls-operator/values.yaml")).expect("the file can be read");
     let values = serde_saphyr::from_str(&text).expect("YAML");
     (text, values)
 }
@@ -123,12 +123,12 @@ fn table() -> String {
 #[test]
 fn the_readme_has_every_value() {
     let path = here("charts/mtls-operator/README.md");
-    let readme = fs::read_to_string(&path).expect("it is there");
+    let readme = fs::read_to_string(&path).expect("the file can be read");
     let (before, rest) = readme.split_once(BEGIN).expect("the marker");
     let (_, after) = rest.split_once(END).expect("the marker");
     let expected = format!("{before}{BEGIN}\n\n{}\n{END}{after}", table());
     if std::env::var_os("WRITE_DOCS").is_some() {
-        fs::write(&path, &expected).expect("it can be written");
+        fs::write(&path, &expected).expect("the file can be written");
         return;
     }
     assert!(
@@ -169,7 +169,8 @@ fn same_members(values: &Value, schema: &Value, path: &str) {
 
 #[test]
 fn values_and_their_schema_have_the_same_members() {
-    let schema = fs::read_to_string(here("charts/mtls-operator/values.schema.json")).expect("it is there");
+    let schema =
+        fs::read_to_string(here("charts/mtls-operator/values.schema.json")).expect("the file can be read");
     same_members(&values().1, &serde_json::from_str(&schema).expect("JSON"), "");
 }
 

@@ -110,8 +110,8 @@ fn no_default_stands_in_an_object_that_may_be_empty() {
             &json!({"type": "object", "properties": {"all": {"type": "array", "items": schema}}}),
         )
     };
-    assert_eq!(of(hollow(&[])), ["spec.all[].a"], "the walk finds one");
-    assert_eq!(of(hollow(&["b"])), [""; 0], "it is never empty");
+    assert_eq!(of(hollow(&[])), ["spec.all[].a"], "the walk finds the default");
+    assert_eq!(of(hollow(&["b"])), [""; 0], "the object is never empty");
     for crd in api::definitions() {
         let crd = serde_json::to_value(&crd).unwrap();
         let kind = crd["spec"]["names"]["kind"].as_str().unwrap();

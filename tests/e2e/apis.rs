@@ -212,7 +212,7 @@ fn a_stage_whose_touch_is_not_enough_waits_for_a_deployment_and_gets_one_where_t
             .await;
         assert_eq!(
             waits.status, "Unknown",
-            "it may yet take effect: {}",
+            "the change may yet take effect: {}",
             waits.message
         );
         let ready = env

@@ -286,7 +286,7 @@ fn a_bucket_that_the_operator_did_not_make_is_not_changed() {
         let s3 = env.s3();
         assert!(
             s3.get_bucket_tagging().bucket(&plain).send().await.is_err(),
-            "it carries no ownership tag"
+            "the bucket carries no ownership tag"
         );
         // A wrong bucket in the spec does not block the deletion of the object.
         env.change(

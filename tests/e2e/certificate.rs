@@ -311,7 +311,7 @@ async fn a_leaf_is_renewed_on_time_and_without_a_gap() {
         assert_eq!(
             summary(&seen),
             ["True", "", ""],
-            "a renewal leaves no condition behind: {}",
+            "a renewal does not change the summary: {}",
             seen["status"]
         );
     }

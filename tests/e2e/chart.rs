@@ -19,7 +19,7 @@ use crate::{
 /// CustomResourceDefinitions of the Prometheus operator that the chart can use.
 fn monitoring_crds() -> Vec<PathBuf> {
     let module = "github.com/prometheus-operator/prometheus-operator";
-    let folder = tools::go_module(&here("tests/chart/monitoring"), module).expect("it can be had");
+    let folder = tools::go_module(&here("tests/chart/monitoring"), module).expect("the module is available");
     let file = |kind| {
         folder.join(format!(
             "example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml"
@@ -40,15 +40,15 @@ async fn apply(manifests: &str) -> String {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = kubectl.spawn().expect("it starts");
+    let mut child = kubectl.spawn().expect("the program starts");
     child
         .stdin
         .take()
         .expect("piped")
         .write_all(manifests.as_bytes())
         .await
-        .expect("it reads");
-    let out = child.wait_with_output().await.expect("it ends");
+        .expect("the program reads its input");
+    let out = child.wait_with_output().await.expect("the program ends");
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success(), "{said}");
     said
@@ -58,16 +58,16 @@ async fn apply(manifests: &str) -> String {
 fn the_operator_of_the_chart_serves_a_domain() {
     run(async {
         let mut env = TestEnv::start("chart").await;
-        env.operator.stop().await.expect("it stops");
+        env.operator.stop().await.expect("the operator stops");
         let monitoring = tokio::task::spawn_blocking(monitoring_crds)
             .await
-            .expect("they are there");
+            .expect("the CRDs are there");
         for crds in monitoring {
             world()
                 .kubernetes
                 .install_crds(&crds)
                 .await
-                .expect("they can be installed");
+                .expect("the CRDs can be installed");
         }
         let port = process::free_port().expect("a port");
         let settings = world().operator_env(&env.account, &env.prepared.bucket);
@@ -100,8 +100,8 @@ fn the_operator_of_the_chart_serves_a_domain() {
         let namespace = env.namespace.clone();
         let manifests = tokio::task::spawn_blocking(move || template(&namespace, &values))
             .await
-            .expect("it ends")
-            .expect("it is rendered");
+            .expect("the program ends")
+            .expect("the chart is rendered");
         let said = apply(&manifests).await;
         assert!(!said.contains("Warning"), "{said}");
 

@@ -46,7 +46,7 @@ async fn renew_time(env: &TestEnv) -> f64 {
     let at = lease
         .spec
         .and_then(|spec| spec.renew_time)
-        .expect("it was renewed");
+        .expect("the Lease was renewed");
     at.0.as_millisecond() as f64 / 1000.0
 }
 
@@ -75,7 +75,7 @@ fn while_the_api_server_is_gone_nothing_is_written_to_aws_that_another_leader_co
                     .api_mapping_id(id);
                 let _ = request.send().await;
             }
-            let process = env.operator.process().expect("it was started");
+            let process = env.operator.process().expect("the operator was started");
             match process.ended().expect("its state") {
                 Some(status) if !status.success() => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -222,7 +222,7 @@ fn an_object_that_cannot_be_read_stops_no_other_and_keeps_its_trust() {
                 "\"domainName\":7,\"was\":\"bad.".into(),
             ),
         ));
-        env.operator.stop().await.expect("it stops");
+        env.operator.stop().await.expect("the operator stops");
         env.operator.restart().expect("the operator starts");
         create(&env, CERTIFICATE, "bad1", certificate_spec("bad1")).await;
         let mut bad = domain_spec(&env, generated());
@@ -493,7 +493,7 @@ fn as_long_as_the_certificates_are_not_listed_nothing_is_taken_out_of_the_trusts
             ),
             ("takes its time", ProxyAction::Hold),
         ] {
-            env.operator.stop().await.expect("it stops");
+            env.operator.stop().await.expect("the operator stops");
             let rule = proxy.add(Rule::of(Some(Method::GET), CERTIFICATES, act));
             let mark = env.mark().await;
             env.operator.restart().expect("the operator starts");
@@ -532,7 +532,7 @@ fn as_long_as_the_certificates_are_not_listed_nothing_is_taken_out_of_the_trusts
 
 /// Waits until the operator has the Lease, and has listed the domains.
 async fn led(env: &TestEnv, proxy: &ApiProxy) {
-    eventually("it leads", async || {
+    eventually("the operator leads", async || {
         let leases = Api::<Lease>::namespaced(env.client.clone(), &env.namespace);
         let lease = leases.get("mtls-operator").await.map_err(|e| e.to_string())?;
         let holder = lease
@@ -578,7 +578,7 @@ fn a_namespace_that_is_not_watched_any_more_takes_nothing_out_of_the_truststore(
         let before = truststore(&env).await;
         assert!(holds(&before.1, &theirs));
 
-        env.operator.stop().await.expect("it stops");
+        env.operator.stop().await.expect("the operator stops");
         let own = env.namespace.clone();
         env.operator.set_env("MTLS_OPERATOR_WATCH_NAMESPACE", &own);
         let mark = env.mark().await;
@@ -592,7 +592,7 @@ fn a_namespace_that_is_not_watched_any_more_takes_nothing_out_of_the_truststore(
         assert!(holds(&truststore(&env).await.1, &theirs));
 
         // With the namespace watched again, the certificate leaves as soon as its object does.
-        env.operator.stop().await.expect("it stops");
+        env.operator.stop().await.expect("the operator stops");
         let both = format!("{own},{}", acme.namespace);
         env.operator.set_env("MTLS_OPERATOR_WATCH_NAMESPACE", &both);
         env.operator.restart().expect("the operator starts");

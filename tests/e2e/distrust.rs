@@ -74,7 +74,7 @@ async fn a_distrust_is_loud_until_it_is_read_and_holds_whatever_becomes_of_its_s
     maps.delete("out", &Default::default()).await.expect("deleted");
     env.operator.kill();
     env.end_lease().await;
-    env.operator.restart().expect("it starts");
+    env.operator.restart().expect("the operator starts");
     let object = until_object(&env, DOMAIN, "partners", "a warning", |o| {
         warnings(o).contains("What this entry distrusted before stays distrusted")
     })

@@ -28,8 +28,8 @@ async fn doctor(env: &TestEnv, args: &[&str]) -> (Value, i32) {
         )
         .output()
         .await
-        .expect("it runs");
-    let code = out.status.code().expect("it ends by itself");
+        .expect("the program runs");
+    let code = out.status.code().expect("the program ends by itself");
     let said =
         serde_json::from_slice(&out.stdout).unwrap_or_else(|_| json!(String::from_utf8_lossy(&out.stderr)));
     (said, code)
@@ -191,7 +191,11 @@ fn each_fault_of_a_caller_is_named() {
             words(&[]),
             "the empty path takes everything"
         );
-        assert_eq!(env.writes(mark).await, Vec::<String>::new(), "it only reads");
+        assert_eq!(
+            env.writes(mark).await,
+            Vec::<String>::new(),
+            "the program only reads"
+        );
     });
 }
 

@@ -98,7 +98,7 @@ fn an_applied_domain_becomes_ready_with_every_resource_that_it_needs() {
             .await
             .into_iter()
             .find(|r| r.name == marker)
-            .expect("the marker");
+            .expect("the ownership record");
         let hash: String = Sha256::digest(&owner)
             .iter()
             .map(|b| format!("{b:02x}"))
@@ -110,7 +110,7 @@ fn an_applied_domain_becomes_ready_with_every_resource_that_it_needs() {
         assert_eq!(
             env.records().await.len(),
             3,
-            "the alias, its marker, the validation record"
+            "the alias, its ownership record, the validation record"
         );
 
         assert!(env.endpoint_closed().await);

@@ -41,7 +41,7 @@ async fn an_authority_that_expires_leaves_then_and_the_others_stay() {
         json!({"trust": trust(std::slice::from_ref(&short_entry))}),
     )
     .await;
-    let object = until_object(&env, DOMAIN, "partners", "it is trusted", |object| {
+    let object = until_object(&env, DOMAIN, "partners", "the authority is trusted", |object| {
         object["status"]["truststore"]["authorities"]
             .to_string()
             .contains("CN=Short CA")
@@ -54,7 +54,7 @@ async fn an_authority_that_expires_leaves_then_and_the_others_stay() {
     );
 
     // No user changes anything, and AWS sends no event.
-    let object = until_object(&env, DOMAIN, "partners", "it has left", |object| {
+    let object = until_object(&env, DOMAIN, "partners", "the authority has left", |object| {
         !object["status"]["truststore"]["authorities"]
             .to_string()
             .contains("CN=Short CA")
@@ -140,7 +140,7 @@ async fn each_certificate_that_aws_would_reject_is_named_and_kept_out() {
             "{name}: {text}"
         );
     }
-    let refused = condition(&object, "ResolvedRefs").expect("it is there")["message"].to_string();
+    let refused = condition(&object, "ResolvedRefs").expect("the condition is there")["message"].to_string();
     for told in [
         "authority weak: CN=weak has an RSA key of 1024 bits: use",
         "authority sha1: CN=sha1 is signed with SHA-1: have it signed",

@@ -19,7 +19,7 @@ const ORDERS: &str = "gitops/partner/client-certificate.yaml";
 async fn health<const N: usize>(objects: [Value; N]) -> [[String; 2]; N] {
     let all = tokio::task::spawn_blocking(move || engines::health(&objects))
         .await
-        .expect("it ends");
+        .expect("the program ends");
     let all: Vec<_> = all
         .into_iter()
         .map(|[argo_cd, flux, _]| [argo_cd, flux])
@@ -68,7 +68,7 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
             .expect("a Secret")
             .data
             .expect("data");
-        let mut pem = |key: &str| data.remove(key).expect("it is there").0;
+        let mut pem = |key: &str| data.remove(key).expect("the key is there").0;
         let identity = Identity {
             certificate: pem("tls.crt"),
             key: pem("tls.key"),
@@ -117,7 +117,7 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
                 says(o, "Accepted") == "False"
             })
             .await;
-        let told = condition(&refused, "Accepted").expect("it is there");
+        let told = condition(&refused, "Accepted").expect("the condition is there");
         assert!(
             told["message"]
                 .as_str()

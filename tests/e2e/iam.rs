@@ -46,7 +46,7 @@ async fn printed(manifests: &Path, env: &TestEnv) -> Vec<u8> {
         ])
         .output()
         .await
-        .expect("it runs");
+        .expect("the program runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     out.stdout
 }
@@ -73,7 +73,7 @@ async fn under(env: &mut TestEnv, policy: &Value) {
     env.operator
         .set_env("AWS_SECRET_ACCESS_KEY", &given.secret_access_key);
     env.operator.set_env("AWS_SESSION_TOKEN", &given.session_token);
-    env.operator.restart().expect("it starts");
+    env.operator.restart().expect("the operator starts");
     env.end_lease().await;
 }
 
@@ -229,7 +229,7 @@ fn the_policy_has_a_bucket_a_key_a_rest_api_and_a_domain_that_stays_too() {
         env.ready("d").await;
         env.delete_domain("d").await;
         assert_eq!(refused(&env, mark).await, BTreeSet::new());
-        assert_eq!(env.gateway_domains().await, [env.host()], "it stays");
+        assert_eq!(env.gateway_domains().await, [env.host()], "the domain stays");
     });
 }
 

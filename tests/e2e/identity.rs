@@ -556,7 +556,7 @@ async fn fingerprint(env: &TestEnv) -> String {
     let status = env.certificates().get("client1").await.unwrap().status.unwrap();
     status
         .fingerprint_sha256
-        .expect("it has one")
+        .expect("the certificate has a fingerprint")
         .to_lowercase()
         .replace(':', "")
 }
@@ -642,7 +642,7 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
         let late = all
             .iter()
             .find(|r| r.route_key.as_deref() == Some("GET /late"))
-            .expect("it is there");
+            .expect("the route is there");
         let request = env
             .gateway()
             .update_route()

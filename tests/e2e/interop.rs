@@ -29,7 +29,7 @@ async fn output(mut command: Command, input: &str) -> String {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("it starts");
+    let mut child = command.spawn().expect("the program starts");
     let mut stdin = child.stdin.take().expect("piped");
     let write = async {
         // A program that does not read its input says so by its answer.
@@ -37,7 +37,7 @@ async fn output(mut command: Command, input: &str) -> String {
         drop(stdin);
     };
     let (out, ()) = tokio::join!(child.wait_with_output(), write);
-    let out = out.expect("it ends");
+    let out = out.expect("the program ends");
     format!(
         "{}{}",
         String::from_utf8_lossy(&out.stdout),
@@ -50,7 +50,7 @@ async fn findings(pem: &str) -> String {
     let mut lint = Command::new(
         tokio::task::spawn_blocking(go_program)
             .await
-            .expect("it is built"),
+            .expect("the program is built"),
     );
     lint.arg("lint");
     output(lint, pem).await
@@ -229,7 +229,7 @@ with context.wrap_socket(socket.create_connection((at, int(port))), server_hostn
     let p12 = format!("keystore.p12:{PASSWORD}");
     let go = tokio::task::spawn_blocking(go_program)
         .await
-        .expect("it is built");
+        .expect("the program is built");
     let go = go.to_str().expect("text");
     let java = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/Client.java");
     let java = java.to_str().expect("text");

@@ -84,7 +84,7 @@ pub async fn taken_out(env: &TestEnv, kind: &str, name: &str) -> DynamicObject {
         ..DeleteParams::default()
     };
     api.delete(name, &orphan).await.expect("deleted");
-    eventually("it is gone", async || {
+    eventually("the object is gone", async || {
         match api.get_opt(name).await.map_err(|e| e.to_string())? {
             None => Ok(()),
             Some(_) => Err("there".into()),

@@ -118,14 +118,14 @@ fn promtool_accepts(metrics: &str) {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut promtool = promtool.spawn().expect("it starts");
+    let mut promtool = promtool.spawn().expect("the program starts");
     promtool
         .stdin
         .take()
         .expect("a pipe")
         .write_all(metrics.as_bytes())
-        .expect("it reads");
-    let out = promtool.wait_with_output().expect("it ends");
+        .expect("the program reads its input");
+    let out = promtool.wait_with_output().expect("the program ends");
     let said = format!(
         "{}{}",
         String::from_utf8_lossy(&out.stdout),
@@ -180,8 +180,8 @@ fn series_and_events_tell_an_objects_lifecycle() {
         env.delete_domain("queued").await;
         port.forgets(ns, "queued").await;
         env.operator.set_env("MTLS_OPERATOR_AWS_RATE", "*=unlimited");
-        env.operator.stop().await.expect("it stops");
-        env.operator.restart().expect("it starts again");
+        env.operator.stop().await.expect("the operator stops");
+        env.operator.restart().expect("the operator starts again");
 
         // Not allowed, then allowed: from blocked to Ready.
         env.control()
@@ -253,7 +253,7 @@ fn series_and_events_tell_an_objects_lifecycle() {
         env.certificates()
             .delete("client1", &DeleteParams::default())
             .await
-            .expect("it can be deleted");
+            .expect("the object can be deleted");
         port.forgets(ns, "client1").await;
         env.delete_domain("d").await;
         port.forgets(ns, "d").await;
@@ -340,13 +340,13 @@ fn without_its_crds_it_is_not_ready_and_waits_for_them() {
         port.says("/readyz", StatusCode::SERVICE_UNAVAILABLE, missing)
             .await;
         port.says("/livez", StatusCode::OK, "ok").await;
-        let id = operator.process().expect("it runs").id();
+        let id = operator.process().expect("the operator runs").id();
         kubernetes
             .install_crds(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds"))
             .await
-            .expect("they are taken");
+            .expect("the API server takes the CRDs");
         port.says("/readyz", StatusCode::OK, "ok").await;
-        let process = operator.process().expect("it still runs");
+        let process = operator.process().expect("the operator still runs");
         assert_eq!(process.id(), id);
     });
 }

@@ -34,7 +34,8 @@ async fn forged(common_name: &str, extensions: Option<&str>, key: &[&str]) -> Ca
             openssl(&[&sign[..], &["-extfile", "ext"]].concat()).await
         }
     };
-    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("it was made");
+    let read =
+        |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("openssl has written the file");
     Caller {
         crt: read("crt"),
         key: read("key"),
@@ -62,7 +63,8 @@ async fn child(anchor: &Caller, common_name: &str) -> Caller {
     .await;
     let sign = "x509 -req -in csr -CA ca.crt -CAkey ca.key -set_serial 7 -days 10 -extfile ext -out crt";
     openssl(&sign.split(' ').collect::<Vec<_>>()).await;
-    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("it was made");
+    let read =
+        |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("openssl has written the file");
     Caller {
         crt: read("crt") + &anchor.crt,
         key: read("key"),
@@ -335,7 +337,7 @@ fn what_replaces_a_secret_that_is_ready_is_not_trusted_and_the_old_one_stays() {
         })
         .await;
         env.reconciles(2).await;
-        assert_eq!(second.calls(&env).await, "200", "what was trusted of it stays");
+        assert_eq!(second.calls(&env).await, "200", "the trusted certificate stays");
     });
 }
 
@@ -415,7 +417,7 @@ fn a_forged_anchor_of_an_earlier_release_leaves_at_once_in_view_or_not() {
             )
             .await;
             let mark = env.mark().await;
-            env.operator.restart().expect("it starts");
+            env.operator.restart().expect("the operator starts");
             eventually("the anchor has left", async || {
                 match admin.calls(&env).await.as_str() {
                     "403" => Ok(()),

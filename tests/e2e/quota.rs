@@ -100,7 +100,7 @@ async fn throttled(env: &TestEnv) -> Vec<String> {
 /// Waits until each of the domains accepts certificates of `newest`, and of none of `before`.
 async fn all_trust(env: &TestEnv, names: &[String], newest: &Ca, before: &[Ca]) {
     for name in names {
-        eventually(&format!("what {name} trusts"), async || {
+        eventually(&format!("the trust of {name}"), async || {
             let edge = env
                 .control()
                 .edge(&env.account.id)
@@ -111,7 +111,7 @@ async fn all_trust(env: &TestEnv, names: &[String], newest: &Ca, before: &[Ca]) 
                 .domains
                 .iter()
                 .find(|d| d.domain_name == host)
-                .ok_or("it is not there")?;
+                .ok_or("the domain is not there")?;
             let pem = domain.truststore.as_ref().ok_or("no mutual TLS")?.pem.clone();
             let last = holds(&pem, &newest.pem) && !before.iter().any(|ca| holds(&pem, &ca.pem));
             if last {
@@ -151,7 +151,7 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
         let queued = queued(&env).await;
         let mark = env.mark().await;
         env.end_lease().await;
-        env.operator.restart().expect("it starts");
+        env.operator.restart().expect("the operator starts");
         for name in &names {
             env.ready(name).await;
         }
@@ -209,7 +209,7 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
         let place = |list: &[(String, Call)]| {
             list.iter()
                 .position(|(name, _)| name == urgent)
-                .expect("it was updated")
+                .expect("the domain was updated")
         };
         let asked = calls(&env, changed, "PutObject").await;
         let own_key = |call: &Call| call.resource.ends_with(&format!("/{urgent}.pem"));

@@ -61,7 +61,11 @@ async fn a_renewal_follows_an_annotation_and_deletion_does_not_revoke() {
         "{note}"
     );
     for caller in [Caller::of(&old), Caller::of(&secret)] {
-        assert_eq!(caller.calls(&env).await, "200", "it is as the Event says");
+        assert_eq!(
+            caller.calls(&env).await,
+            "200",
+            "all leaves work, as the Event says"
+        );
     }
     assert_eq!(fourth["status"]["revision"], 4, "nothing was issued in between");
 }
@@ -249,7 +253,7 @@ async fn a_keystore_follows_its_password() {
 
     create_secret(&env, "p", &[("password", "one")]).await;
     let (_, first) = issued(&env, "client1", 1).await;
-    opened(&first, "one").await.expect("it opens");
+    opened(&first, "one").await.expect("the keystore opens");
     damage(&env, "p", &[("password", "two")]).await;
     let second = eventually("the keystore has the new password", async || {
         let secret = env.secrets().get("client1").await.map_err(|e| e.to_string())?;

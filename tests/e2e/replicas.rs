@@ -159,7 +159,7 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         // The leader is stopped: it releases the Lease.
         let listen = format!("127.0.0.1:{}", free_port().expect("a port"));
         env.operator.set_env("MTLS_OPERATOR_LISTEN", &listen);
-        env.operator.restart().expect("it starts again");
+        env.operator.restart().expect("the operator starts again");
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         eventually("the first is ready to go on", async || {
             let answer = http
@@ -178,8 +178,8 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         let status = second
             .stop()
             .await
-            .expect("it need not be killed")
-            .expect("it ran");
+            .expect("the operator need not be killed")
+            .expect("the operator ran");
         assert!(status.success(), "{status}");
         let stopped_s = corrected(&env, stopped).await;
         assert_ne!(holder(&env).await.as_ref(), Some(&second_holder));

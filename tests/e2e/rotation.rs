@@ -137,7 +137,7 @@ async fn a_ca_secret_that_gets_another_key_and_subject_under_living_leaves() {
         &env,
         DOMAIN,
         "partners",
-        "they are counted",
+        "the leaves are counted",
         counted("CN=New CA", LEAVES as u64),
     )
     .await;
@@ -241,7 +241,7 @@ async fn a_ca_secret_that_gets_another_key_under_the_same_subject() {
     assert_eq!(
         Caller::of(&env.secrets().get("c0").await.expect("the Secret")).crt,
         before[0].crt,
-        "it is kept"
+        "the leaf is kept"
     );
 
     damage(

@@ -143,11 +143,11 @@ pub async fn tell(env: &mut TestEnv, mut killed_at: Option<Held<'_>>) -> Told {
     env.domains()
         .delete("d", &Default::default())
         .await
-        .expect("it can be deleted");
+        .expect("the object can be deleted");
     env.certificates()
         .delete("client1", &Default::default())
         .await
-        .expect("it can be deleted");
+        .expect("the object can be deleted");
     eventually("everything is deleted", async || {
         kill(env, &mut killed_at).await;
         let left = env.domains().get_opt("d").await.map_err(|e| e.to_string())?;
@@ -286,7 +286,7 @@ async fn there(env: &TestEnv) -> BTreeSet<String> {
             .certificate_arn(arn)
             .send()
             .await
-            .expect("it is there");
+            .expect("the certificate is there");
         let certificate = certificate.certificate.expect("a certificate");
         all.insert(format!(
             "certificate {:?} {:?}",

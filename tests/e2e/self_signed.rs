@@ -59,7 +59,7 @@ async fn a_self_signed_certificate_is_trusted_itself_renewed_without_a_gap_and_o
     // A caller who reads the Secret while it is renewed gets in with its content.
     let recorder = Recorder::start(&env, CERTIFICATE, "client1").await;
     ask_for_renewal(&env, "client1", "now").await;
-    let second = eventually("it is renewed", async || {
+    let second = eventually("the certificate is renewed", async || {
         let secret = env.secrets().get("client1").await.map_err(|e| e.to_string())?;
         assert_eq!(Caller::of(&secret).calls(&env).await, "200", "no gap");
         if text(&secret, "tls.crt") == text(&first, "tls.crt") {
@@ -206,15 +206,15 @@ async fn killed_at(operation: &str, when: When) {
         .secrets()
         .get("client1-next")
         .await
-        .expect("it waits to be trusted");
+        .expect("the new certificate waits to be trusted");
     env.operator.kill();
     env.control().remove_fault(fault).await.expect("gone");
     assert_eq!(Caller::of(&first).calls(&env).await, "200");
-    env.operator.restart().expect("it starts");
+    env.operator.restart().expect("the operator starts");
     let (_, second) = issued(&env, "client1", 2).await;
     assert_eq!(
         second.data, next.data,
-        "{operation} {when:?}: what was there is used"
+        "{operation} {when:?}: the waiting certificate is used"
     );
     assert_eq!(Caller::of(&second).calls(&env).await, "200");
     gone(&env, "client1-next").await;
@@ -239,7 +239,7 @@ async fn killed_between_swap_and_clean_up_nothing_is_left_and_a_lost_secret_is_i
         .create(&Default::default(), &left)
         .await
         .expect("as a crash leaves it");
-    env.operator.restart().expect("it starts");
+    env.operator.restart().expect("the operator starts");
     gone(&env, "client1-next").await;
     assert_eq!(
         env.secrets().get("client1").await.expect("the Secret").data,

@@ -790,7 +790,7 @@ fn certificates_that_a_user_keeps_deleting_are_requested_at_most_twelve_times_a_
                 .certificate_arn(arn)
                 .send()
                 .await
-                .expect("it can be deleted");
+                .expect("the certificate can be deleted");
         }
         let queued = env
             .condition("d", "CertificateIssued", |c| c.reason == "Queued")

@@ -16,7 +16,9 @@ use crate::{
 
 /// Answer of kstatus for each object.
 async fn statuses(objects: &[&Value]) -> Vec<String> {
-    let program = tokio::task::spawn_blocking(kstatus).await.expect("it is built");
+    let program = tokio::task::spawn_blocking(kstatus)
+        .await
+        .expect("the program is built");
     let mut child = tokio::process::Command::new(program)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

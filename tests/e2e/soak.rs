@@ -98,7 +98,7 @@ fn soak() {
             edits += 1;
             if killed.elapsed() > KILL {
                 soak.env.operator.kill();
-                soak.env.operator.restart().expect("it starts again");
+                soak.env.operator.restart().expect("the operator starts again");
                 (killed, kills) = (Instant::now(), kills + 1);
             }
             // The process is warm again, and the next kill is still to come.
@@ -170,12 +170,11 @@ impl Soak {
             .map(|i| json!({"name": format!("partner{i}"), "pem": self.partners[*i].pem}));
         let own = json!({"name": "partners", "generate": {}});
         let api = json!({"id": self.env.prepared.api_id, "stage": "$default"});
+        let mapping = |path: &String| json!({"path": path, "api": api});
         json!({
             "trust": {"authorities": std::iter::once(own).chain(partners).collect::<Vec<_>>()},
             "ipAddressType": if desired.dual_stack { "DualStack" } else { "IPv4" },
-            "mappings": desired.paths.iter().map(|path| json!({
-                "path": path, "api": api,
-            })).collect::<Vec<_>>(),
+            "mappings": desired.paths.iter().map(mapping).collect::<Vec<_>>(),
         })
     }
 
@@ -208,7 +207,7 @@ impl Soak {
                     .certificates()
                     .delete(&name, &DeleteParams::default())
                     .await
-                    .expect("it can be deleted");
+                    .expect("the resource can be deleted");
                 self.certificates.remove(&name);
             }
             6 => {
@@ -223,7 +222,7 @@ impl Soak {
                     .certificates()
                     .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
                     .await;
-                patched.expect("it can be changed");
+                patched.expect("the object can be changed");
             }
             7 => {
                 let Some(name) = self.any_certificate() else {
@@ -261,7 +260,7 @@ impl Soak {
     async fn edit(&mut self) {
         let name = self.any_domain();
         let (what, partner) = (self.random.u8(..3), self.random.usize(..PARTNERS));
-        let desired = self.domains.get_mut(&name).expect("it is there");
+        let desired = self.domains.get_mut(&name).expect("the domain is there");
         let toggled = format!("p{partner}");
         match what {
             0 if !desired.partners.remove(&partner) => drop(desired.partners.insert(partner)),
@@ -303,8 +302,8 @@ impl Soak {
     }
 
     fn memory(&mut self) -> f64 {
-        let id = self.env.operator.process().expect("it runs").id();
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+        let id = self.env.operator.process().expect("the operator runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the operator runs");
         let kib = status.lines().find_map(|line| {
             line.strip_prefix("VmRSS:")?
                 .trim()
@@ -408,9 +407,12 @@ impl Soak {
             .domain_name(&host)
             .send()
             .await
-            .expect("it is there");
+            .expect("the domain is there");
         let configuration = &domain.domain_name_configurations()[0];
-        let kind = configuration.ip_address_type().expect("it has one").as_str();
+        let kind = configuration
+            .ip_address_type()
+            .expect("the domain has an address type")
+            .as_str();
         same(name, kind, if desired.dual_stack { "dualstack" } else { "ipv4" })?;
         let mappings = gateway
             .get_api_mappings()

@@ -83,7 +83,7 @@ async fn without_credentials_the_missing_role_is_named_and_work_continues_once_i
     let rules = control().add_faults(&[fault]).await.expect("a fault");
     env.operator.kill();
     env.end_lease().await;
-    env.operator.restart().expect("it starts");
+    env.operator.restart().expect("the operator starts");
     let denied = until_object(&env, DOMAIN, "partners", "denied", |o| {
         reason(o, "Ready") == "PermissionDenied"
     })
@@ -163,7 +163,11 @@ async fn a_deletion_that_waits_names_the_cause() {
         );
     }
     assert_ne!(says(&waiting, "DomainProgrammed"), "True");
-    assert_eq!(says(&waiting, "BypassClosed"), "True", "it stays closed");
+    assert_eq!(
+        says(&waiting, "BypassClosed"),
+        "True",
+        "the endpoint stays closed"
+    );
     let acm = aws_sdk_acm::Client::new(&env.account.sdk());
     let arn = waiting["status"]["certificate"]["arn"].as_str().expect("an ARN");
     let there = acm
@@ -171,7 +175,7 @@ async fn a_deletion_that_waits_names_the_cause() {
         .certificate_arn(arn)
         .send()
         .await
-        .expect("it is there")
+        .expect("the server certificate is there")
         .certificate;
     assert_eq!(
         there.expect("a certificate").status,

@@ -89,9 +89,9 @@ fn a_restart_writes_nothing_either() {
         env.ready("d").await;
         env.certificate_ready("client1").await;
         env.reconciles(1).await;
-        env.operator.stop().await.expect("it stops");
+        env.operator.stop().await.expect("the operator stops");
         let (mark, before) = (env.mark().await, versions(&env).await);
-        env.operator.restart().expect("it starts");
+        env.operator.restart().expect("the operator starts");
         env.reconciles(2).await;
         // The operator knows the domain by now, so it has reconciled the other certificate, too.
         env.create_certificate("fence", "d").await;

@@ -172,7 +172,7 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
         assert_eq!(
             config.certificate_arn,
             Some(arn.clone()),
-            "it keeps its certificate"
+            "the domain keeps its certificate"
         );
         assert_eq!(env.records().await, records, "its record was right");
         assert_eq!(env.mapped().await.len(), 2);
@@ -387,7 +387,10 @@ fn a_taken_over_domain_goes_when_the_spec_says_so() {
             theirs,
             "the operator does not delete the user's certificate"
         );
-        assert!(env.record(RrType::A).await.is_some(), "nor their record");
+        assert!(
+            env.record(RrType::A).await.is_some(),
+            "the operator does not delete the user's record"
+        );
     });
 }
 

@@ -154,7 +154,7 @@ fn two_operators_in_one_account_leave_each_others_things_alone() {
         there.ready("client1").await;
         until("d", "Ready", "True", "").await;
         until("same", "Ready", "False", "ForeignOwner").await;
-        other.restart().expect("it starts again");
+        other.restart().expect("the operator starts again");
         let theirs = of_cluster(&env, "other", &own).await;
         assert!(theirs.len() > 4, "{theirs:?}");
         for name in ["same", "d"] {

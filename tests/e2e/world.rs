@@ -265,7 +265,7 @@ impl TestEnv {
         self.domains()
             .delete(name, &DeleteParams::default())
             .await
-            .expect("it can be deleted");
+            .expect("the MtlsDomain can be deleted");
         self.domain_gone(name).await;
     }
 

@@ -21,8 +21,9 @@ pub fn customizations() -> PathBuf {
 /// Builds Argo CD's engine and Flux's packages where they are not built yet. That takes minutes and the whole
 /// machine.
 pub fn build() -> [PathBuf; 2] {
-    [("argo-cd-lua", "tests/argo-cd"), ("flux", "tests/flux")]
-        .map(|(name, source)| tools::go_program(name, &here(source), ".", &[]).expect("it can be built"))
+    [("argo-cd-lua", "tests/argo-cd"), ("flux", "tests/flux")].map(|(name, source)| {
+        tools::go_program(name, &here(source), ".", &[]).expect("the program can be built")
+    })
 }
 
 /// Runs Argo CD's Lua engine over the project's scripts.
@@ -54,14 +55,14 @@ fn fed(command: &mut Command, input: &str) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("it starts");
+        .expect("the program starts");
     child
         .stdin
         .take()
         .expect("piped")
         .write_all(input.as_bytes())
-        .expect("it reads");
-    child.wait_with_output().expect("it ends")
+        .expect("the program reads its input");
+    child.wait_with_output().expect("the program ends")
 }
 
 /// Health of each object: in Argo CD, by Flux's healthCheckExprs, and by kstatus, which Flux uses without

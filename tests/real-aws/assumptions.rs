@@ -33,7 +33,7 @@ const NOT_TRIED: [(&str, &str); 24] = [
     ),
     (
         "serves-once-available",
-        "what the front ends say in the first minutes is not the same from one to the next",
+        "the front ends differ from one another in the first minutes",
     ),
     ("ownership-certificate", "takes a public certificate with its key"),
     ("locked-domain", "takes a public certificate with its key"),
@@ -131,7 +131,7 @@ impl Findings {
         assert_eq!(
             known,
             listed(),
-            "what is tried, or said why not, and what ASSUMPTIONS.md lists"
+            "entries that are tried or have a reason why not, and entries of ASSUMPTIONS.md"
         );
         let differ: Vec<_> = self
             .0
@@ -790,7 +790,8 @@ fn version_1(common_name: &str) -> crate::account::Identity {
     openssl(&[
         "x509", "-signkey", "key", "-in", "csr", "-req", "-days", "2", "-out", "crt",
     ]);
-    let file = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("it was made");
+    let file =
+        |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("openssl has written the file");
     crate::account::Identity {
         certificate: file("crt"),
         key: file("key"),

@@ -51,7 +51,7 @@ async fn quickstart(account: &Account, api: &str) {
     let secret = Api::<Secret>::namespaced(account.client(), account.namespace())
         .get("client1")
         .await
-        .expect("it is");
+        .expect("the Secret");
     let text =
         |key: &str| String::from_utf8(secret.data.as_ref().expect("data")[key].0.clone()).expect("PEM");
     let client1 = Identity {
@@ -225,7 +225,7 @@ where
     let api = Api::<K>::namespaced(account.client(), account.namespace());
     api.delete(name, &DeleteParams::default())
         .await
-        .expect("it can be deleted");
+        .expect("the object can be deleted");
     account
         .eventually(&format!("{name} is gone"), async || {
             let left = api.get_opt(name).await.map_err(|e| e.to_string())?;

@@ -747,12 +747,11 @@ impl Maker<'_> {
             "clients": {"maxDuration": LEAF_LIFE}, "aws": {"region": "eu-west-1", "accountId": ACCOUNT},
             "dns": {"route53": {"hostedZoneId": self.zone_id}},
         });
-        place.domain(json!([
-            {
-                "name": "partners",
-                "generate": {"organizations": ["Acme"], "privateKey": {"algorithm": "RSA", "size": 2048}},
-            },
-        ]), more).await;
+        let authorities = json!([{
+            "name": "partners",
+            "generate": {"organizations": ["Acme"], "privateKey": {"algorithm": "RSA", "size": 2048}},
+        }]);
+        place.domain(authorities, more).await;
         place
             .certificate(
                 "client1",
@@ -798,7 +797,7 @@ impl Maker<'_> {
                     .control()
                     .set_certificate(&state)
                     .await
-                    .expect("it is changed"),
+                    .expect("the certificate is changed"),
                 1
             );
         }

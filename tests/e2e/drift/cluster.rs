@@ -53,7 +53,7 @@ async fn restore(env: &TestEnv, backup: &Secret) {
     let mut backup = backup.clone();
     (backup.metadata.resource_version, backup.metadata.uid) = (None, None);
     let _ = env.secrets().delete(AUTHORITY, &Default::default()).await; // gone already is fine
-    eventually("it is gone", async || {
+    eventually("the Secret is gone", async || {
         match env.secrets().get_opt(AUTHORITY).await {
             Ok(None) => Ok(()),
             other => Err(format!("{:?}", other.map(|_| "there"))),

@@ -82,7 +82,7 @@ async fn another_certificate(env: &TestEnv) -> String {
     let request = env.acm().request_certificate().domain_name(env.host());
     let request = request.validation_method(aws_sdk_acm::types::ValidationMethod::Dns);
     let arn = request.send().await.unwrap().certificate_arn.unwrap();
-    eventually("it is issued", async || {
+    eventually("the certificate is issued", async || {
         let found = env
             .acm()
             .describe_certificate()
@@ -114,7 +114,7 @@ async fn lower_policy(env: &TestEnv) {
     let v1 = aws_sdk_apigateway::Client::new(&env.account.sdk());
     unseen(env, async || {
         trust(env, "", "").await;
-        eventually("it is updated", async || {
+        eventually("the domain is updated", async || {
             let config = env
                 .gateway_domain()
                 .await

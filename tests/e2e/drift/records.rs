@@ -179,7 +179,7 @@ pub async fn rows() -> Figures {
     let back = async |env: &TestEnv| env.change_record(ChangeAction::Upsert, mark.clone()).await;
     table
         .reported(
-            "the marker deleted",
+            "the ownership record deleted",
             EveryFiveMinutes,
             &[&change("DELETE")],
             (
@@ -194,7 +194,7 @@ pub async fn rows() -> Figures {
         .await;
     table
         .reported(
-            "the marker changed",
+            "the ownership record changed",
             EveryFiveMinutes,
             &[&change("UPSERT")],
             (
