@@ -1,4 +1,4 @@
-//! One TLS and key stack in the shipped binary: rustls on aws-lc-rs.
+//! A single TLS and key stack in the shipped binary: rustls on aws-lc-rs.
 use std::process::Command;
 
 #[test]

@@ -247,7 +247,7 @@ fn a_bucket_that_the_operator_did_not_make_is_not_changed() {
             .await;
         // A bucket of another account.
         let stranger = crate::world::world().aws.new_account();
-        let not_owned = format!("foreign-{}", stranger.id);
+        let not_owned = format!("not-owned-{}", stranger.id);
         sandbox::prepare::versioned_bucket(&stranger, &not_owned)
             .await
             .unwrap();
@@ -482,7 +482,7 @@ fn a_truststore_that_moves_keeps_its_recorded_trust_and_revives_none() {
             line.unwrap_or_else(|| panic!("the truststore records nothing: {text}"))
         };
         let (_, before) = truststore(&env).await;
-        let remembered = keep_until(&before);
+        let recorded = keep_until(&before);
 
         // The truststore then moves, twice.
         let first = json!({"truststore": {"bucket": env.prepared.bucket, "key": "first.pem"}});
@@ -492,7 +492,7 @@ fn a_truststore_that_moves_keeps_its_recorded_trust_and_revives_none() {
             env.change("partners", place.clone()).await;
             env.ready("partners").await;
             let (_, text) = truststore(&env).await;
-            assert_eq!(keep_until(&text), remembered);
+            assert_eq!(keep_until(&text), recorded);
             assert_eq!(living.calls(&env).await, "200");
         }
         let everything = env.object_versions().await;
@@ -514,7 +514,7 @@ fn a_truststore_that_moves_keeps_its_recorded_trust_and_revives_none() {
         env.change("partners", first).await;
         env.ready("partners").await;
         let (_, text) = truststore(&env).await;
-        assert_eq!(keep_until(&text), remembered);
+        assert_eq!(keep_until(&text), recorded);
         assert!(!holds(&text, &lost.pem), "{text}");
     });
 }

@@ -89,12 +89,12 @@ fn while_the_api_server_is_gone_nothing_is_written_to_aws_that_another_leader_co
             operation: "CreateApiMapping",
             ..Calls::default()
         };
-        let repairs = env.control().calls(&which).await.expect("the journal").calls;
+        let corrections = env.control().calls(&which).await.expect("the journal").calls;
         // Another process takes a Lease that has not been renewed for 12 s. Calls under way end before that.
-        for repair in repairs {
+        for correction in corrections {
             assert!(
-                repair.time + repair.duration_ms / 1000.0 < last + 12.0,
-                "{repair:?}, last renewed {last}"
+                correction.time + correction.duration_ms / 1000.0 < last + 12.0,
+                "{correction:?}, last renewed {last}"
             );
         }
         proxy.up();

@@ -38,13 +38,10 @@ fn killed_at_any_call_that_changes_something_the_next_operator_goes_on() {
             .iter()
             .flat_map(|write| [(write, When::Before), (write, When::After)])
             .collect();
-        let lives = points
+        let runs = points
             .iter()
             .map(|((operation, skip), when)| killed_at(operation, *skip, *when, &told));
-        stream::iter(lives)
-            .buffer_unordered(AT_ONCE)
-            .collect::<()>()
-            .await;
+        stream::iter(runs).buffer_unordered(AT_ONCE).collect::<()>().await;
         println!("crashes points={0} converged={0} leaked=0", points.len());
     });
 }
@@ -129,10 +126,10 @@ fn killed_at_any_write_to_kubernetes_the_next_operator_goes_on() {
         ] {
             assert!(kinds.contains(known), "{known}: {kinds:?}");
         }
-        let lives = points
+        let runs = points
             .iter()
             .map(|(write, skip, when)| killed_at_write(write, *skip, *when, &told));
-        let killed: Vec<bool> = stream::iter(lives).buffer_unordered(AT_ONCE).collect().await;
+        let killed: Vec<bool> = stream::iter(runs).buffer_unordered(AT_ONCE).collect().await;
         let points = killed.iter().filter(|killed| **killed).count();
         println!("crashes of Kubernetes writes points={points} converged={points} leaked=0");
     });

@@ -175,7 +175,7 @@ pub const THEIRS: &str = "other/team/d";
 #[test]
 fn drift_is_corrected_or_reported_and_nothing_else_is_touched() {
     run(async {
-        let lives: [Pin<Box<dyn Future<Output = Figures>>>; 5] = [
+        let tables: [Pin<Box<dyn Future<Output = Figures>>>; 5] = [
             Box::pin(domain::rows()),
             Box::pin(records::rows()),
             Box::pin(apis::rows()),
@@ -183,7 +183,7 @@ fn drift_is_corrected_or_reported_and_nothing_else_is_touched() {
             Box::pin(cluster::rows()),
         ];
         // All of them run to their end, so that one run reports every fault.
-        let ends = join_all(lives.map(|env| AssertUnwindSafe(env).catch_unwind())).await;
+        let ends = join_all(tables.map(|env| AssertUnwindSafe(env).catch_unwind())).await;
         let all: Vec<_> = ends
             .into_iter()
             .map(|end| end.unwrap_or_else(|why| resume_unwind(why)))

@@ -151,8 +151,8 @@ fn without_any_action_of_the_policy_a_condition_names_it() {
     run(async {
         let env = TestEnv::start("parts").await;
         let parts = each_left_out(&policy(&env, &scenario::specs(&env)).await);
-        let lives = parts.iter().map(|(sid, action, _)| left_out(sid, action));
-        let not_needed: BTreeSet<_> = stream::iter(lives)
+        let runs = parts.iter().map(|(sid, action, _)| left_out(sid, action));
+        let not_needed: BTreeSet<_> = stream::iter(runs)
             .buffer_unordered(AT_ONCE)
             .filter_map(future::ready)
             .collect()
@@ -244,7 +244,7 @@ fn without_any_action_for_those_a_condition_names_it() {
             ("HostedZone", "route53:GetHostedZone"),
             ("Deployments", "apigateway:POST"),
         ];
-        let lives = missing.map(async |(sid, action)| {
+        let runs = missing.map(async |(sid, action)| {
             let mut env = TestEnv::start("unkept").await;
             let api = rest_api(&env.account, "rest", None).await.expect("a REST API");
             let spec = kept(&env, &api);
@@ -268,9 +268,6 @@ fn without_any_action_for_those_a_condition_names_it() {
             .await;
             env.operator.kill();
         });
-        stream::iter(lives)
-            .buffer_unordered(AT_ONCE)
-            .collect::<()>()
-            .await;
+        stream::iter(runs).buffer_unordered(AT_ONCE).collect::<()>().await;
     });
 }

@@ -79,7 +79,7 @@ impl Port {
             .collect())
     }
 
-    /// Waits until each of these is the beginning of a series.
+    /// Waits until each text of `wanted` is the beginning of a series.
     async fn shows(&self, wanted: &[&str]) {
         eventually("the metrics", async || {
             let all = self.series().await?;
@@ -310,7 +310,7 @@ fn the_level_of_the_log_changes_while_it_runs() {
     });
 }
 
-/// In a cluster of its own, because the others' clusters have the CRDs.
+/// Runs in a cluster of its own, because the others' clusters have the CRDs.
 #[test]
 fn without_its_crds_it_is_not_ready_and_waits_for_them() {
     run(async {

@@ -1,5 +1,5 @@
 //! Attacks by users who may write Secrets: anchors and authorities that the operator did not make, put where
-//! it keeps its own. Checked by every version of the truststore in AWS, by callers at the edge, and by the
+//! it keeps its own. The tests check every version of the truststore in AWS, callers at the edge, and the
 //! journal of AWS calls.
 use std::collections::BTreeMap;
 

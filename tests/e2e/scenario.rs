@@ -1,4 +1,4 @@
-//! One whole scenario that every kind of trouble is tried on (`faults.rs`, `crash.rs`): a domain and a
+//! A whole scenario that every kind of trouble is tried on (`faults.rs`, `crash.rs`): a domain and a
 //! certificate are created, changed seven times, and deleted. The state before the deletion, and the
 //! leftovers after it, must be the same whatever happens on the way.
 use std::{collections::BTreeSet, sync::LazyLock};

@@ -1,6 +1,6 @@
 //! Attacks on resources of others, each by a tenant: a user of one namespace with its own token, who may
-//! write MtlsDomains, ClientCertificates, Secrets and ConfigMaps there and nothing else. Checked by the
-//! journal of AWS calls and by the resources that remain.
+//! write MtlsDomains, ClientCertificates, Secrets and ConfigMaps there and nothing else. The tests check the
+//! journal of AWS calls and the resources that remain.
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::{core::v1::Namespace, rbac::v1};

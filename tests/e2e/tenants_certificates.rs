@@ -1,5 +1,5 @@
 //! Attacks on a domain and on each other by tenants who may request certificates in a namespace of their own,
-//! each with its own token and the rights of examples/rbac.yaml. Checked by Kubernetes and by the truststore
+//! each with its own token and the rights of examples/rbac.yaml. The tests check Kubernetes and the truststore
 //! afterwards.
 use futures::future::join_all;
 use kube::api::{Patch, PatchParams, PostParams};

@@ -73,7 +73,7 @@ async fn authorities_from_every_source_are_let_in() {
     assert!(!holds(&text_, &stranger.pem));
     answers(&env, &stranger.leaf("caller"), "403", "a stranger's is not").await;
 
-    // The only one with a key issues.
+    // The only authority with a key issues.
     let secret = env.secrets().get("client1").await.expect("the Secret");
     assert!(holds(&text(&secret, "ca.crt"), &own.pem));
     sound(&secret).await.expect("sound");

@@ -78,7 +78,7 @@ async fn of_cluster(env: &TestEnv, cluster: &str, host: &str) -> BTreeSet<String
 #[test]
 fn two_operators_in_one_account_leave_each_others_things_alone() {
     run(async {
-        // One with the cluster id `lives`, and the other beside it.
+        // One operator with the cluster id `e2e`, and the other beside it.
         let mut env = TestEnv::start("cluster-a").await;
         let host = env.host();
         env.create_domain("d", json!({})).await;

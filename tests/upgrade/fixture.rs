@@ -25,7 +25,7 @@ impl Recorded {
             .collect();
         files.sort();
         let mut objects: Vec<_> = files.iter().flat_map(|file| list(file)).collect();
-        // Owners before what they own.
+        // Owners before the objects that they own.
         objects.sort_by_key(|object| KINDS.iter().position(|(_, _, kind)| object["kind"] == *kind));
         let aws = [ACCOUNT, REGISTRAR].map(|id| json(&folder("aws").join(format!("{id}.json"))));
         let callers = list(&folder("callers.json")).into_iter();

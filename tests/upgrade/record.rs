@@ -636,7 +636,7 @@ impl Maker<'_> {
         callers
     }
 
-    /// Objects in the middle or at the end of something.
+    /// Objects in the middle or at the end of a transition.
     async fn states(&self) -> Vec<Caller> {
         let mut callers = vec![];
         // The second authority has taken over, and a certificate of the first one is still in use.
@@ -801,7 +801,7 @@ impl Maker<'_> {
                 1
             );
         }
-        eventually("every server certificate lives long", async || {
+        eventually("every server certificate is valid for long", async || {
             let objects = self.stage.objects(namespaces).await;
             let short = of_kind(&objects, "MtlsDomain").find(|domain| {
                 let until = domain

@@ -11,9 +11,9 @@ use crate::stage::{full_name, of_kind};
 /// Writes that an upgrade makes: each of `what` to each of `whose`.
 #[derive(Debug)]
 pub struct Expected {
-    /// As [`Write::what`].
+    /// Kinds of writes, in the form of [`Write::what`].
     pub what: &'static [&'static str],
-    /// As [`Write::whose`].
+    /// Owners of the writes, in the form of [`Write::whose`].
     pub whose: &'static [&'static str],
     /// Maximum number of them; none at all is wrong, too.
     pub at_most: usize,
