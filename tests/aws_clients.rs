@@ -1,8 +1,8 @@
 //! The AWS clients over the wire, against the AWS emulator. Each test has an account of its own.
 //!
-//! `Session` takes its endpoint and credentials from the environment, as in a cluster, so the tests run in a
-//! process that has them: the first one starts the AWS emulator and then this binary again, with those that
-//! are ignored here.
+//! `Session` takes its endpoint and credentials from the environment, as in a cluster. The first test starts
+//! the AWS emulator, and then runs this binary again with that environment and with the tests that are
+//! ignored here.
 
 use aws_sdk_s3::config::{BehaviorVersion, Credentials};
 use futures::StreamExt;
@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 #[tokio::test]
-async fn in_the_local_aws() {
+async fn aws_clients_pass_against_the_emulator() {
     let dir = tempfile::tempdir().unwrap();
     let aws = sandbox::aws::Aws::start(dir.path(), &sandbox::aws::Options::default())
         .await
@@ -49,7 +49,7 @@ fn gate(rates: &[&str]) -> Gate {
     Gate::new(Quota::new(Rates::with(&rates)), || true)
 }
 
-/// The session of an account that no other test uses; the AWS emulator lets everybody assume any role.
+/// Session of an account that no other test uses. The AWS emulator lets every caller assume any role.
 async fn session_in(account: &str, gate: &Gate) -> Session {
     let base = Session::connect(Some(REGION), gate).await.unwrap();
     let session = base.assume_role(&role(account, "mtls-operator")).await.unwrap();
@@ -69,7 +69,7 @@ async fn session(account: &str) -> Session {
     session_in(account, &gate(&["*=unlimited"])).await
 }
 
-/// The control API of the AWS emulator.
+/// Calls the control API of the AWS emulator.
 async fn emulator(call: &str, body: Value) -> Value {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let endpoint = std::env::var("AWS_ENDPOINT_URL").expect("AWS_ENDPOINT_URL: the AWS emulator");
@@ -84,7 +84,8 @@ async fn emulator(call: &str, body: Value) -> Value {
     serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
 }
 
-/// What an account has before the operator comes: made with the SDK, because the operator makes none of it.
+/// Resources that an account has before the operator runs. The SDK creates them, because the operator creates
+/// none of them.
 struct Given {
     acm: aws_sdk_acm::Client,
     gateway: aws_sdk_apigatewayv2::Client,
@@ -228,7 +229,7 @@ fn change(action: Action, record: &RecordSet) -> Change {
     }
 }
 
-/// A certificate that is ISSUED for the name, validated through a zone that is made for it.
+/// Creates a certificate that is ISSUED for the name, validated through a zone that is created for it.
 async fn issued(session: &Session, given: &Given, name: &str) -> String {
     let zone = given.zone(name).await;
     let arn = session
@@ -253,7 +254,7 @@ async fn issued(session: &Session, given: &Given, name: &str) -> String {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn certificates_of_every_key_are_found_and_requested_once() {
     let account = "910000000001";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -306,7 +307,7 @@ async fn certificates_of_every_key_are_found_and_requested_once() {
         "of other names none"
     );
 
-    // One that somebody imported.
+    // A certificate that another user imported.
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(vec!["imported.example.com".into()]).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -323,7 +324,7 @@ async fn certificates_of_every_key_are_found_and_requested_once() {
     assert_eq!(imported[0].kind, CertificateKind::Imported);
     assert!(imported[0].not_after.is_some());
 
-    // A name that was just requested may be unknown for a while: nothing is found, and nothing fails.
+    // ACM may not know a just requested certificate for a while: the client finds nothing, and nothing fails.
     emulator(
         &format!("config?account={account}"),
         json!({"certificate_delay": 60}),
@@ -336,7 +337,7 @@ async fn certificates_of_every_key_are_found_and_requested_once() {
         .unwrap();
     assert_eq!(session.acm.certificate(&young).await.unwrap(), None);
     assert_eq!(certificates(&session, "young.example.com").await.unwrap(), []);
-    // Known, but its record is not.
+    // ACM knows the certificate, but not its validation record yet.
     emulator(
         &format!("config?account={account}"),
         json!({"certificate_delay": 0, "record_delay": 60}),
@@ -376,7 +377,7 @@ async fn certificates_of_every_key_are_found_and_requested_once() {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn lists_go_on_over_their_pages() {
     let account = "910000000002";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -429,7 +430,7 @@ async fn lists_go_on_over_their_pages() {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn an_object_has_versions_and_only_its_own() {
     let account = "910000000003";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -489,13 +490,14 @@ async fn an_object_has_versions_and_only_its_own() {
     assert_eq!(s3.versions(bucket, key).await.unwrap(), []);
     assert_eq!(s3.get(bucket, key, &one).await.unwrap(), None);
 
-    // What has no version cannot be pinned; a bucket whose versioning is new gives none for a while.
+    // An object without a version cannot be pinned. A bucket with new versioning returns no versions for a
+    // while.
     let refused = s3
         .put("clients-plain", key, b"x".to_vec(), &owner, None)
         .await
         .unwrap_err();
     assert_eq!(refused.kind, Kind::Transient, "{refused}");
-    // A bucket of somebody else.
+    // A bucket of another account.
     let stranger = Given::new("910000000093").await;
     stranger.bucket("clients-strangers", true).await;
     let not_owned = s3.bucket("clients-strangers").await;
@@ -506,7 +508,7 @@ async fn an_object_has_versions_and_only_its_own() {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn records_are_made_once_changed_and_removed_exactly() {
     let account = "910000000004";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -591,7 +593,7 @@ async fn records_are_made_once_changed_and_removed_exactly() {
         .unwrap_err();
     assert_eq!(outside.kind, Kind::Invalid, "{outside}");
 
-    // One of several that are chosen from: seen as such, and left alone.
+    // One of several records of a routing policy is recognised as such, and left alone.
     use aws_sdk_route53::types as sdk;
     let weighted = sdk::ResourceRecordSet::builder()
         .name("weighted.records.example.com")
@@ -626,7 +628,7 @@ async fn records_are_made_once_changed_and_removed_exactly() {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn a_domain_lives_through_its_changes_in_place() {
     let account = "910000000005";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -696,7 +698,7 @@ async fn a_domain_lives_through_its_changes_in_place() {
     let in_use = session.acm.delete(&arn).await.unwrap_err();
     assert_eq!(in_use.kind, Kind::Conflict, "{in_use}");
 
-    // The same name again: 409 or, as others report, 400.
+    // The same name again: API Gateway answers 409 or, as users report, 400.
     for by_status in [1, 0] {
         emulator(
             &format!("config?account={account}"),
@@ -724,7 +726,10 @@ async fn a_domain_lives_through_its_changes_in_place() {
     );
     let busy = gateway.update_domain(&wanted).await.unwrap_err();
     assert_eq!(busy.kind, Kind::Conflict, "{busy}");
-    let status = json!({"account": account, "domainName": name, "status": "PENDING_CERTIFICATE_REIMPORT", "message": "bring another"});
+    let status = json!({
+        "account": account, "domainName": name, "status": "PENDING_CERTIFICATE_REIMPORT",
+        "message": "bring another",
+    });
     emulator("domain", status).await;
     let pending = gateway.domain(name).await.unwrap().unwrap();
     assert_eq!(pending.status, DomainStatus::PendingCertificateReimport);
@@ -761,7 +766,7 @@ async fn a_domain_lives_through_its_changes_in_place() {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn mappings_change_in_place_and_endpoints_close() {
     let account = "910000000006";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -882,7 +887,7 @@ async fn mappings_change_in_place_and_endpoints_close() {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn integrations_and_authorizers_of_http_apis_change_and_keep_what_is_not_named() {
     use aws_sdk_apigatewayv2::types::IntegrationType;
     let account = "910000000015";
@@ -920,7 +925,7 @@ async fn integrations_and_authorizers_of_http_apis_change_and_keep_what_is_not_n
             .await
             .unwrap();
     }
-    // Also where a change replaces all parameters.
+    // The same where a change replaces all parameters.
     emulator(
         &format!("config?account={account}"),
         json!({"page_size": 1, "parameters_merge": 0}),
@@ -977,7 +982,7 @@ async fn integrations_and_authorizers_of_http_apis_change_and_keep_what_is_not_n
         .await
         .unwrap();
     let changed = async || gateway.authorizers(Protocol::Http, &api).await.unwrap() != made;
-    assert!(changed().await, "it has a cache now");
+    assert!(changed().await, "the authorizer has a cache now");
     gateway
         .restore_authorizer(Protocol::Http, &api, &ours.id, &function)
         .await
@@ -1012,7 +1017,7 @@ async fn integrations_and_authorizers_of_http_apis_change_and_keep_what_is_not_n
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn methods_of_rest_apis_ask_authorizers_through_v1() {
     let account = "910000000016";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -1104,7 +1109,7 @@ async fn methods_of_rest_apis_ask_authorizers_through_v1() {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn rest_apis_are_seen_and_changed_through_v1() {
     let account = "910000000011";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -1152,7 +1157,7 @@ async fn rest_apis_are_seen_and_changed_through_v1() {
     assert_eq!(
         calls("apigatewayv2.GetApi").await,
         before,
-        "v2 is not asked again for what is a REST API"
+        "the client does not ask v2 again for a REST API"
     );
 
     // Tags.
@@ -1206,7 +1211,7 @@ async fn rest_apis_are_seen_and_changed_through_v1() {
     let deployed: BTreeSet<_> = answer.item().iter().map(|s| s.deployment_id().unwrap()).collect();
     assert!(deployed.len() == 1 && !deployed.contains("none"), "{deployed:?}");
 
-    // What is not there.
+    // Absent resources.
     for absent in [
         gateway.stages(Protocol::Rest, "nothere").await.map(drop),
         gateway.set_endpoint_closed(Protocol::Rest, "nothere", true).await,
@@ -1229,13 +1234,18 @@ async fn rest_apis_are_seen_and_changed_through_v1() {
         .unwrap();
     assert_eq!(gateway.api(&id).await.unwrap(), None);
 
-    // v1's own words for too many calls and too few rights.
+    // Error codes of v1 for too many calls and missing permissions.
     for (operation, code) in [
         ("GetRestApi", "TooManyRequestsException"),
         ("GetRestApi", "LimitExceededException"),
         ("GetStages", "TooManyRequestsException"),
     ] {
-        let rule = json!([{"account": account, "service": "apigateway", "operation": operation, "status": 429, "code": code}]);
+        let rule = json!([
+            {
+                "account": account, "service": "apigateway", "operation": operation, "status": 429,
+                "code": code,
+            },
+        ]);
         emulator("faults", rule).await;
         let error = match operation {
             "GetRestApi" => gateway.api(&private).await.map(drop),
@@ -1267,7 +1277,7 @@ async fn rest_apis_are_seen_and_changed_through_v1() {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn every_domain_is_listed_with_what_is_behind_it() {
     let account = "910000000012";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -1383,7 +1393,12 @@ async fn every_domain_is_listed_with_what_is_behind_it() {
     for (operation, asks_for_list) in [("GetDomainNames", true), ("GetBasePathMappings", false)] {
         emulator(
             "faults",
-            json!([{"account": account, "operation": operation, "status": 429, "code": "TooManyRequestsException"}]),
+            json!([
+                {
+                    "account": account, "operation": operation, "status": 429,
+                    "code": "TooManyRequestsException",
+                },
+            ]),
         )
         .await;
         let error = match asks_for_list {
@@ -1412,7 +1427,7 @@ async fn every_domain_is_listed_with_what_is_behind_it() {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn failures_are_told_apart_counted_and_read_the_same_each_time() {
     let account = "910000000007";
     let gate = gate(&["*=unlimited"]);
@@ -1468,9 +1483,13 @@ async fn failures_are_told_apart_counted_and_read_the_same_each_time() {
         assert_eq!(said[0], said[1], "the same words");
         println!("{}", said[0]);
     }
-    assert_eq!(ask().await.unwrap(), None, "and then it works again");
+    assert_eq!(
+        ask().await.unwrap(),
+        None,
+        "the call works again after the faults"
+    );
 
-    // A lost reply: it has happened.
+    // A lost reply: the request has taken effect.
     fault(json!({"operation": "RequestCertificate", "when": "after", "drop_reply": true})).await;
     let wanted = request(name, KeyAlgorithm::EcPrime256v1, "lost");
     let lost = session.acm.request(&wanted).await.unwrap_err();
@@ -1519,10 +1538,10 @@ async fn failures_are_told_apart_counted_and_read_the_same_each_time() {
     );
     emulator("deny", json!({"account": account, "actions": []})).await;
 
-    // The counter knows what the journal knows.
+    // The counter agrees with the journal.
     let count = |service, operation, outcome| counted(&gate, service, operation, outcome);
     assert_eq!(count("apigateway", "GetDomainName", "throttled"), 2);
-    // Once at the end, and at v1 each time that v2 refused for a reason that nobody knows.
+    // Once at the end, and at v1 each time that v2 refused for an unknown reason.
     assert_eq!(count("apigateway", "GetDomainName", "not_found"), 1 + 2);
     assert_eq!(count("acm", "RequestCertificate", "transient"), 1);
     let stats = emulator(&format!("stats?account={account}"), Value::Null).await;
@@ -1540,8 +1559,8 @@ async fn failures_are_told_apart_counted_and_read_the_same_each_time() {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
-async fn who_does_not_lead_reads_but_does_not_write() {
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
+async fn a_process_that_does_not_lead_reads_but_does_not_write() {
     let account = "910000000008";
     let leads = Arc::new(AtomicBool::new(true));
     let asked = leads.clone();
@@ -1563,7 +1582,7 @@ async fn who_does_not_lead_reads_but_does_not_write() {
     );
 }
 
-/// All certificates for a domain name, as the operator finds them.
+/// Returns all certificates for a domain name, as the operator finds them.
 async fn certificates(session: &Session, domain_name: &str) -> Result<Vec<Certificate>, Error> {
     let mut found = Vec::new();
     for listed in session
@@ -1578,9 +1597,9 @@ async fn certificates(session: &Session, domain_name: &str) -> Result<Vec<Certif
     Ok(found)
 }
 
-/// With AWS's own quotas on both sides nothing is ever throttled.
+/// AWS throttles no call when both sides use AWS's own quotas.
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn the_plentiful_quotas_are_kept() {
     let account = "910000000009";
     let session = session_in(account, &gate(&[])).await;
@@ -1598,7 +1617,7 @@ async fn the_plentiful_quotas_are_kept() {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn a_refused_call_empties_its_bucket() {
     let account = "910000000010";
     let gate = gate(&["*=unlimited", "DeleteDomainName=2:5"]);
@@ -1629,7 +1648,7 @@ async fn a_refused_call_empties_its_bucket() {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn one_account_in_several_regions() {
     let sessions = Sessions::new(&gate(&["*=unlimited"]));
     let here = sessions.get(&Access::default()).await.unwrap();
@@ -1664,7 +1683,7 @@ fn role(account: &str, name: &str) -> RoleToAssume {
     }
 }
 
-/// How often this role has been assumed.
+/// Number of times that this role has been assumed.
 async fn assumed(role: &str) -> usize {
     let calls = emulator("calls?operation=AssumeRole", Value::Null).await;
     calls["calls"]
@@ -1676,8 +1695,8 @@ async fn assumed(role: &str) -> usize {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
-async fn roles_lead_into_their_accounts_and_that_for_route_53_nowhere_else() {
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
+async fn a_role_leads_into_its_account_and_the_role_for_route_53_to_route_53_only() {
     let (one, two) = ("920000000001", "920000000002");
     let sessions = Sessions::new(&gate(&["*=unlimited"]));
     Given::new(one).await.zone("roles-one.example.com").await;
@@ -1720,7 +1739,7 @@ async fn roles_lead_into_their_accounts_and_that_for_route_53_nowhere_else() {
         "once for each access"
     );
 
-    // Each account has its own quota: where one is used up, the other goes on.
+    // Each account has its own quota: when one account's is used up, calls to the other continue.
     let gate = gate(&["*=unlimited", "route53=1/5:1"]);
     let sessions = Sessions::new(&gate);
     let rule = json!([{"account": two, "operation": "ListHostedZones", "code": "Throttling"}]);
@@ -1738,7 +1757,7 @@ async fn roles_lead_into_their_accounts_and_that_for_route_53_nowhere_else() {
         (Kind::Throttled, "route53:ListHostedZones")
     );
     let ask = |account| {
-        // One that waits for nothing but a token.
+        // A ticket that waits for a token only.
         let ticket = Ticket {
             class: Class::Distrust,
             since: jiff::Timestamp::UNIX_EPOCH,
@@ -1754,7 +1773,7 @@ async fn roles_lead_into_their_accounts_and_that_for_route_53_nowhere_else() {
     assert!(matches!(ask(one), Grant::Go { .. }));
 }
 
-/// What the metrics say of calls, whatever AWS's code was.
+/// Number of calls in the metrics with this outcome, whatever the AWS error code was.
 fn counted(gate: &Gate, service: &str, operation: &str, outcome: &str) -> u64 {
     let (mut registry, mut text) = (Registry::default(), String::new());
     gate.calls.register(&mut registry);
@@ -1775,8 +1794,8 @@ fn counted(gate: &Gate, service: &str, operation: &str, outcome: &str) -> u64 {
 }
 
 #[tokio::test]
-#[ignore = "runs in the process that in_the_local_aws starts"]
-async fn a_role_that_cannot_be_assumed_is_said_to_be_what_it_is() {
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
+async fn a_role_that_cannot_be_assumed_is_reported_with_its_cause() {
     let account = "920000000003";
     let gate = gate(&["*=unlimited"]);
     let sessions = Sessions::new(&gate);
@@ -1805,7 +1824,7 @@ async fn a_role_that_cannot_be_assumed_is_said_to_be_what_it_is() {
             emulator("faults", json!([rule])).await;
             let refused = match sessions.get(access).await {
                 Err(refused) => refused,
-                // The rest of the domain does not hang on the role for Route 53.
+                // A failing role for Route 53 does not stop the rest of the domain.
                 Ok(session) => {
                     session.gateway.domain("refused.example.com").await.unwrap();
                     session.route53.zones().await.unwrap_err()
@@ -1826,7 +1845,7 @@ async fn a_role_that_cannot_be_assumed_is_said_to_be_what_it_is() {
         .map(|o| count("route53", "ListHostedZones", o))
         .sum();
     assert_eq!(unmade, 0, "calls that were not made are not counted");
-    // And then it works.
+    // The role can be assumed again after the faults.
     assert_eq!(sessions.get(&as_whole).await.unwrap().account, account);
     let zones = sessions
         .get(&for_dns)

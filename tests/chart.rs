@@ -1,6 +1,5 @@
-//! The Helm chart, through Helm itself: what it renders, what it refuses, and that it says the same thing
-//! twice. That what it renders works in a cluster is a whole scenario of its own (`tests/e2e/chart.rs`). Its
-//! alerts are tried with Prometheus's own tool.
+//! The Helm chart, rendered by Helm: the rendered objects, the refused values, and identical output of two
+//! runs. `tests/e2e/chart.rs` runs the rendered objects in a cluster. Prometheus's own tool tests the alerts.
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 use serde_json::{Value, json};
@@ -19,7 +18,7 @@ mod values;
 use helm::{helm, here};
 use sandbox::tools;
 
-/// The values without which there is no chart, for one namespace.
+/// Minimal values that the chart requires, for one namespace.
 fn least() -> Value {
     json!({"clusterId": "c1", "policy": {"mode": "AllowAll"}})
 }
@@ -66,7 +65,7 @@ fn lint_finds_nothing() {
     );
 }
 
-/// Argo CD renders at every reconcile, and shows whatever differs.
+/// Argo CD renders at every reconcile, and shows every difference.
 #[test]
 fn the_same_values_render_the_same_bytes() {
     let values = with(&json!({"replicaCount": 3, "metrics": {"podMonitor": {"enabled": true}}}));
@@ -74,7 +73,7 @@ fn the_same_values_render_the_same_bytes() {
 }
 
 #[test]
-fn what_only_the_user_knows_is_asked_for() {
+fn incomplete_values_are_refused_with_the_value_to_set() {
     for (values, words) in [
         (
             json!({"policy": {"mode": "AllowAll"}}),
@@ -131,7 +130,7 @@ fn rights_are_namespaced_unless_the_cluster_is_asked_for() {
         "{told}"
     );
 
-    // Without a list: where the release is.
+    // Without a list: the namespace of the release.
     assert!(
         args(&objects(&least()))
             .to_string()
@@ -159,10 +158,10 @@ fn rights_are_namespaced_unless_the_cluster_is_asked_for() {
     assert!(!args(&cluster).to_string().contains("watch-namespace"));
 }
 
-/// Those that the attack tests hold off.
+/// The attack tests run as users with the rights of this example.
 #[test]
-fn who_may_grant_and_request_has_the_rights_of_the_example() {
-    let example = std::fs::read_to_string(here("examples/rbac.yaml")).expect("it is there");
+fn roles_to_grant_and_request_have_the_rights_of_the_example() {
+    let example = std::fs::read_to_string(here("examples/rbac.yaml")).expect("the file can be read");
     let example: Vec<Value> = serde_saphyr::from_multiple(&example).expect("YAML");
     let all = objects(&least());
     for suffix in ["may-grant", "may-request"] {
@@ -183,7 +182,8 @@ fn who_may_grant_and_request_has_the_rights_of_the_example() {
 #[test]
 fn every_flag_is_one_that_the_operator_knows() {
     let values = with(&json!({
-        "truststoreBucket": "stores-{account}", "policy": {"mode": "Rules"}, "aws": {"region": "eu-west-1", "rates": ["*=unlimited"]},
+        "truststoreBucket": "stores-{account}", "policy": {"mode": "Rules"},
+        "aws": {"region": "eu-west-1", "rates": ["*=unlimited"]},
     }));
     let all = objects(&values);
     let args = &of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"];
@@ -193,12 +193,12 @@ fn every_flag_is_one_that_the_operator_knows() {
         .iter()
         .map(|arg| arg.as_str().expect("a string"))
         .collect();
-    // clap refuses the first one that it does not know or understand; --version ends it there otherwise.
+    // clap refuses the first argument that is unknown or invalid. Otherwise --version ends the process there.
     let out = Command::new(env!("CARGO_BIN_EXE_mtls-operator"))
         .args(&flags)
         .arg("--version")
         .output()
-        .expect("it runs");
+        .expect("the program runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
@@ -223,7 +223,8 @@ fn crds_are_those_of_the_repository_and_stay_when_asked() {
     for crd in crds {
         assert_eq!(crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
         let plural = crd["spec"]["names"]["plural"].as_str().expect("a name");
-        let file = std::fs::read_to_string(here(&format!("crds/{plural}.yaml"))).expect("it is there");
+        let file =
+            std::fs::read_to_string(here(&format!("crds/{plural}.yaml"))).expect("the file can be read");
         let file: Value = serde_saphyr::from_str(&file).expect("YAML");
         assert!(
             crd["spec"] == file["spec"],
@@ -245,7 +246,7 @@ fn crds_are_those_of_the_repository_and_stay_when_asked() {
     );
 }
 
-/// The alerts as the chart renders them.
+/// Alerts as the chart renders them.
 fn rules() -> Value {
     let all = objects(&with(
         &json!({"metrics": {"prometheusRule": {"enabled": true, "labels": {"release": "x"}}}}),
@@ -255,7 +256,7 @@ fn rules() -> Value {
     rule["spec"].clone()
 }
 
-/// Each rule of the spec.
+/// Rules of the spec, one by one.
 fn each(rules: &Value) -> impl Iterator<Item = &Value> {
     rules["groups"]
         .as_array()
@@ -277,7 +278,7 @@ fn promtool(dir: &Path, arguments: &[&str]) {
         .args(arguments)
         .current_dir(dir)
         .output()
-        .expect("it runs");
+        .expect("the program runs");
     let said = format!(
         "{}{}",
         String::from_utf8_lossy(&out.stdout),
@@ -287,7 +288,7 @@ fn promtool(dir: &Path, arguments: &[&str]) {
 }
 
 #[test]
-fn alerts_come_when_they_should_and_not_else() {
+fn alerts_fire_when_they_should_and_not_otherwise() {
     let mut rules = rules();
     let dir = tempfile::tempdir().expect("a folder");
     let write = |file: &str, content: &str| std::fs::write(dir.path().join(file), content).expect("a file");
@@ -297,7 +298,7 @@ fn alerts_come_when_they_should_and_not_else() {
         &["check", "rules", "--lint=all", "--lint-fatal", "rules.yaml"],
     );
 
-    let tests = std::fs::read_to_string(here("tests/chart/alerts.yaml")).expect("it is there");
+    let tests = std::fs::read_to_string(here("tests/chart/alerts.yaml")).expect("the file can be read");
     let groups = rules["groups"].as_array_mut().expect("groups").iter_mut();
     for rule in groups.flat_map(|group| group["rules"].as_array_mut().expect("rules")) {
         let alert = rule["alert"].as_str().expect("a name").to_owned();
@@ -308,7 +309,7 @@ fn alerts_come_when_they_should_and_not_else() {
             annotations.remove("description").is_some() && annotations.contains_key("summary"),
             "{alert}"
         );
-        // Its own section, which `pages` looks for.
+        // The alert's own section, which `pages` checks.
         let runbook = annotations.remove("runbook_url").expect("an alert has a runbook");
         let section = format!("/docs/alerts.md#{}", alert.to_lowercase());
         assert!(
@@ -320,7 +321,7 @@ fn alerts_come_when_they_should_and_not_else() {
     write("alerts.yaml", &tests);
     promtool(dir.path(), &["test", "rules", "alerts.yaml"]);
 
-    // Each of them does come in a test.
+    // Each alert fires in at least one test.
     let tests: Value = serde_saphyr::from_str(&tests).expect("YAML");
     let of_tests = tests["tests"].as_array().expect("a list").iter();
     let cases: Vec<_> = of_tests
@@ -330,13 +331,13 @@ fn alerts_come_when_they_should_and_not_else() {
         let comes = |case: &&Value| {
             case["alertname"] == rule["alert"] && case["exp_alerts"].as_array().is_some_and(|a| !a.is_empty())
         };
-        assert!(cases.iter().any(comes), "{} comes in no test", rule["alert"]);
+        assert!(cases.iter().any(comes), "{} fires in no test", rule["alert"]);
     }
 }
 
-/// The metrics of docs/metrics.md, which a test keeps true: name as it is queried, and labels.
+/// Metrics of docs/metrics.md, which another test keeps up to date: the name in queries, and the labels.
 fn documented() -> BTreeMap<String, Vec<String>> {
-    let doc = std::fs::read_to_string(here("docs/metrics.md")).expect("it is there");
+    let doc = std::fs::read_to_string(here("docs/metrics.md")).expect("the file can be read");
     let rows = doc
         .lines()
         .filter_map(|line| line.strip_prefix("| `"))
@@ -364,8 +365,8 @@ fn documented() -> BTreeMap<String, Vec<String>> {
     all
 }
 
-/// What a query of PromQL asks for: each metric that looks like one of ours, with the labels that it is
-/// chosen by.
+/// Returns each metric in a PromQL query that has the form of an operator's metric, with the labels that
+/// select it.
 fn asked(query: &str) -> Vec<(String, Vec<String>)> {
     let ours = ["mtls_operator_", "controller_runtime_", "leader_election_"];
     let mut asked = vec![];
@@ -388,9 +389,9 @@ fn asked(query: &str) -> Vec<(String, Vec<String>)> {
     asked
 }
 
-/// Every metric that an alert or the dashboard asks for is one that the operator has, with that label.
+/// Every metric that an alert or the dashboard queries is a metric of the operator, with that label.
 #[test]
-fn alerts_and_dashboard_ask_for_what_is_there() {
+fn alerts_and_dashboard_query_existing_metrics() {
     let documented = documented();
     let all = objects(&with(&json!({"metrics": {"dashboard": {"enabled": true}}})));
     let is_it = |map: &&&Value| map["metadata"]["name"] == "partners-mtls-operator-dashboard";
@@ -430,11 +431,11 @@ fn alerts_and_dashboard_ask_for_what_is_there() {
         .map(|variable| variable["name"].as_str().expect("a name"))
         .collect();
     assert_eq!(variables, ["datasource", "cluster", "job", "namespace"]);
-    // To ask for what is not there is how the operator works, and no error.
+    // The operator asks for absent resources in normal operation: that is no error.
     let errors = panels
         .iter()
         .find(|panel| panel["title"] == "AWS API errors")
-        .expect("it is there");
+        .expect("the panel is there");
     assert!(
         errors["targets"][0]["expr"]
             .as_str()
@@ -453,14 +454,14 @@ fn alerts_and_dashboard_ask_for_what_is_there() {
     assert!(queries.len() > 20, "{queries:?}");
     for query in &queries {
         let asked = asked(query);
-        assert!(!asked.is_empty(), "no metric of ours in {query}");
+        assert!(!asked.is_empty(), "no metric of the operator in {query}");
         for (metric, labels) in asked {
             let known = documented
                 .get(&metric)
                 .unwrap_or_else(|| panic!("the operator has no {metric}: {query}"));
             for label in labels {
-                // Of every series there are, whoever made it: of a histogram's buckets, and of what was
-                // scraped.
+                // Labels of any series, whichever process made it: those of a histogram's buckets, and those
+                // of the scrape.
                 let given = ["le", "job", "cluster"].contains(&label.as_str());
                 assert!(
                     given || known.contains(&label),

@@ -1,4 +1,4 @@
-//! One TLS and key stack in what ships: rustls on aws-lc-rs.
+//! A single TLS and key stack in the shipped binary: rustls on aws-lc-rs.
 use std::process::Command;
 
 #[test]
@@ -21,7 +21,8 @@ fn nothing_that_ships_depends_on_another_tls_stack() {
             .unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
         assert!(text.trim().is_empty(), "{banned} is in the tree:\n{text}");
-        // An empty answer must be cargo's word that there is none, and not a failure of another kind.
+        // An empty answer counts only when cargo says that the crate is absent, and not after another
+        // failure.
         let err = String::from_utf8_lossy(&out.stderr);
         assert!(
             err.contains("nothing to print") || err.contains("did not match any packages"),

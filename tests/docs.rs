@@ -1,5 +1,5 @@
-//! That the pages say what is so: what they link to is there, the manifests that they quote are those of
-//! examples/, and the conditions, reasons, fields' values and flags that they name exist.
+//! Checks of the pages: their links lead somewhere, the manifests that they quote are those of examples/, and
+//! the conditions, reasons, field values and flags that they name exist.
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -34,9 +34,9 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Of a file's path in the repository.
+/// Text of a file of the repository.
 fn text(file: &Path) -> String {
-    std::fs::read_to_string(root().join(file)).expect("it can be read")
+    std::fs::read_to_string(root().join(file)).expect("the file can be read")
 }
 
 fn pages() -> Vec<PathBuf> {
@@ -49,7 +49,7 @@ fn pages() -> Vec<PathBuf> {
     all
 }
 
-/// What stands in the page's blocks of this language, and the rest of it.
+/// Returns the content of the page's blocks of this language, and the rest of the page.
 fn blocks(page: &str, language: &str) -> (Vec<String>, String) {
     let (mut found, mut rest) = (vec![], String::new());
     let mut parts = page.split("```");
@@ -63,7 +63,7 @@ fn blocks(page: &str, language: &str) -> (Vec<String>, String) {
     (found, rest)
 }
 
-/// What stands between single backticks.
+/// Returns the texts between single backticks.
 fn spans(page: &str) -> Vec<String> {
     let (_, prose) = blocks(page, "");
     let lines = prose.lines().filter(|line| !line.starts_with("    "));
@@ -72,8 +72,8 @@ fn spans(page: &str) -> Vec<String> {
         .collect()
 }
 
-/// The anchor that a heading has. Source: GitHub's own pages, which leave out all but letters, digits,
-/// blanks, dashes and underscores.
+/// Anchor of a heading. Source: GitHub's own pages, which leave out all but letters, digits, blanks, dashes
+/// and underscores.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim().to_lowercase();
     let kept = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
@@ -81,7 +81,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn what_is_linked_is_there() {
+fn links_lead_to_existing_pages_and_headings() {
     let mut links = 0;
     for page in pages() {
         let (_, prose) = blocks(&text(&page), "");
@@ -102,7 +102,7 @@ fn what_is_linked_is_there() {
             };
             assert!(
                 root().join(&there).exists(),
-                "{} links to {link}, which is not there",
+                "{} links to {link}, which does not exist",
                 page.display()
             );
             if !heading.is_empty() {
@@ -129,7 +129,7 @@ fn every_page_is_in_the_list() {
     for page in files("docs", ".md") {
         let name = page
             .strip_prefix("docs")
-            .expect("it is there")
+            .expect("the page is in docs")
             .to_str()
             .expect("UTF-8")
             .to_owned();
@@ -156,8 +156,8 @@ fn walkthroughs_quote_the_examples() {
     }
 }
 
-/// Some ids have digits only: without quotes YAML makes a number of such a one, and the API server refuses
-/// it.
+/// Ids of APIs may have digits only: YAML reads such an id without quotes as a number, and the API server
+/// refuses it.
 #[test]
 fn examples_quote_the_ids_of_apis() {
     for file in files("examples", ".yaml") {
@@ -170,7 +170,7 @@ fn examples_quote_the_ids_of_apis() {
     }
 }
 
-/// Whether all that is in the one is in the other.
+/// Checks that `all` contains `part`. The error names the difference.
 fn contains(all: &Value, part: &Value) -> Result<(), String> {
     match (all, part) {
         (Value::Object(all), Value::Object(part)) => part.iter().try_for_each(|(key, value)| {
@@ -182,7 +182,7 @@ fn contains(all: &Value, part: &Value) -> Result<(), String> {
     }
 }
 
-/// Reads it as the operator does, and says which field of it there is not.
+/// Reads the object as the operator does. Panics with the name of a field that the type does not have.
 fn read<K: Resource<DynamicType = ()> + serde::Serialize + serde::de::DeserializeOwned>(
     object: &Value,
 ) -> Result<(), String> {
@@ -217,7 +217,7 @@ fn manifests_on_every_page_are_understood() {
     assert!(seen >= 5, "only {seen} objects were seen");
 }
 
-/// The values that fields with a closed list take.
+/// Collects the values that fields with a closed list accept.
 fn choices(schema: &Value, into: &mut BTreeSet<String>) {
     into.extend(
         schema["enum"]
@@ -237,7 +237,7 @@ fn choices(schema: &Value, into: &mut BTreeSet<String>) {
     }
 }
 
-/// How the names of AWS's operations begin, of which there is no list here.
+/// Verbs that begin the names of AWS's operations. The tests have no list of the operations.
 const VERBS: [&str; 8] = [
     "Create", "Delete", "Describe", "Get", "List", "Put", "Request", "Update",
 ];
@@ -284,7 +284,7 @@ fn flags_that_are_named_exist() {
         let program = Command::new(env!("CARGO_BIN_EXE_mtls-operator"))
             .args(arguments)
             .output()
-            .expect("it runs");
+            .expect("the program runs");
         help.push_str(&String::from_utf8_lossy(&program.stdout));
     }
     let known: BTreeSet<_> = help
@@ -294,7 +294,7 @@ fn flags_that_are_named_exist() {
     let mut named = 0;
     for page in pages() {
         for span in spans(&text(&page)) {
-            // Of other programs a page quotes whole commands.
+            // A page quotes whole commands of other programs.
             let Some(flag) = span
                 .split([' ', '='])
                 .next()

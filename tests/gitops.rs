@@ -1,6 +1,6 @@
-//! What Argo CD and Flux make of the operator's objects, by their own packages: health and actions by Argo
-//! CD's Lua engine, the same test data by Flux's healthCheckExprs, and manifests of `examples/kustomize` as
-//! kustomize builds them.
+//! The operator's objects in Argo CD and Flux, by their own packages: health and actions by Argo CD's Lua
+//! engine, the same test data by Flux's healthCheckExprs, and manifests of `examples/kustomize` as kustomize
+//! builds them.
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -27,9 +27,9 @@ fn argo_cd_tells_the_health_of_our_kinds_and_takes_their_actions() {
     assert!(tests.count() >= 34, "{said}");
 }
 
-/// The scripts of a kind: its health, and its actions by their names.
+/// Scripts of a kind: its health, and its actions by their names.
 fn scripts(kind: &Path) -> (String, BTreeMap<String, String>) {
-    let read = |path: PathBuf| fs::read_to_string(path).expect("it can be read");
+    let read = |path: PathBuf| fs::read_to_string(path).expect("the file can be read");
     let folders = fs::read_dir(kind.join("actions"))
         .into_iter()
         .flatten()
@@ -46,10 +46,11 @@ fn scripts(kind: &Path) -> (String, BTreeMap<String, String>) {
 
 #[test]
 fn the_config_map_has_the_same_scripts() {
-    let text = fs::read_to_string(here("examples/gitops/argo-cd/argocd-cm.yaml")).expect("it can be read");
+    let text =
+        fs::read_to_string(here("examples/gitops/argo-cd/argocd-cm.yaml")).expect("the file can be read");
     let map: Value = serde_saphyr::from_str(&text).expect("YAML");
     let mut keys: Vec<_> = map["data"].as_object().expect("data").keys().cloned().collect();
-    for entry in fs::read_dir(customizations().join("mtls-operator.io")).expect("it is there") {
+    for entry in fs::read_dir(customizations().join("mtls-operator.io")).expect("the folder is there") {
         let path = entry.expect("an entry").path();
         let kind = path.file_name().expect("a name").to_string_lossy().into_owned();
         let (health, actions) = scripts(&path);
@@ -64,7 +65,7 @@ fn the_config_map_has_the_same_scripts() {
             continue;
         };
         let told: Value = serde_saphyr::from_str(&told).expect("YAML");
-        let discovery = fs::read_to_string(path.join("actions/discovery.lua")).expect("it can be read");
+        let discovery = fs::read_to_string(path.join("actions/discovery.lua")).expect("the file can be read");
         assert_eq!(told["discovery.lua"], discovery, "{kind}");
         let definitions = told["definitions"].as_array().expect("definitions").iter();
         let definitions = definitions.map(|d| {
@@ -80,13 +81,13 @@ fn the_config_map_has_the_same_scripts() {
 
 const KUSTOMIZATIONS: &str = "gitops/flux/kustomizations.yaml";
 
-/// The objects in a file of `examples/`.
+/// Objects in a file of `examples/`.
 fn example(file: &str) -> Vec<Value> {
-    let text = fs::read_to_string(here("examples").join(file)).expect("it can be read");
+    let text = fs::read_to_string(here("examples").join(file)).expect("the file can be read");
     serde_saphyr::from_multiple(&text).expect("YAML")
 }
 
-/// Flux says of each kind of state what Argo CD says: by the same test data.
+/// Flux reports the same health as Argo CD for each kind of state, with the same test data.
 #[test]
 fn flux_tells_the_health_of_our_kinds() {
     let (mut names, mut objects) = (vec![], vec![]);
@@ -95,10 +96,10 @@ fn flux_tells_the_health_of_our_kinds() {
             .join("mtls-operator.io")
             .join(kind)
             .join("testdata");
-        for entry in fs::read_dir(folder).expect("it is there") {
+        for entry in fs::read_dir(folder).expect("the folder is there") {
             let path = entry.expect("an entry").path();
             let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-            // Flux does not ask about an object that it is not applying any more.
+            // Flux does not ask about an object that it no longer applies.
             if name != "progressing_deleted" {
                 let text = fs::read_to_string(&path).expect("text");
                 objects.push(serde_saphyr::from_str::<Value>(&text).expect("YAML"));
@@ -121,7 +122,7 @@ fn flux_tells_the_health_of_our_kinds() {
             (expected, in_argo_cd),
             "{name}"
         );
-        // Why the expressions are there.
+        // The reason for the expressions.
         if state == "degraded" || state == "suspended_new" {
             assert_eq!(without, "InProgress", "{name}: kstatus would do");
         }
@@ -167,7 +168,7 @@ fn flux_takes_the_examples() {
             named("GitRepository", &source["name"], namespace),
             "{name} has no source"
         );
-        // Flux looks for it there, whatever the target namespace is.
+        // Flux looks for the ServiceAccount there, whatever the target namespace is.
         if spec["serviceAccountName"].is_string() {
             assert!(
                 named("ServiceAccount", &spec["serviceAccountName"], namespace),
@@ -193,7 +194,7 @@ fn flux_takes_the_examples() {
     }
 }
 
-/// One object that fails, or one that is suspended, would hold up all that comes in a later wave.
+/// An object that fails, or that is suspended, would hold up everything that comes in a later wave.
 #[test]
 fn no_example_has_sync_waves() {
     let mut folders = vec![here("examples")];
@@ -218,8 +219,8 @@ fn no_example_has_sync_waves() {
     }
 }
 
-/// Where an object of this kind names another: the paths of its schema, in kustomize's form, that end in a
-/// name within a reference.
+/// Collects the fields in which an object of this kind names another: the paths of its schema, in kustomize's
+/// form, that end in a name within a reference.
 fn references(schema: &Value, name: &str, path: &str, into: &mut Vec<String>) {
     let schema = if schema["items"].is_object() {
         &schema["items"]
@@ -238,7 +239,8 @@ fn references(schema: &Value, name: &str, path: &str, into: &mut Vec<String>) {
 
 #[test]
 fn kustomize_is_told_every_reference() {
-    let text = fs::read_to_string(here("examples/kustomize/base/references.yaml")).expect("it can be read");
+    let text =
+        fs::read_to_string(here("examples/kustomize/base/references.yaml")).expect("the file can be read");
     let configuration: Value = serde_saphyr::from_str(&text).expect("YAML");
     let mut told = BTreeSet::new();
     for target in configuration["nameReference"].as_array().expect("a list") {
@@ -249,7 +251,7 @@ fn kustomize_is_told_every_reference() {
         }
     }
     let mut there = BTreeSet::new();
-    for file in fs::read_dir(here("crds")).expect("it is there") {
+    for file in fs::read_dir(here("crds")).expect("the folder is there") {
         let text = fs::read_to_string(file.expect("an entry").path()).expect("text");
         let crd: Value = serde_saphyr::from_str(&text).expect("YAML");
         let kind = crd["spec"]["names"]["kind"].as_str().expect("a kind");
@@ -263,7 +265,7 @@ fn kustomize_is_told_every_reference() {
 }
 
 #[test]
-fn kustomize_renames_what_is_referred_to() {
+fn kustomize_renames_references() {
     let all: Vec<Value> =
         serde_saphyr::from_multiple(&flux(&["kustomize", "kustomize/staging"], "")).expect("YAML");
     let named = |kind: &str| -> Vec<&str> {
@@ -285,7 +287,7 @@ fn kustomize_renames_what_is_referred_to() {
     let domain = all
         .iter()
         .find(|o| o["kind"] == "MtlsDomain")
-        .expect("it is there");
+        .expect("the MtlsDomain is there");
     let authorities = domain["spec"]["trust"]["authorities"].as_array().expect("a list");
     let config_map = authorities
         .iter()
@@ -295,7 +297,7 @@ fn kustomize_renames_what_is_referred_to() {
         config_map.starts_with("staging-acme-ca-") && named("ConfigMap") == [config_map],
         "{config_map}"
     );
-    // Kustomize does not have this one.
+    // The kustomization does not have this Secret.
     assert!(authorities.iter().any(|a| a["secretRef"]["name"] == "legacy-ca"));
     let mut certificates = all.iter().filter(|o| o["kind"] == "ClientCertificate");
     let password = certificates

@@ -1,13 +1,13 @@
-//! What the image is made of, as far as it can be told without building one: the Dockerfile agrees with the
-//! toolchain and the chart, and ends in nothing but the program. That the program runs with nothing around it
-//! is `.ci/empty-root`'s to show.
+//! The image, as far as a test can check it without a build: the Dockerfile agrees with the toolchain and the
+//! chart, and ends in nothing but the program. `.ci/empty-root` shows that the program runs with nothing
+//! around it.
 use std::path::Path;
 
 fn file(name: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("it is there")
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect("the file can be read")
 }
 
-/// The lines of the Dockerfile that begin with this instruction, without it.
+/// Lines of the Dockerfile that begin with this instruction, without it.
 fn instructions(instruction: &str) -> Vec<String> {
     let dockerfile = file("Dockerfile");
     let lines = dockerfile
@@ -17,7 +17,7 @@ fn instructions(instruction: &str) -> Vec<String> {
 }
 
 #[test]
-fn it_is_built_by_the_projects_toolchain_and_is_nothing_but_the_program() {
+fn the_image_is_built_by_the_projects_toolchain_and_is_nothing_but_the_program() {
     let toolchain = file("rust-toolchain.toml");
     let version = toolchain
         .lines()
@@ -31,7 +31,7 @@ fn it_is_built_by_the_projects_toolchain_and_is_nothing_but_the_program() {
     );
     assert_eq!(bases[1..], ["scratch"]);
     let dockerfile = file("Dockerfile");
-    let (_, image) = dockerfile.split_once("FROM scratch").expect("it is the last");
+    let (_, image) = dockerfile.split_once("FROM scratch").expect("the last stage");
     assert!(
         !image.contains("RUN ") && image.matches("COPY ").count() == 2,
         "the program and the certificates"
@@ -39,7 +39,7 @@ fn it_is_built_by_the_projects_toolchain_and_is_nothing_but_the_program() {
 }
 
 #[test]
-fn its_user_and_port_are_the_charts() {
+fn user_and_port_of_the_image_are_the_charts() {
     let chart = file("charts/mtls-operator/values.yaml");
     let values: serde_json::Value = serde_saphyr::from_str(&chart).expect("YAML");
     let security = &values["podSecurityContext"];

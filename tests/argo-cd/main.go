@@ -1,6 +1,8 @@
-// Runs Argo CD's own engine over our health checks and actions, in upstream's layout (resource_customizations/<group>/<kind>), with their test
-// data in upstream's form: health_test.yaml and actions/action_test.yaml. One line for each test, "ok" or what is different; ends with 1 if any is.
-// With the argument "health" behind the folder: objects as JSON, one a line on stdin, and a line with the health of each.
+// Command argo-cd runs Argo CD's own engine over the project's health checks and actions, in upstream's
+// layout (resource_customizations/<group>/<kind>), with test data in upstream's form: health_test.yaml and
+// actions/action_test.yaml. It prints one line for each test, "ok" or the difference, and exits with 1 if any
+// test differs. With the argument "health" after the folder it reads objects as JSON from stdin, one a line,
+// and prints the health of each.
 package main
 
 import (
@@ -43,7 +45,7 @@ type actionTests struct {
 
 var failed bool
 
-// When an action was taken is not to be known before.
+// instant matches the time of an action, which no test can know in advance.
 var instant = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 
 func main() {
@@ -116,7 +118,7 @@ func health(vm lua.VM) {
 	must(lines.Err())
 }
 
-// As somebody sets them in argocd-cm.
+// overrides returns the customizations as an administrator sets them in argocd-cm.
 func overrides(root string) map[string]appv1.ResourceOverride {
 	all := map[string]appv1.ResourceOverride{}
 	for _, kind := range kinds(root) {

@@ -1,4 +1,4 @@
-//! The chart as it reaches a cluster: packed by Flux's source-controller, which leaves out symbolic links,
+//! The chart as it arrives in a cluster: packed by Flux's source-controller, which leaves out symbolic links,
 //! and rendered by helm 3 and helm 4.
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use crate::{
     least, objects, of_kind, with,
 };
 
-/// The files of a folder and of the folders in it, by their path in it. A symbolic link is none.
+/// Returns the files of a folder and of its subfolders, by their path in it. Panics at a symbolic link.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -33,8 +33,11 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             if kind.is_dir() {
                 folders.push(path);
             } else {
-                let name = path.strip_prefix(folder).expect("it is in there").to_owned();
-                all.insert(name, fs::read(&path).expect("it can be read"));
+                let name = path
+                    .strip_prefix(folder)
+                    .expect("the file is in the folder")
+                    .to_owned();
+                all.insert(name, fs::read(&path).expect("the file can be read"));
             }
         }
     }
@@ -44,18 +47,18 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn write(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) {
     for (name, content) in files {
         let path = folder.join(name);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("it can be made");
-        fs::write(path, content).expect("it can be written");
+        fs::create_dir_all(path.parent().expect("a folder")).expect("the folder can be made");
+        fs::write(path, content).expect("the file can be written");
     }
 }
 
-/// The chart's folder `files/crds` is a copy of `crds/`: `WRITE_DOCS=1 cargo test --test chart` makes it
+/// Compares the chart's folder `files/crds` with `crds/`: `WRITE_DOCS=1 cargo test --test chart` copies it
 /// again.
 #[test]
 fn the_chart_has_the_crds_of_the_repository() {
     let (ours, copy) = (files(&here("crds")), here("charts/mtls-operator/files/crds"));
     if std::env::var_os("WRITE_DOCS").is_some() {
-        fs::remove_dir_all(&copy).expect("it is there");
+        fs::remove_dir_all(&copy).expect("the copy is there");
         write(&copy, &ours);
     }
     assert!(!ours.is_empty());
@@ -75,10 +78,10 @@ fn every_helm_renders_the_same_from_an_archive_of_flux() {
         .arg(here("charts"))
         .arg(unpacked.path())
         .output()
-        .expect("it runs");
+        .expect("the program runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let chart = unpacked.path().join("mtls-operator");
-    // What Flux leaves out by name, pictures for example, no template may need.
+    // No template may need a file that Flux leaves out by its name, such as a picture.
     let packed = files(&chart);
     for (name, content) in files(&here("charts/mtls-operator")) {
         if packed.get(&name) != Some(&content) {
@@ -92,7 +95,10 @@ fn every_helm_renders_the_same_from_an_archive_of_flux() {
 
     let values = with(&json!({
         "replicaCount": 2, "networkPolicy": {"enabled": true},
-        "metrics": {"serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true}, "dashboard": {"enabled": true}},
+        "metrics": {
+            "serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true},
+            "dashboard": {"enabled": true},
+        },
     }));
     let expected = objects(&values);
     for (name, package) in [
@@ -107,8 +113,8 @@ fn every_helm_renders_the_same_from_an_archive_of_flux() {
             "{name}: {}",
             String::from_utf8_lossy(&out.stderr)
         );
-        let rendered = helm::rendered(&out).expect("it is rendered");
-        // As objects: helm 4 leaves other blank lines between them.
+        let rendered = helm::rendered(&out).expect("the chart is rendered");
+        // Compared as objects: helm 4 leaves other blank lines between them.
         let all: Vec<Value> = serde_saphyr::from_multiple(&rendered).expect("YAML");
         let all: Vec<_> = all.into_iter().filter(|object| !object.is_null()).collect();
         assert!(!of_kind(&all, "CustomResourceDefinition").is_empty(), "{name}");
@@ -138,11 +144,11 @@ fn a_chart_without_its_crds_is_refused() {
         ))
     };
     let values = least();
-    let refusal = template(&values).expect_err("it has no CRDs");
+    let refusal = template(&values).expect_err("a chart without CRDs");
     assert!(
         refusal.contains("no CustomResourceDefinitions in files/crds"),
         "{refusal}"
     );
     let values = with(&json!({"crds": {"enabled": false}}));
-    template(&values).expect("nobody asks for them");
+    template(&values).expect("the values ask for no CRDs");
 }

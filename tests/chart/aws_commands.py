@@ -1,6 +1,8 @@
-"""Checks commands of the AWS CLI against botocore's models: the service, the operation, the options, and those that are required.
+"""Checks commands of the AWS CLI against botocore's models: the service, the operation, the options, and the
+required options.
 
-Each line of standard input is the JSON list of a command's arguments, without `aws`. Prints what is wrong with each, and nothing else.
+Each line of standard input is the JSON list of a command's arguments, without `aws`. Prints the faults of each
+command, and nothing else.
 """
 
 import json
@@ -9,7 +11,7 @@ import sys
 import botocore.session
 from botocore import xform_name
 
-# Names that the CLI has for itself.
+# Services that have another name in the CLI.
 SERVICES = {"s3api": "s3"}
 OWN_COMMANDS = {("ecr", "get-login-password")}
 GLOBAL_OPTIONS = {"--query", "--output", "--region", "--profile", "--no-cli-pager"}
@@ -46,7 +48,7 @@ def problems(session, arguments):
 
 
 def is_token(member, shape, name):
-    """The CLI makes idempotency tokens by itself."""
+    """True when the CLI makes the value itself, as it does for idempotency tokens."""
     return member.metadata.get("idempotencyToken") or name in shape.metadata.get("idempotencyToken", [])
 
 

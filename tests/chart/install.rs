@@ -1,6 +1,6 @@
-//! docs/install-eks.md, run: its shell blocks in their order, by bash, with stand-ins for what needs a
-//! cluster or an account. Each command of the AWS CLI is checked against AWS's models, each release of Helm
-//! is rendered, and the policy is the operator's own.
+//! Runs docs/install-eks.md: bash executes its shell blocks in their order, with stand-ins for programs that
+//! need a cluster or an account. The test checks each command of the AWS CLI against AWS's models, and
+//! renders each release of Helm. The policy is the operator's own.
 use std::{
     fs,
     io::Write,
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::helm::{self, here};
 
-/// Writes down what it was called with, and answers what the page goes on with.
+/// Shell script that records its arguments, and prints the answers that the page continues with.
 const STAND_IN: &str = r#"#!/bin/sh
 name=$(basename "$0")
 { printf '%s\037' "$name" "$@"; printf '\036'; } >> "$CALLS"
@@ -39,7 +39,7 @@ case "$name $1 $2" in
 esac
 "#;
 
-/// The page's shell blocks, one after the other.
+/// Returns the page's shell blocks, one after the other.
 fn script(page: &str) -> String {
     let (mut script, mut inside) = (String::new(), None);
     for line in page.lines() {
@@ -57,21 +57,21 @@ fn script(page: &str) -> String {
     script
 }
 
-/// Runs the page in this folder; the commands that it called, each with its arguments.
+/// Runs the page in this folder. Returns the commands that the page called, each with its arguments.
 fn run(folder: &Path) -> Vec<Vec<String>> {
     let bin = folder.join("bin");
     let rendered = folder.join("rendered");
     for made in [&bin, &rendered] {
-        fs::create_dir(made).expect("it can be made");
+        fs::create_dir(made).expect("the folder can be made");
     }
     let stand_in = bin.join("stand-in");
-    fs::write(&stand_in, STAND_IN).expect("it can be written");
+    fs::write(&stand_in, STAND_IN).expect("the file can be written");
     fs::set_permissions(&stand_in, fs::Permissions::from_mode(0o755)).expect("its mode can be set");
     for name in ["aws", "kubectl", "docker", "helm", "kind", "git", "curl", "cargo"] {
-        symlink(&stand_in, bin.join(name)).expect("it can be linked");
+        symlink(&stand_in, bin.join(name)).expect("the link can be made");
     }
-    symlink(here("charts"), folder.join("charts")).expect("it can be linked");
-    let page = fs::read_to_string(here("docs/install-eks.md")).expect("it is there");
+    symlink(here("charts"), folder.join("charts")).expect("the link can be made");
+    let page = fs::read_to_string(here("docs/install-eks.md")).expect("the file can be read");
     let calls = folder.join("calls");
     let out = Command::new("bash")
         .args(["-euo", "pipefail", "-c", &script(&page)])
@@ -84,12 +84,12 @@ fn run(folder: &Path) -> Vec<Vec<String>> {
         .output()
         .expect("bash runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let calls = fs::read_to_string(calls).expect("it called something");
+    let calls = fs::read_to_string(calls).expect("the page called something");
     let words = |call: &str| call.split_terminator('\u{1f}').map(str::to_owned).collect();
     calls.split_terminator('\u{1e}').map(words).collect()
 }
 
-/// What AWS's models have against these commands.
+/// Returns the objections of AWS's models to these commands.
 fn against_models(commands: &[&[String]]) -> String {
     let python = python_with("double", &here("sandbox/aws/requirements.txt")).expect("a venv with botocore");
     let mut python = Command::new(python);
@@ -97,7 +97,7 @@ fn against_models(commands: &[&[String]]) -> String {
         .arg(here("tests/chart/aws_commands.py"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
-    let mut child = python.spawn().expect("it starts");
+    let mut child = python.spawn().expect("the program starts");
     let lines: String = commands
         .iter()
         .map(|words| format!("{}\n", serde_json::json!(words)))
@@ -107,14 +107,14 @@ fn against_models(commands: &[&[String]]) -> String {
         .take()
         .expect("piped")
         .write_all(lines.as_bytes())
-        .expect("it reads");
-    let out = child.wait_with_output().expect("it ends");
+        .expect("the program reads its input");
+    let out = child.wait_with_output().expect("the program ends");
     assert!(out.status.success());
     String::from_utf8(out.stdout).expect("UTF-8")
 }
 
 #[test]
-fn every_command_of_the_page_is_one() {
+fn every_command_of_the_page_is_valid() {
     let folder = tempfile::tempdir().expect("a folder");
     let calls = run(folder.path());
     let of =
@@ -123,7 +123,7 @@ fn every_command_of_the_page_is_one() {
     let aws = of("aws");
     assert!(aws.len() > 20, "{aws:?}");
     assert_eq!(against_models(&aws), "");
-    // That a wrong one would be found.
+    // The check finds a wrong command.
     let wrong = ["iam", "create-role", "--role", "x"].map(str::to_owned);
     let found = against_models(&[&wrong]);
     assert!(
@@ -158,7 +158,7 @@ fn every_command_of_the_page_is_one() {
     let irsa: Value = serde_saphyr::from_str(&read("irsa.yaml")).expect("YAML");
     assert!(
         helm::template("mtls", &crate::with(&irsa))
-            .expect("it renders")
+            .expect("the release renders")
             .contains(":role/mtls-operator")
     );
 }

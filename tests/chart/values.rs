@@ -1,5 +1,5 @@
 //! The chart's values: their comments make the README's table, the schema knows each of them, and each
-//! arrives in what is rendered.
+//! changes the rendered objects.
 use std::fs;
 
 use serde_json::{Value, json};
@@ -12,8 +12,8 @@ use crate::{
 const BEGIN: &str = "<!-- Generated from values.yaml: WRITE_DOCS=1 cargo test --test chart -->";
 const END: &str = "<!-- End of what is generated. -->";
 
-/// A comment of values.yaml in the form of helm-docs: `# -- ` begins the description of the key below,
-/// `# @default -- ` what stands for its default.
+/// Comment of values.yaml in the form of helm-docs: `# -- ` begins the description of the key below, `#
+/// @default -- ` the text that replaces its default.
 struct Comment {
     path: Vec<String>,
     description: String,
@@ -62,12 +62,12 @@ fn comments(text: &str) -> Vec<Comment> {
 }
 
 fn values() -> (String, Value) {
-    let text = fs::read_to_string(here("charts/mtls-operator/values.yaml")).expect("it is there");
+    let text = fs::read_to_string(here("charts/mtls-operator/values.yaml")).expect("the file can be read");
     let values = serde_saphyr::from_str(&text).expect("YAML");
     (text, values)
 }
 
-/// The paths that need a comment: each value, or the object around it.
+/// Collects the paths that need a comment: each value, or the object around it.
 fn undocumented(value: &Value, path: &mut Vec<String>, documented: &[Comment], into: &mut Vec<String>) {
     if documented.iter().any(|comment| comment.path == *path) {
         return;
@@ -123,12 +123,12 @@ fn table() -> String {
 #[test]
 fn the_readme_has_every_value() {
     let path = here("charts/mtls-operator/README.md");
-    let readme = fs::read_to_string(&path).expect("it is there");
+    let readme = fs::read_to_string(&path).expect("the file can be read");
     let (before, rest) = readme.split_once(BEGIN).expect("the marker");
     let (_, after) = rest.split_once(END).expect("the marker");
     let expected = format!("{before}{BEGIN}\n\n{}\n{END}{after}", table());
     if std::env::var_os("WRITE_DOCS").is_some() {
-        fs::write(&path, &expected).expect("it can be written");
+        fs::write(&path, &expected).expect("the file can be written");
         return;
     }
     assert!(
@@ -137,7 +137,8 @@ fn the_readme_has_every_value() {
     );
 }
 
-/// Both know the same members, all the way down, but where a whole object of Kubernetes is set.
+/// Compares the members of values and schema, all the way down, except where users set a whole object of
+/// Kubernetes.
 fn same_members(values: &Value, schema: &Value, path: &str) {
     let Some(known) = schema["properties"].as_object() else {
         return;
@@ -156,7 +157,7 @@ fn same_members(values: &Value, schema: &Value, path: &str) {
             "values.schema.json does not know {path}.{key}"
         );
     }
-    // Of these the chart sets some members only, or none.
+    // The chart sets only some members of these objects, or none.
     let parts = [".livenessProbe", ".readinessProbe", ".strategy"].contains(&path);
     for (key, schema) in known {
         match members.get(key) {
@@ -168,7 +169,8 @@ fn same_members(values: &Value, schema: &Value, path: &str) {
 
 #[test]
 fn values_and_their_schema_have_the_same_members() {
-    let schema = fs::read_to_string(here("charts/mtls-operator/values.schema.json")).expect("it is there");
+    let schema =
+        fs::read_to_string(here("charts/mtls-operator/values.schema.json")).expect("the file can be read");
     same_members(&values().1, &serde_json::from_str(&schema).expect("JSON"), "");
 }
 
@@ -196,7 +198,10 @@ fn every_value_arrives() {
             json!("a.example/mtls-operator/mtls-operator:0.1.0"),
         ),
         (
-            json!({"image": {"registry": "a.example", "repository": "team/op", "tag": "v1"}, "global": {"imageRegistry": "b.example"}}),
+            json!({
+                "image": {"registry": "a.example", "repository": "team/op", "tag": "v1"},
+                "global": {"imageRegistry": "b.example"},
+            }),
             deployment,
             at("image"),
             json!("b.example/team/op:v1"),
@@ -208,7 +213,10 @@ fn every_value_arrives() {
             json!("op:0.1.0"),
         ),
         (
-            json!({"global": {"imagePullSecrets": ["a", {"name": "b"}]}, "imagePullSecrets": [{"name": "b"}, {"name": "c"}]}),
+            json!({
+                "global": {"imagePullSecrets": ["a", {"name": "b"}]},
+                "imagePullSecrets": [{"name": "b"}, {"name": "c"}],
+            }),
             deployment,
             pod("imagePullSecrets"),
             json!([{"name": "a"}, {"name": "b"}, {"name": "c"}]),
@@ -310,7 +318,11 @@ fn every_value_arrives() {
             "/spec".into(),
             json!({
                 "minAvailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow",
-                "selector": {"matchLabels": {"app.kubernetes.io/name": "mtls-operator", "app.kubernetes.io/instance": "partners"}},
+                "selector": {
+                    "matchLabels": {
+                        "app.kubernetes.io/name": "mtls-operator", "app.kubernetes.io/instance": "partners",
+                    },
+                },
             }),
         ),
         (
@@ -354,8 +366,10 @@ fn every_value_arrives() {
             "ServiceMonitor",
             "/spec/endpoints/0".into(),
             json!({
-                "port": "http", "path": "/metrics", "honorLabels": true, "interval": "30s", "scrapeTimeout": "10s",
-                "relabelings": [{"action": "labeldrop", "regex": "pod"}], "metricRelabelings": [{"action": "keep"}],
+                "port": "http", "path": "/metrics", "honorLabels": true, "interval": "30s",
+                "scrapeTimeout": "10s",
+                "relabelings": [{"action": "labeldrop", "regex": "pod"}],
+                "metricRelabelings": [{"action": "keep"}],
             }),
         ),
         (
@@ -400,7 +414,7 @@ fn every_value_arrives() {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn contradictory_values_are_refused() {
     for values in [
         json!({"livenessProbe": {"httpGet": {"path": "/"}}}),
         json!({"strategy": {"type": "Never"}}),
@@ -418,7 +432,10 @@ fn what_cannot_be_is_refused() {
 fn everything_of_the_operator_goes_into_another_namespace() {
     let all = objects(&with(&json!({
         "namespaceOverride": "elsewhere", "networkPolicy": {"enabled": true}, "policy": {"mode": "Rules"},
-        "metrics": {"serviceMonitor": {"enabled": true}, "dashboard": {"enabled": true}, "prometheusRule": {"enabled": true}},
+        "metrics": {
+            "serviceMonitor": {"enabled": true}, "dashboard": {"enabled": true},
+            "prometheusRule": {"enabled": true},
+        },
     })));
     for object in all
         .iter()
@@ -441,7 +458,8 @@ fn everything_of_the_operator_goes_into_another_namespace() {
     }
 }
 
-/// A named choice, not a default: whoever may edit in an MtlsDomain's namespace gets a certificate for it.
+/// The chart's named choice, which is off by default: every user who may edit in an MtlsDomain's namespace
+/// gets a certificate for the MtlsDomain.
 #[test]
 fn editors_may_request_certificates_where_that_is_chosen() {
     for (chosen, expected) in [(false, Value::Null), (true, json!("true"))] {
@@ -458,7 +476,7 @@ fn editors_may_request_certificates_where_that_is_chosen() {
     }
 }
 
-/// No Service, PodDisruptionBudget, NetworkPolicy or monitor takes the Pod of `helm test` for one of the
+/// No Service, PodDisruptionBudget, NetworkPolicy or monitor selects the Pod of `helm test` as one of the
 /// operator's.
 #[test]
 fn the_test_pod_is_not_selected() {
@@ -493,7 +511,8 @@ fn the_test_pod_is_not_selected() {
     );
 }
 
-/// What `helm install` says at its end. `helm template` shows it only through another template.
+/// Returns the notes that `helm install` prints at its end. `helm template` shows them only through another
+/// template.
 fn notes(more: &Value) -> String {
     let text = r#"{{ dict "apiVersion" "v1" "kind" "Notes" "text" (include "mtls-operator/templates/NOTES.txt" .) | toJson }}"#;
     let mut values = with(&json!({"extraObjects": [text]}));

@@ -1,6 +1,6 @@
-//! The examples as people and GitOps controllers apply them: by `kubectl apply`, then server-side by two
-//! managers, replaced and compared; fresh, and made under the CRDs of an earlier release, whose defaults
-//! stand in etcd.
+//! The examples as users and GitOps controllers apply them: by `kubectl apply`, then server-side by two
+//! managers, replaced and compared. The test runs with new objects, and with objects made under the CRDs of
+//! an earlier release, whose defaults stand in etcd.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::root;
 
-/// As Argo CD and Flux call themselves. Both override others.
+/// Field managers of Argo CD and Flux. Both override other managers.
 const MANAGERS: [&str; 2] = ["argocd-controller", "kustomize-controller"];
 
 #[tokio::test]
@@ -34,7 +34,8 @@ async fn a_server_side_apply_takes_what_kubectl_apply_made() {
     for (_, file) in &old {
         kubectl(&kubernetes, &["apply"], file).await.unwrap();
     }
-    let generated = json!({"spec": stored(&kubernetes, &old[0].1).await["items"][0]["spec"]["trust"]["authorities"][0]["generate"]});
+    let domains = stored(&kubernetes, &old[0].1).await;
+    let generated = json!({"spec": domains["items"][0]["spec"]["trust"]["authorities"][0]["generate"]});
     assert_eq!(
         generated["spec"]["duration"], "87600h",
         "the earlier release's default stands in etcd"
@@ -61,7 +62,7 @@ async fn a_server_side_apply_takes_what_kubectl_apply_made() {
                 manager,
             ]);
         }
-        // By somebody in a hurry; the controllers come back.
+        // A user in a hurry replaces the objects; the controllers apply theirs again.
         steps.extend([vec!["replace"], vec!["diff"], vec!["apply"]]);
         for manager in MANAGERS {
             steps.push(vec![
@@ -85,7 +86,8 @@ async fn a_server_side_apply_takes_what_kubectl_apply_made() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The objects of ours in each file of examples/, and one file with every object written `{}` that may be.
+/// Returns the project's objects in each file of examples/, and one file with every object written `{}` that
+/// may be empty.
 fn examples() -> Vec<(String, Vec<Value>)> {
     let mut found = vec![("what may be empty".to_owned(), hollow())];
     for folder in ["", "gitops/platform", "gitops/partner"] {
@@ -110,16 +112,29 @@ fn examples() -> Vec<(String, Vec<Value>)> {
 }
 
 fn hollow() -> Vec<Value> {
-    let object = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let object = |kind: &str, name: &str, spec: Value| {
+        json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec,
+        })
+    };
     let authority = |name: &str, generate: Value| json!({"name": name, "generate": generate});
     let generated = [
         authority("a", json!({})),
         authority("b", json!({"privateKey": {}})),
     ];
-    let domain = json!({"domainName": "empty.example.com", "aws": {}, "serverCertificate": {"request": {}}, "truststore": {}, "dns": {"external": {}},
-        "trust": {"issuingAuthority": "a", "authorities": generated}, "clients": {}});
-    let route53 = json!({"domainName": "empty2.example.com", "dns": {"route53": {}}, "trust": {"authorities": [authority("a", json!({"organizations": []}))]}});
-    let certificate = json!({"domainRef": {"name": "empty"}, "subject": {"commonName": "empty"}, "privateKey": {}, "secretTemplate": {}, "keystores": {}});
+    let domain = json!({
+        "domainName": "empty.example.com", "aws": {}, "serverCertificate": {"request": {}}, "truststore": {},
+        "dns": {"external": {}},
+        "trust": {"issuingAuthority": "a", "authorities": generated}, "clients": {},
+    });
+    let route53 = json!({
+        "domainName": "empty2.example.com", "dns": {"route53": {}},
+        "trust": {"authorities": [authority("a", json!({"organizations": []}))]},
+    });
+    let certificate = json!({
+        "domainRef": {"name": "empty"}, "subject": {"commonName": "empty"}, "privateKey": {},
+        "secretTemplate": {}, "keystores": {},
+    });
     vec![
         object("MtlsDomain", "empty", domain),
         object("MtlsDomain", "empty2", route53),
@@ -133,7 +148,7 @@ fn in_namespace(namespace: &str, mut all: Vec<Value>) -> Vec<Value> {
     all
 }
 
-/// A file that kubectl reads.
+/// Writes a file that kubectl reads.
 fn written(dir: &Path, namespace: &str, all: Vec<Value>) -> PathBuf {
     let count = std::fs::read_dir(dir).unwrap().count();
     let path = dir.join(format!("{namespace}-{count}.json"));

@@ -1,12 +1,12 @@
-//! Manifests, and what the API server is to say to them.
+//! Manifests, and the API server's expected answers.
 
 use serde_json::{Value, json};
 
-/// What is tried, a merge patch on the minimal manifest, and a part of the refusal's message (empty:
+/// Subject of the case, a merge patch on the minimal manifest, and a part of the refusal's message (empty:
 /// accepted).
 type Creation = (&'static str, Value, &'static str);
-/// What is tried, the patch to create with, a further patch to replace with, and a part of the refusal's
-/// message (empty: accepted).
+/// Subject of the case, the patch to create with, a further patch to replace with, and a part of the
+/// refusal's message (empty: accepted).
 type Change = (&'static str, Value, Value, &'static str);
 
 const ROLE: &str = "arn:aws:iam::123456789012:role/mtls-operator";
@@ -34,7 +34,7 @@ pub fn minimal_grant() -> Value {
            "spec": {"domainRef": {"name": "partners"}, "namespaces": {"names": ["acme"]}, "commonNames": ["acme-*"]}})
 }
 
-/// Every field.
+/// Manifest with every field.
 #[rustfmt::skip]
 pub fn full_grant() -> Value {
     json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientGrant", "metadata": {"name": "full"}, "spec": {
@@ -72,7 +72,7 @@ pub fn grant() -> Vec<Creation> {
             "with issuance SelfSigned leave out authority: such certificates sign themselves",
         ),
         (
-            "a short life",
+            "a short validity",
             spec(json!({"maxDuration": "59m"})),
             "at least 1h, as in 720h",
         ),
@@ -114,7 +114,7 @@ pub fn grant_changes() -> Vec<Change> {
     ]
 }
 
-/// Every field but the other members of a choice. Durations as Rust writes them.
+/// Manifest with every field but the other members of a choice. Durations as Rust writes them.
 #[rustfmt::skip]
 pub fn full_domain() -> Value {
     json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": "full"}, "spec": {
@@ -149,7 +149,7 @@ pub fn full_domain() -> Value {
         "clients": {"maxDuration": "7776000s"}}})
 }
 
-/// Every field but `csr` and `renewBeforePercentage`, which exclude others.
+/// Manifest with every field but `csr` and `renewBeforePercentage`, which exclude other fields.
 #[rustfmt::skip]
 pub fn full_certificate() -> Value {
     json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate", "metadata": {"name": "full"}, "spec": {
@@ -337,7 +337,7 @@ pub fn domain() -> Vec<Creation> {
         ("the Forwarded header", header("forwarded"), "this header has a meaning in API Gateway or HTTP"),
         ("a header of the body", header("content-type"), "this header has a meaning in API Gateway or HTTP"),
         ("a header of a proxy", header("x-forwarded-for"), "this header has a meaning in API Gateway or HTTP"),
-        ("a header that looks reserved", header("x-forwarded-client-cert"), ""),
+        ("a header close to a reserved one", header("x-forwarded-client-cert"), ""),
         ("another one", header("x-amzn"), ""),
         ("no headers", json!({"spec": {"identity": {"headers": []}}}), "should have at least 1 items"),
         ("identity without headers", json!({"spec": {"identity": {}}}), "Required value"),
@@ -390,7 +390,7 @@ pub fn domain_changes() -> Vec<Change> {
         ("accountId, set to unset", json!({"spec": {"aws": {"accountId": "123456789012", "region": "eu-west-1"}}}), json!({"spec": {"aws": {"accountId": null}}}), account),
         ("a generated authority's values", authorities(json!([{"name": "a", "generate": {}}])), authorities(json!([{"name": "a", "generate": {"commonName": "b"}}])), "generate is immutable"),
         ("a generated authority's key", authorities(json!([{"name": "a", "generate": {}}])), authorities(json!([{"name": "a", "generate": {"privateKey": {"algorithm": "RSA"}}}])), "generate is immutable"),
-        ("a generated authority's life", authorities(json!([{"name": "a", "generate": {}}])), authorities(json!([{"name": "a", "generate": {"duration": "24h"}}])), "generate is immutable"),
+        ("a generated authority's validity", authorities(json!([{"name": "a", "generate": {}}])), authorities(json!([{"name": "a", "generate": {"duration": "24h"}}])), "generate is immutable"),
         ("a generated authority's organizations", authorities(json!([{"name": "a", "generate": {"organizations": ["b"]}}])), authorities(json!([{"name": "a", "generate": {}}])), "generate is immutable"),
         ("a generated authority's empty list, left out", authorities(json!([{"name": "a", "generate": {"organizations": []}}])), authorities(json!([{"name": "a", "generate": {}}])), ""),
         ("a generated authority's empty list, written out", authorities(json!([{"name": "a", "generate": {}}])), authorities(json!([{"name": "a", "generate": {"organizations": []}}])), ""),
@@ -401,7 +401,7 @@ pub fn domain_changes() -> Vec<Change> {
         ("a generated authority's RSA key, written out", authorities(json!([{"name": "a", "generate": {"privateKey": {"algorithm": "RSA"}}}])), authorities(json!([{"name": "a", "generate": {"privateKey": {"algorithm": "RSA", "size": 2048}}}])), ""),
         ("a generated authority's RSA key, left out", authorities(json!([{"name": "a", "generate": {"privateKey": {"algorithm": "RSA"}}}])), authorities(json!([{"name": "a", "generate": {"privateKey": {}}}])), "generate is immutable"),
         ("a generated authority's larger key, left out", authorities(json!([{"name": "a", "generate": {"privateKey": {"size": 384}}}])), authorities(json!([{"name": "a", "generate": {}}])), "generate is immutable"),
-        ("a generated authority's life, left out", authorities(json!([{"name": "a", "generate": {"duration": "24h"}}])), authorities(json!([{"name": "a", "generate": {}}])), "generate is immutable"),
+        ("a generated authority's validity, left out", authorities(json!([{"name": "a", "generate": {"duration": "24h"}}])), authorities(json!([{"name": "a", "generate": {}}])), "generate is immutable"),
         ("generated to referenced", authorities(json!([{"name": "a", "generate": {}}])), authorities(json!([{"name": "a", "secretRef": {"name": "s"}}])), "generate cannot be added to or taken from"),
         ("referenced to generated", authorities(json!([{"name": "a", "secretRef": {"name": "s"}}])), authorities(json!([{"name": "a", "generate": {}}])), "generate cannot be added to or taken from"),
         ("another authority", authorities(json!([{"name": "a", "generate": {}}])), issuing_b, ""),
@@ -455,10 +455,10 @@ pub fn certificate() -> Vec<Creation> {
                                             their scheme"),
         ("a mail address with a name", json!({"spec": {"emailAddresses": ["Ops <ops@example.com>"]}}), "write bare mail addresses"),
         // times
-        ("a short life", json!({"spec": {"duration": "1h", "renewBefore": "5m"}}), ""),
-        ("a life as Go writes it", json!({"spec": {"duration": "2160h0m0s"}}), ""),
-        ("too short a life", json!({"spec": {"duration": "59m"}}), "at least 1h, as in 2160h"),
-        ("a life in days", json!({"spec": {"duration": "90d"}}), "at least 1h, as in 2160h"),
+        ("a short validity", json!({"spec": {"duration": "1h", "renewBefore": "5m"}}), ""),
+        ("a validity as Go writes it", json!({"spec": {"duration": "2160h0m0s"}}), ""),
+        ("too short a validity", json!({"spec": {"duration": "59m"}}), "at least 1h, as in 2160h"),
+        ("a validity in days", json!({"spec": {"duration": "90d"}}), "at least 1h, as in 2160h"),
         ("renewed too late", json!({"spec": {"renewBefore": "1m"}}), "at least 5m, as in 720h"),
         ("renewed before it is issued", json!({"spec": {"duration": "24h", "renewBefore": "24h"}}), "renewBefore must be shorter than duration"),
         ("renewed before it is issued, by default", json!({"spec": {"renewBefore": "2160h"}}), "renewBefore \
@@ -466,7 +466,7 @@ pub fn certificate() -> Vec<Creation> {
         ("two times to renew", json!({"spec": {"renewBefore": "1h", "renewBeforePercentage": 30}}), "set at \
                                                   most one of renewBefore and renewBeforePercentage"),
         ("a percentage", json!({"spec": {"renewBeforePercentage": 99}}), ""),
-        ("all of its life", json!({"spec": {"renewBeforePercentage": 100}}), "less than or equal to 99"),
+        ("all of its validity", json!({"spec": {"renewBeforePercentage": 100}}), "less than or equal to 99"),
         // key and Secret
         ("RSA", json!({"spec": {"privateKey": {"algorithm": "RSA", "size": 4096}}}), ""),
         ("a size alone", json!({"spec": {"privateKey": {"size": 384}}}), ""),

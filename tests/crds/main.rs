@@ -1,4 +1,4 @@
-//! The custom resources as the API server takes them: the files in crds/, and every rule of the schemas.
+//! The custom resources in the API server: the files in crds/, and every rule of the schemas.
 
 mod applied;
 mod cases;
@@ -10,7 +10,7 @@ use kube::{Client, Resource};
 use mtls_operator::api::{self, ClientCertificate, ClientGrant, MtlsDomain};
 use serde_json::{Value, json};
 
-/// `crds/` is what the types say.
+/// The files in `crds/` match the types.
 #[test]
 fn files_are_up_to_date() {
     let dir = root().join("crds");
@@ -32,8 +32,7 @@ fn files_are_up_to_date() {
     }
 }
 
-/// What the manifest of every field says is what the Rust types say: no field is misspelt, lost or of another
-/// shape.
+/// A manifest with every field survives the Rust types: no field is misspelt, lost or of another shape.
 #[test]
 fn every_field_survives_the_types() {
     let domain = cases::full_domain();
@@ -47,8 +46,7 @@ fn every_field_survives_the_types() {
     assert_eq!(serde_json::to_value(read).unwrap()["spec"], grant["spec"]);
 }
 
-/// Each rule has a case that it refuses, so that none is there that never fires. Rules are known by their
-/// messages.
+/// Each rule has a case that it refuses, so every rule can fire. The message identifies the rule.
 #[test]
 fn every_rule_has_a_case() {
     let mut cases: Vec<&str> = [cases::domain(), cases::certificate(), cases::grant()]
@@ -100,15 +98,20 @@ fn messages(schema: &Value) -> Vec<String> {
 /// null, which the API server refuses (kubernetes/kubernetes#135841).
 #[test]
 fn no_default_stands_in_an_object_that_may_be_empty() {
-    let hollow = |required: &[&str]| json!({"type": "object", "required": required, "properties": {"a": {"type": "string", "default": "x"}, "b": {"type": "string"}}});
+    let hollow = |required: &[&str]| {
+        json!({
+            "type": "object", "required": required,
+            "properties": {"a": {"type": "string", "default": "x"}, "b": {"type": "string"}},
+        })
+    };
     let of = |schema: Value| {
         defaults_in_hollow_objects(
             "spec",
             &json!({"type": "object", "properties": {"all": {"type": "array", "items": schema}}}),
         )
     };
-    assert_eq!(of(hollow(&[])), ["spec.all[].a"], "the walk finds one");
-    assert_eq!(of(hollow(&["b"])), [""; 0], "it is never empty");
+    assert_eq!(of(hollow(&[])), ["spec.all[].a"], "the walk finds the default");
+    assert_eq!(of(hollow(&["b"])), [""; 0], "the object is never empty");
     for crd in api::definitions() {
         let crd = serde_json::to_value(&crd).unwrap();
         let kind = crd["spec"]["names"]["kind"].as_str().unwrap();
@@ -121,7 +124,7 @@ fn no_default_stands_in_an_object_that_may_be_empty() {
     }
 }
 
-/// The paths of all defaults whose object has no required member.
+/// Returns the paths of all defaults whose object has no required member.
 fn defaults_in_hollow_objects(path: &str, schema: &Value) -> Vec<String> {
     let members = schema["properties"].as_object();
     let is_hollow = schema["required"].as_array().is_none_or(Vec::is_empty);
@@ -148,7 +151,7 @@ fn defaults_in_hollow_objects(path: &str, schema: &Value) -> Vec<String> {
     own.chain(below).chain(each).chain(any).collect()
 }
 
-/// The API server takes the files of crds/ (structure, rule cost), and then does what their rules say.
+/// The API server accepts the files of crds/ (structure, rule cost), and enforces their rules.
 #[tokio::test]
 async fn the_api_server_enforces_the_rules() {
     let dir = tempfile::tempdir().unwrap();
@@ -193,7 +196,7 @@ async fn the_api_server_enforces_the_rules() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
-    // Nothing that the manifest of every field says is dropped or changed.
+    // The API server neither drops nor changes a field of the complete manifest.
     for (api, full) in [
         (&domains, cases::full_domain()),
         (&certificates, cases::full_certificate()),
@@ -203,7 +206,7 @@ async fn the_api_server_enforces_the_rules() {
         assert_eq!(merged(&taken.data["spec"], &full["spec"]), taken.data["spec"]);
     }
 
-    // A null says as much as nothing.
+    // A null means the same as an absent field.
     let mut nulls = cases::minimal_domain();
     nulls["spec"]["aws"] = json!({"region": null});
     nulls["spec"]["trust"] = Value::Null;
@@ -218,7 +221,7 @@ async fn the_api_server_enforces_the_rules() {
         (&json!({}), None, &json!("Never"))
     );
 
-    // The example is accepted. Nobody has looked at a new object yet, and it says so.
+    // The API server accepts the example. The status says that no reconcile has run yet.
     let example = std::fs::read_to_string(root().join("examples/quickstart.yaml")).unwrap();
     let example: Vec<Value> = serde_saphyr::from_multiple(&example).unwrap();
     assert_eq!(example.len(), 2);
@@ -244,7 +247,7 @@ async fn the_api_server_enforces_the_rules() {
     }
 }
 
-/// The repository's folder.
+/// Root folder of the repository.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -264,8 +267,8 @@ fn object(base: &Value, patch: &Value) -> DynamicObject {
     serde_json::from_value(merged(base, patch)).unwrap()
 }
 
-/// What is wrong with an answer; `expected` is a part of the refusal's message, or empty where there is to be
-/// none.
+/// Returns the fault of an answer. `expected` is a part of the refusal's message, or empty when the API
+/// server must accept.
 fn judge(what: &str, answer: kube::Result<DynamicObject>, expected: &str) -> Option<String> {
     match answer {
         Ok(_) if expected.is_empty() => None,

@@ -1,5 +1,5 @@
-//! Mappings to HTTP and REST APIs, and the closing of their default endpoints: what is in AWS afterwards,
-//! what callers get, and by which calls.
+//! Mappings to HTTP and REST APIs, and the closing of their default endpoints: the result in AWS, the answers
+//! to callers, and the operator's calls.
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, Op, PatchOperation};
 use aws_sdk_apigatewayv2::types::ProtocolType;
 use futures::future::join_all;
@@ -27,7 +27,7 @@ fn replace(path: &str, value: &str) -> PatchOperation {
         .build()
 }
 
-/// What callers get at the API's default endpoint, at the stage `prod`.
+/// Answer to callers of the API's default endpoint, at the stage `prod`.
 async fn execute_api(env: &TestEnv, api: &str) -> (u16, String) {
     let answer = env
         .call(
@@ -43,7 +43,7 @@ fn forbidden() -> (u16, String) {
     (403, r#"{"message":"Forbidden"}"#.to_owned())
 }
 
-/// The flag of the REST API, and its tag while a change of it waits for its deployment.
+/// Flag of the REST API, and its tag while a change of the flag waits for a deployment.
 async fn state(env: &TestEnv, api: &str) -> (bool, Option<String>) {
     let seen = v1(env)
         .get_rest_api()
@@ -57,7 +57,7 @@ async fn state(env: &TestEnv, api: &str) -> (bool, Option<String>) {
     )
 }
 
-/// The writes after `mark` that are about APIs.
+/// Writes after `mark` that concern APIs.
 async fn about_apis(env: &TestEnv, mark: u64) -> Vec<String> {
     let about = [
         "TagResource",
@@ -74,7 +74,7 @@ async fn about_apis(env: &TestEnv, mark: u64) -> Vec<String> {
         .collect()
 }
 
-/// What somebody does while the operator looks away.
+/// Changes AWS while the MtlsDomain is suspended, so that the operator does not see the change.
 async fn unseen(env: &TestEnv, name: &str, act: impl AsyncFnOnce()) {
     env.change(name, json!({"suspend": true})).await;
     env.condition(name, "Accepted", |c| c.reason == "Suspended").await;
@@ -121,9 +121,9 @@ async fn knobs(env: &TestEnv, values: &[(&str, f64)]) {
         .expect("a knob");
 }
 
-/// Waits until the flag is set and its ownership tag is off.
+/// Waits until the flag is set and its ownership tag is removed.
 async fn closed(env: &TestEnv, api: &str) {
-    eventually("the mark is off", async || {
+    eventually("the tag is removed", async || {
         let state = state(env, api).await;
         if state == (true, None) {
             Ok(())
@@ -138,7 +138,7 @@ fn mapping(path: &str, api: &str, stage: &str) -> Value {
     json!({"path": path, "api": {"id": api, "stage": stage}})
 }
 
-/// examples/rest-api.yaml as its comments tell it.
+/// Follows the comments of examples/rest-api.yaml.
 #[test]
 fn the_example_with_a_rest_api() {
     run(async {
@@ -170,7 +170,8 @@ fn the_example_with_a_rest_api() {
             ["TagResource", "UpdateRestApi", "UpdateStage", "UntagResource"]
         );
 
-        // Nothing of it again, and opened by somebody it is closed at once.
+        // The operator writes nothing more. When another user opens the endpoint, the operator closes it at
+        // once.
         env.reconciles(2).await;
         unseen(&env, "partners", async || {
             set_flag(&env, &api, false).await;
@@ -191,7 +192,7 @@ fn the_example_with_a_rest_api() {
         );
         env.ready("partners").await;
 
-        // Deleting the object opens nothing.
+        // The deletion of the object opens no endpoint.
         env.delete_domain("partners").await;
         assert_eq!(execute_api(&env, &api).await, forbidden());
     });
@@ -211,7 +212,7 @@ fn a_stage_whose_touch_is_not_enough_waits_for_a_deployment_and_gets_one_where_t
             .await;
         assert_eq!(
             waits.status, "Unknown",
-            "it may yet take effect: {}",
+            "the change may yet take effect: {}",
             waits.message
         );
         let ready = env
@@ -246,7 +247,11 @@ fn a_stage_whose_touch_is_not_enough_waits_for_a_deployment_and_gets_one_where_t
         .await;
         let mark = env.mark().await;
         env.reconciles(2).await;
-        assert_eq!(env.writes(mark).await, [""; 0], "waiting is not trying again");
+        assert_eq!(
+            env.writes(mark).await,
+            [""; 0],
+            "the operator waits without a write"
+        );
 
         env.change("d", json!({"restDeployment": "Allow"})).await;
         env.ready("d").await;
@@ -257,7 +262,7 @@ fn a_stage_whose_touch_is_not_enough_waits_for_a_deployment_and_gets_one_where_t
         env.reconciles(2).await;
         assert_eq!(about_apis(&env, mark).await, once);
 
-        // Never again, and somebody deploys in the operator's place.
+        // With restDeployment Never again, another user deploys in the operator's place.
         env.change("d", json!({"restDeployment": "Never"})).await;
         unseen(&env, "d", async || {
             set_flag(&env, &api, false).await;
@@ -275,7 +280,7 @@ fn a_stage_whose_touch_is_not_enough_waits_for_a_deployment_and_gets_one_where_t
 }
 
 #[test]
-fn while_a_deployment_takes_effect_there_is_no_other() {
+fn the_operator_makes_no_second_deployment_while_one_takes_effect() {
     run(async {
         let env = TestEnv::start("effect").await;
         let api = rest_api(&env.account, "rest", None).await.unwrap();
@@ -302,14 +307,14 @@ fn while_a_deployment_takes_effect_there_is_no_other() {
         assert_eq!(answers.status, "Unknown");
         env.reconciles(3).await;
         assert_eq!(env.writes(mark).await, [""; 0]);
-        // It does now.
+        // The deployment takes effect.
         deploy(&env, &api).await;
         closed(&env, &api).await;
         env.ready("d").await;
         assert_eq!(
             about_apis(&env, mark).await,
             ["CreateDeployment", "UntagResource"],
-            "theirs, and ours"
+            "the user's deployment, and the operator's"
         );
     });
 }
@@ -387,7 +392,7 @@ fn of_two_domains_on_one_api_the_one_that_closes_wins_and_either_finishes_what_t
             assert_eq!(
                 state(&env, &api).await.1.as_deref(),
                 Some("other/team/d"),
-                "who keeps closes nothing"
+                "the domain that keeps the endpoint closes nothing"
             );
         })
         .await;
@@ -445,7 +450,7 @@ async fn killed_at(operation: &str, when: When, rest_deployment: &str) {
         .iter()
         .filter(|w| *w == "CreateDeployment")
         .count();
-    // One that was held and not begun is in the journal too.
+    // A call that was held and did not begin is in the journal too.
     assert!(
         deployments <= if rest_deployment == "Allow" { 2 } else { 0 },
         "{point}: {deployments} deployments"
@@ -468,13 +473,14 @@ fn mappings_of_several_levels_to_both_kinds_change_in_place_and_wait_for_what_is
         let later = format!("later{}", env.account.id);
         let mappings = |orders: &str, items: &Value| {
             json!({"mappings": [
-                mapping("", &http, "$default"), mapping("orders/v2", &rest, orders), items, mapping("later", &later, "$default"),
+                mapping("", &http, "$default"), mapping("orders/v2", &rest, orders), items,
+                mapping("later", &later, "$default"),
             ]})
         };
         let items = mapping("orders/v2/items", &http, "$default");
         env.create_domain("d", mappings("prod", &items)).await;
 
-        // Everything else is served, DNS and the closed endpoints included.
+        // The operator serves everything else, DNS and the closed endpoints included.
         let missing = env.condition("d", "ResolvedRefs", |c| c.status == "False").await;
         assert_eq!(missing.reason, "ApiNotFound");
         assert!(
@@ -508,7 +514,7 @@ fn mappings_of_several_levels_to_both_kinds_change_in_place_and_wait_for_what_is
             assert_eq!(answer.status, 200, "{path}: {}", answer.body);
         }
 
-        // It comes, first without its stage.
+        // The API appears, first without its stage.
         let made = env
             .gateway()
             .create_api()
@@ -534,7 +540,7 @@ fn mappings_of_several_levels_to_both_kinds_change_in_place_and_wait_for_what_is
         env.ready("d").await;
         assert!(env.mapped().await.contains(&line("later", &later, "$default")));
 
-        // Another stage for the one, another API of the other kind for the other.
+        // The first mapping gets another stage, the second another API of the other kind.
         let (orders_id, items_id) = (
             env.mapping_id("orders/v2").await,
             env.mapping_id("orders/v2/items").await,
@@ -562,7 +568,7 @@ fn mappings_of_several_levels_to_both_kinds_change_in_place_and_wait_for_what_is
 }
 
 #[test]
-fn what_cannot_be_served_with_mutual_tls_is_named_and_left_alone() {
+fn an_api_that_cannot_be_served_with_mutual_tls_is_named_and_left_alone() {
     run(async {
         let env = TestEnv::start("unsuited").await;
         let socket = env
@@ -646,7 +652,7 @@ fn unlisted_mappings_go_from_a_domain_that_was_made_and_stay_on_one_that_was_tak
             request.api_id(&other).stage("$default").send().await.unwrap();
         };
         add("theirs").await;
-        eventually("it goes", async || {
+        eventually("the unlisted mapping is gone", async || {
             let mapped = env.mapped().await;
             if mapped.len() == 1 {
                 Ok(())
@@ -678,7 +684,7 @@ fn unlisted_mappings_go_from_a_domain_that_was_made_and_stay_on_one_that_was_tak
         env.reconciles(2).await;
         assert_eq!(env.mapped().await.len(), 2);
         env.change("d", json!({"unlistedMappings": "Delete"})).await;
-        eventually("it goes, the spec says so", async || {
+        eventually("the mapping is gone, as the spec says", async || {
             let mapped = env.mapped().await;
             if mapped.len() == 1 {
                 Ok(())

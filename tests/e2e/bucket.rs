@@ -1,5 +1,5 @@
-//! The truststore's bucket and object: made where the spec says so and finished after a crash, left alone
-//! where they are somebody else's, encrypted as the spec says, moved with all that is remembered in them.
+//! The truststore's bucket and object: created where the spec says so and finished after a crash, left alone
+//! where another owner has them, encrypted as the spec says, and moved with all recorded trust.
 use std::time::Duration;
 
 use aws_sdk_s3::types::{
@@ -19,10 +19,10 @@ use crate::{
     world::{TestEnv, eventually, run},
 };
 
-/// The Region whose name S3 does not take as a place.
+/// Region whose name S3 does not accept as a location constraint.
 const ELSEWHERE: &str = "us-east-1";
 
-/// S3 in another Region.
+/// S3 client in another Region.
 fn s3_in(env: &TestEnv, region: &str) -> aws_sdk_s3::Client {
     let config = env
         .account
@@ -33,7 +33,7 @@ fn s3_in(env: &TestEnv, region: &str) -> aws_sdk_s3::Client {
     aws_sdk_s3::Client::new(&config)
 }
 
-/// A bucket name that is free, and the spec that has it made.
+/// Bucket name that is free, and the spec that makes the operator create the bucket.
 fn to_be_made(env: &TestEnv, suffix: &str) -> (String, Value) {
     let name = format!("made-{suffix}-{}", env.account.id);
     let spec = json!({"truststore": {"bucket": name, "bucketCreation": "IfMissing"}});
@@ -53,7 +53,7 @@ async fn enable_versioning(env: &TestEnv, bucket: &str) {
         .unwrap();
 }
 
-/// Versioned, private, encrypted, and marked as made for the MtlsDomain `name`.
+/// Checks that the bucket is versioned, private, encrypted, and tagged as created for the MtlsDomain `owner`.
 async fn is_as_it_should_be(s3: &aws_sdk_s3::Client, bucket: &str, owner: &str, kms_key: Option<&str>) {
     let versioning = s3.get_bucket_versioning().bucket(bucket).send().await.unwrap();
     assert_eq!(versioning.status, Some(BucketVersioningStatus::Enabled));
@@ -129,7 +129,7 @@ fn a_missing_bucket_is_made_in_the_domains_region() {
             .location_constraint;
         assert!(
             at.is_none_or(|at| at.as_str().is_empty()),
-            "us-east-1 is said by saying nothing"
+            "us-east-1 needs no location constraint"
         );
         let at = env
             .s3()
@@ -143,11 +143,11 @@ fn a_missing_bucket_is_made_in_the_domains_region() {
             at,
             Some(BucketLocationConstraint::from(env.account.region.as_str()))
         );
-        // A name that a stranger takes in between is refused by S3 itself.
+        // S3 itself refuses CreateBucket for a name that another account takes in between.
         for call in calls.iter().filter(|c| c.operation != "CreateBucket") {
             assert_eq!(call.bucket_owner, env.account.id, "{call:?}");
         }
-        // Buckets are never deleted.
+        // The operator never deletes buckets.
         env.delete_domain("near").await;
         env.s3().head_bucket().bucket(&near).send().await.unwrap();
     });
@@ -237,7 +237,7 @@ fn a_bucket_that_the_operator_did_not_make_is_not_changed() {
         for name in [&far, ELSEWHERE, &env.account.region] {
             assert!(published.message.contains(name), "{}", published.message);
         }
-        // No such bucket, and not to be made.
+        // The bucket does not exist, and the operator must not create it.
         env.change(
             "d",
             json!({"truststore": {"bucket": "nowhere", "bucketCreation": "Never"}}),
@@ -245,9 +245,9 @@ fn a_bucket_that_the_operator_did_not_make_is_not_changed() {
         .await;
         env.condition("d", "TruststorePublished", |c| c.reason == "BucketNotFound")
             .await;
-        // Another account's.
+        // A bucket of another account.
         let stranger = crate::world::world().aws.new_account();
-        let not_owned = format!("foreign-{}", stranger.id);
+        let not_owned = format!("not-owned-{}", stranger.id);
         sandbox::prepare::versioned_bucket(&stranger, &not_owned)
             .await
             .unwrap();
@@ -286,9 +286,9 @@ fn a_bucket_that_the_operator_did_not_make_is_not_changed() {
         let s3 = env.s3();
         assert!(
             s3.get_bucket_tagging().bucket(&plain).send().await.is_err(),
-            "it carries no ownership tag"
+            "the bucket carries no ownership tag"
         );
-        // A wrong bucket in the spec does not keep the object from being deleted.
+        // A wrong bucket in the spec does not block the deletion of the object.
         env.change(
             "d",
             json!({"truststore": {"bucket": far, "bucketCreation": "IfMissing"}}),
@@ -314,7 +314,7 @@ fn nothing_is_pinned_while_a_new_bucket_gives_no_versions() {
             .condition("d", "TruststorePublished", |c| c.reason == "Unreachable")
             .await;
         assert!(published.message.contains(&bucket), "{}", published.message);
-        eventually("it is tried again", async || {
+        eventually("the operator tries again", async || {
             let puts = Calls {
                 account: &env.account.id,
                 operation: "PutObject",
@@ -349,7 +349,7 @@ fn nothing_is_pinned_while_a_new_bucket_gives_no_versions() {
             .truststore_version
             .unwrap();
         assert!(!pinned.is_empty() && pinned != "null", "{pinned}");
-        // What got no version carries the ownership tag as well, and goes with the rest.
+        // An object without a version carries the ownership tag as well, and is deleted with the rest.
         env.delete_domain("d").await;
         let left = env
             .s3()
@@ -443,13 +443,13 @@ fn an_object_without_an_owner_is_stored_over_only_when_the_spec_says_so() {
         assert_eq!(
             env.object_versions().await,
             [old],
-            "what was there before is there again"
+            "the earlier version is the latest again"
         );
     });
 }
 
 #[test]
-fn a_truststore_that_moves_keeps_its_memory_and_revives_nothing() {
+fn a_truststore_that_moves_keeps_its_recorded_trust_and_revives_none() {
     run(async {
         let env = TestEnv::start("moves").await;
         let [old, lost] = ["Old CA", "Lost CA"].map(Ca::new);
@@ -470,7 +470,7 @@ fn a_truststore_that_moves_keeps_its_memory_and_revives_nothing() {
         env.ready("partners").await;
         env.certificate_ready("client1").await;
         let living = Caller::of(&env.secrets().get("client1").await.unwrap());
-        // The authority leaves the spec while a leaf under it lives.
+        // The authority leaves the spec while a leaf under it is valid.
         env.change("partners", json!({"trust": trust(vec![lost_entry("Active")])}))
             .await;
         env.ready("partners").await;
@@ -479,12 +479,12 @@ fn a_truststore_that_moves_keeps_its_memory_and_revives_nothing() {
                 .lines()
                 .find(|l| l.contains("keep-until: "))
                 .map(str::to_owned);
-            line.unwrap_or_else(|| panic!("nothing is remembered: {text}"))
+            line.unwrap_or_else(|| panic!("the truststore records nothing: {text}"))
         };
         let (_, before) = truststore(&env).await;
-        let remembered = keep_until(&before);
+        let recorded = keep_until(&before);
 
-        // ... and then the truststore moves, twice.
+        // The truststore then moves, twice.
         let first = json!({"truststore": {"bucket": env.prepared.bucket, "key": "first.pem"}});
         let second = json!({"truststore": {"bucket": env.prepared.bucket, "key": "second.pem"}});
         let old_place = env.object_versions().await;
@@ -492,7 +492,7 @@ fn a_truststore_that_moves_keeps_its_memory_and_revives_nothing() {
             env.change("partners", place.clone()).await;
             env.ready("partners").await;
             let (_, text) = truststore(&env).await;
-            assert_eq!(keep_until(&text), remembered);
+            assert_eq!(keep_until(&text), recorded);
             assert_eq!(living.calls(&env).await, "200");
         }
         let everything = env.object_versions().await;
@@ -501,8 +501,8 @@ fn a_truststore_that_moves_keeps_its_memory_and_revives_nothing() {
             "the object at the old place stays"
         );
 
-        // What is trusted no more is still in the object at the first place; going back there does not bring
-        // it back.
+        // The object at the first place still holds certificates that are no longer trusted. A move back to
+        // that place does not make them trusted again.
         env.change(
             "partners",
             json!({"trust": trust(vec![lost_entry("Distrusted")])}),
@@ -514,7 +514,7 @@ fn a_truststore_that_moves_keeps_its_memory_and_revives_nothing() {
         env.change("partners", first).await;
         env.ready("partners").await;
         let (_, text) = truststore(&env).await;
-        assert_eq!(keep_until(&text), remembered);
+        assert_eq!(keep_until(&text), recorded);
         assert!(!holds(&text, &lost.pem), "{text}");
     });
 }

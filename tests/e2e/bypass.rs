@@ -1,5 +1,5 @@
-//! Other ways to a mapped API: they are named as long as they are there, and neither Ready nor anything else
-//! depends on them.
+//! Other ways to a mapped API: the operator names them as long as they exist, and neither Ready nor any other
+//! condition depends on them.
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, SecurityPolicy};
 use aws_sdk_apigatewayv2::types::DomainNameConfiguration;
 use sandbox::{control::Calls, prepare::rest_api};
@@ -13,7 +13,7 @@ fn v1(env: &TestEnv) -> aws_sdk_apigateway::Client {
     aws_sdk_apigateway::Client::new(&env.account.sdk())
 }
 
-/// A custom domain without mutual TLS, of a kind that only v1 manages.
+/// Creates a custom domain without mutual TLS, of a kind that only v1 manages.
 async fn of_v1(env: &TestEnv, name: &str, kind: EndpointType, policy: SecurityPolicy, api: &str) {
     let endpoint = EndpointConfiguration::builder().types(kind).build();
     let request = v1(env)
@@ -40,7 +40,7 @@ async fn scans(env: &TestEnv, since: u64) -> usize {
     env.control().calls(&which).await.unwrap().calls.len()
 }
 
-/// Waits until a scan has been made from beginning to end.
+/// Waits until a scan has run from beginning to end.
 async fn scanned(env: &TestEnv) {
     let mark = env.mark().await;
     eventually("a whole scan", async || {
@@ -63,7 +63,7 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
             rest_api(&env.account, "rest", None).await.unwrap(),
         );
         let other = rest_api(&env.account, "other", None).await.unwrap();
-        // There before the operator came: one that leads to ours, and one that does not.
+        // Domains from before the operator's start: one leads to a mapped API, the other does not.
         let (edge, old) = (
             format!("edge.{}", env.prepared.zone),
             format!("old.{}", env.prepared.zone),
@@ -71,7 +71,8 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
         of_v1(&env, &edge, EndpointType::Edge, SecurityPolicy::Tls12, &rest).await;
         of_v1(&env, &old, EndpointType::Regional, SecurityPolicy::Tls10, &other).await;
         let mappings = json!([
-            {"path": "", "api": {"id": http, "stage": "$default"}}, {"path": "r", "api": {"id": rest, "stage": "prod"}},
+            {"path": "", "api": {"id": http, "stage": "$default"}},
+            {"path": "r", "api": {"id": rest, "stage": "prod"}},
         ]);
         env.create_domain("d", json!({"mappings": mappings})).await;
         env.ready("d").await;
@@ -87,9 +88,13 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
             "{}",
             detected.message
         );
-        assert_eq!(env.ready("d").await.status, "True", "it is no part of Ready");
+        assert_eq!(
+            env.ready("d").await.status,
+            "True",
+            "a bypass does not affect Ready"
+        );
 
-        // The old one is mapped to ours too.
+        // The old domain gets a mapping to a mapped API too.
         let request = v1(&env)
             .create_base_path_mapping()
             .domain_name(&old)
@@ -101,15 +106,18 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
         })
         .await;
 
-        // Who only observes is told too.
-        let observed = json!({"domainName": format!("o.{}", env.prepared.zone), "mappings": mappings, "managementPolicy": "Observe"});
+        // An MtlsDomain with managementPolicy Observe names the bypasses too.
+        let observed = json!({
+            "domainName": format!("o.{}", env.prepared.zone), "mappings": mappings,
+            "managementPolicy": "Observe",
+        });
         env.create_domain("o", observed).await;
         env.condition("o", "BypassDetected", |c| {
             c.message.contains(&old) && c.message.contains(&edge)
         })
         .await;
 
-        // An unchanged world sees no write, neither here nor there.
+        // In an unchanged world the operator writes neither to AWS nor to the MtlsDomain.
         scanned(&env).await;
         let (mark, before) = (env.mark().await, env.domains().get("d").await.unwrap());
         scanned(&env).await;
@@ -118,7 +126,7 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
         let after = env.domains().get("d").await.unwrap();
         assert_eq!(after.metadata.resource_version, before.metadata.resource_version);
 
-        // A scan that fails says nothing: what was said still stands.
+        // A failed scan changes no condition.
         env.control()
             .deny(&env.account.id, &["apigateway:GetBasePathMappings"])
             .await
@@ -156,7 +164,7 @@ fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are
 fn one_scan_serves_all_domains_of_an_account_and_there_is_none_without_any() {
     run(async {
         let env = TestEnv::start_with("scans", &[SCAN_INTERVAL]).await;
-        assert_eq!(scans(&env, 0).await, 0, "nothing is served");
+        assert_eq!(scans(&env, 0).await, 0, "no domain is served");
         let plain = format!("plain.{}", env.prepared.zone);
         let certificate = json!({"request": {"subjectAlternativeNames": [plain]}});
         env.create_domain("d", json!({"serverCertificate": certificate}))
@@ -169,7 +177,7 @@ fn one_scan_serves_all_domains_of_an_account_and_there_is_none_without_any() {
         env.ready("d").await;
         env.ready("e").await;
         scanned(&env).await;
-        // One of v2's kind, with a path of several levels.
+        // A domain of v2's kind, with a path of several levels.
         let arn = env.gateway_domain().await.domain_name_configurations()[0]
             .certificate_arn()
             .unwrap()
@@ -225,6 +233,6 @@ fn one_scan_serves_all_domains_of_an_account_and_there_is_none_without_any() {
         let mark = env.mark().await;
         env.create_domain("f", json!({"suspend": true})).await;
         env.condition("f", "Accepted", |c| c.reason == "Suspended").await;
-        assert_eq!(scans(&env, mark).await, 0, "nothing is served any more");
+        assert_eq!(scans(&env, mark).await, 0, "no domain is served any more");
     });
 }

@@ -1,5 +1,5 @@
-//! Where nothing happens, AWS is asked as seldom as can be; and nothing is done, nor missed, because of what
-//! was read a while ago.
+//! Cached reads: where nothing changes, the operator calls AWS as rarely as possible. No action and no missed
+//! change follows from an old read.
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
@@ -8,11 +8,11 @@ use serde_json::json;
 
 use crate::world::{TestEnv, eventually, run};
 
-/// Lists and looks each second, mappings and records every 5, the rest every 15.
+/// Full resync interval: 15 s, with lists and a reconcile each second, and mappings and records every 5 s.
 const EVERYTHING: (&str, &str) = ("MTLS_OPERATOR_DRIFT_INTERVAL", "15s");
 
-/// How often each read may come: so many for each domain, or for all of them, in so many seconds. Readings of
-/// one domain are up to a fifth younger.
+/// Maximum number of each read: so many for each domain, or for all of them, in so many seconds. Cached reads
+/// of one domain are up to a fifth younger.
 fn allowed(operation: &str, domains: usize) -> Option<(usize, f64)> {
     let of_each = |count: usize, seconds: f64| Some((count * domains, seconds * 0.8));
     let of_all = |seconds: f64| Some((1, seconds * 0.8));
@@ -28,7 +28,7 @@ fn allowed(operation: &str, domains: usize) -> Option<(usize, f64)> {
     }
 }
 
-/// The calls of the operator after `mark`.
+/// Calls of the operator after `mark`.
 async fn calls(env: &TestEnv, mark: u64) -> Vec<Call> {
     let which = Calls {
         account: &env.account.id,
@@ -36,14 +36,14 @@ async fn calls(env: &TestEnv, mark: u64) -> Vec<Call> {
         ..Calls::default()
     };
     let all = env.control().calls(&which).await.expect("the journal").calls;
-    // The scan for mTLS bypasses goes by its own interval.
+    // The scan for mTLS bypasses has an interval of its own.
     all.into_iter()
         .filter(|call| (call.service.as_str(), call.operation.as_str()) != ("apigateway", "GetDomainNames"))
         .collect()
 }
 
 #[test]
-fn twenty_domains_where_nothing_happens_share_what_is_read() {
+fn twenty_unchanged_domains_share_their_reads() {
     run(async {
         const DOMAINS: usize = 20;
         let env = TestEnv::start_with("readings", &[EVERYTHING]).await;
@@ -53,7 +53,7 @@ fn twenty_domains_where_nothing_happens_share_what_is_read() {
         for name in &names {
             env.ready(name).await;
         }
-        // Some are still looked at because of what was done last.
+        // The operator still reconciles some domains because of its last change.
         let mut mark = env.mark().await;
         eventually("no more single reads", async || {
             let since = calls(&env, mark).await;
@@ -75,7 +75,7 @@ fn twenty_domains_where_nothing_happens_share_what_is_read() {
         })
         .await;
         let mark = env.mark().await;
-        let all = eventually("twenty looks at each", async || {
+        let all = eventually("twenty reconciles of each domain", async || {
             let all = calls(&env, mark).await;
             let lists = all
                 .iter()
@@ -104,13 +104,13 @@ fn twenty_domains_where_nothing_happens_share_what_is_read() {
         }
         assert!(
             counts["GetApiMappings"] >= 2 * DOMAINS,
-            "and each of them is looked at: {counts:?}"
+            "the operator reconciles each of them: {counts:?}"
         );
     });
 }
 
 #[test]
-fn what_a_cached_read_shows_is_read_live_before_anything_is_done() {
+fn drift_in_a_cached_read_is_read_live_before_it_is_corrected() {
     run(async {
         let env = TestEnv::start_with("news", &[EVERYTHING]).await;
         env.create_domain("d", json!({})).await;
@@ -159,11 +159,11 @@ fn what_a_cached_read_shows_is_read_live_before_anything_is_done() {
 #[test]
 fn a_change_of_the_spec_is_not_planned_from_the_cache() {
     run(async {
-        // So long that nothing is looked at because it is due.
+        // The interval is so long that no resync falls due during the test.
         let env = TestEnv::start_with("respec", &[("MTLS_OPERATOR_DRIFT_INTERVAL", "10h")]).await;
         env.create_domain("d", json!({})).await;
         env.ready("d").await;
-        // What nobody has heard of...
+        // The operator has heard nothing of this change ...
         let id = env.mapping_id("").await;
         env.gateway()
             .delete_api_mapping()
@@ -172,7 +172,7 @@ fn a_change_of_the_spec_is_not_planned_from_the_cache() {
             .send()
             .await
             .unwrap();
-        // ... is seen with a change of something else.
+        // ... and sees it with a change of another field.
         env.change("d", json!({"deletionPolicy": "Retain"})).await;
         eventually("the mapping", async || match env.mapped().await.as_slice() {
             [] => Err("none".to_owned()),
@@ -184,7 +184,7 @@ fn a_change_of_the_spec_is_not_planned_from_the_cache() {
 }
 
 #[test]
-fn where_the_lists_cannot_be_read_everything_is_asked_for_by_its_name() {
+fn where_lists_cannot_be_read_every_resource_is_read_by_its_name() {
     run(async {
         let env = TestEnv::start_with("unlisted", &[EVERYTHING]).await;
         env.create_domain("d", json!({})).await;
@@ -216,7 +216,7 @@ fn where_the_lists_cannot_be_read_everything_is_asked_for_by_its_name() {
         for rule in rules {
             env.control().remove_fault(rule.id).await.unwrap();
         }
-        // And a drift that the lists show is noticed again.
+        // The operator notices drift in the lists again.
         let request = env.gateway().update_api().api_id(&env.prepared.api_id);
         request.disable_execute_api_endpoint(false).send().await.unwrap();
         eventually("the endpoint is closed again", async || {

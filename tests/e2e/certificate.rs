@@ -1,4 +1,4 @@
-//! Lives of ClientCertificates: what is in the Secret, through change, loss, renewal and deletion.
+//! ClientCertificates over time: the content of the Secret through change, loss, renewal and deletion.
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Patch, PatchParams};
 use mtls_operator::pki::authority::CLOCK_SLACK;
@@ -37,7 +37,7 @@ async fn not_after_less_not_before(secret: &Secret) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_what_everything_mounts_and_costs_no_call_to_aws() {
-    // Looks that nothing has woken are an hour away: what is called then is called for the certificate.
+    // Resyncs are an hour away: every call until then is for the certificate.
     let env = TestEnv::start_with("layout", &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")]).await;
     ready_domain(&env).await;
     let since = last_call().await;
@@ -123,7 +123,7 @@ async fn a_certificate_is_what_everything_mounts_and_costs_no_call_to_aws() {
     );
     assert_eq!(object["status"]["revision"], 1);
 
-    // The whole of it was one status and one Secret, and nothing that happened since made it another one.
+    // The operator wrote one status and one Secret, and nothing that happened since changed them.
     create(&env, CERTIFICATE, "fence", certificate_spec("fence")).await;
     issued(&env, "fence", 1).await;
     let states = recorder.until(&get(&env, CERTIFICATE, "client1").await).await;
@@ -138,7 +138,7 @@ async fn a_certificate_is_what_everything_mounts_and_costs_no_call_to_aws() {
     assert_eq!(
         events_about(&env, "client1").await,
         [""; 0],
-        "the object says that all went well"
+        "the object reports success"
     );
     let again = env.secrets().get("client1-mtls").await.expect("the Secret");
     assert_eq!(version(&again), version(&secret));
@@ -195,7 +195,7 @@ async fn a_changed_spec_is_issued_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_or_damaged_secret_is_made_good() {
+async fn a_lost_or_damaged_secret_is_issued_again() {
     let env = TestEnv::start("damaged").await;
     ready_domain(&env).await;
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
@@ -228,7 +228,8 @@ async fn a_lost_or_damaged_secret_is_made_good() {
     assert_eq!(untouched["status"]["revision"], 1);
 }
 
-/// There, sound, of the right subject, no longer the one with that UID, and without that value.
+/// Waits until the Secret is there, sound, of the right subject, not the Secret with that UID, and without
+/// that value.
 async fn corrected(env: &TestEnv, uid: Option<&str>, value: &str) {
     eventually("the Secret is good again", async || {
         let found = env
@@ -258,8 +259,8 @@ async fn corrected(env: &TestEnv, uid: Option<&str>, value: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_of_somebody_else_is_left_alone_until_it_is_gone() {
-    let env = TestEnv::start("foreign").await;
+async fn a_secret_that_is_not_owned_is_left_alone_until_it_is_gone() {
+    let env = TestEnv::start("not-owned").await;
     ready_domain(&env).await;
     create_secret(&env, "client1", &[("password", "hunter2")]).await;
     let before = env.secrets().get("client1").await.expect("there");
@@ -286,7 +287,7 @@ async fn a_leaf_is_renewed_on_time_and_without_a_gap() {
     let mut spec = certificate_spec("client1");
     (spec["duration"], spec["renewBefore"]) = (json!("1h"), json!("59m50s"));
     create(&env, CERTIFICATE, "client1", spec.clone()).await;
-    // In 22 to 45 seconds: until then it waits elsewhere than one whose time is near.
+    // Due in 22 to 45 seconds: until then the object waits in another place than one whose renewal is near.
     spec["renewBefore"] = json!("59m15s");
     create(&env, CERTIFICATE, "client2", spec).await;
     let (first, old) = issued(&env, "client1", 1).await;
@@ -310,7 +311,7 @@ async fn a_leaf_is_renewed_on_time_and_without_a_gap() {
         assert_eq!(
             summary(&seen),
             ["True", "", ""],
-            "a renewal is nothing to worry about: {}",
+            "a renewal does not change the summary: {}",
             seen["status"]
         );
     }
@@ -357,7 +358,7 @@ async fn labels_and_owner_of_the_secret_follow_the_spec_and_the_leaf_stays() {
     spec["deletionPolicy"] = json!("Retain");
     create(&env, CERTIFICATE, "client1", spec).await;
     let (_, before) = issued(&env, "client1", 1).await;
-    let stays = Patch::Merge(json!({"metadata": {"labels": {"somebody": "else"}}}));
+    let stays = Patch::Merge(json!({"metadata": {"labels": {"other": "kept"}}}));
     env.secrets()
         .patch("client1", &PatchParams::default(), &stays)
         .await
@@ -388,7 +389,7 @@ async fn labels_and_owner_of_the_secret_follow_the_spec_and_the_leaf_stays() {
             .as_ref()
             .is_some_and(|owners| owners.len() == 1);
         let as_wanted =
-            [label("team"), label("tier"), label("somebody")] == [Some("billing"), None, Some("else")];
+            [label("team"), label("tier"), label("other")] == [Some("billing"), None, Some("kept")];
         if as_wanted && annotated && owned {
             Ok(found)
         } else {
@@ -452,7 +453,7 @@ async fn a_suspended_certificate_is_left_alone() {
             .await
             .expect("deleted");
     }
-    // The one that was deleted later is back: the other would be, too.
+    // The Secret that was deleted later is back, so the first one would be back, too.
     eventually("the other Secret is back", async || {
         env.secrets()
             .get_opt("fence")

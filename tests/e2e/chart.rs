@@ -1,5 +1,5 @@
-//! The Helm chart in a cluster: the API server takes all that it renders without a warning, and the operator
-//! runs with exactly the service account, the arguments and the environment of its Deployment.
+//! The Helm chart in a cluster: the API server accepts all rendered objects without a warning, and the
+//! operator runs with exactly the service account, the arguments and the environment of its Deployment.
 use std::{path::PathBuf, process::Stdio};
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -16,10 +16,10 @@ use crate::{
     world::{TestEnv, run, world},
 };
 
-/// The CustomResourceDefinitions of the Prometheus operator that the chart can make use of.
+/// CustomResourceDefinitions of the Prometheus operator that the chart can use.
 fn monitoring_crds() -> Vec<PathBuf> {
     let module = "github.com/prometheus-operator/prometheus-operator";
-    let folder = tools::go_module(&here("tests/chart/monitoring"), module).expect("it can be had");
+    let folder = tools::go_module(&here("tests/chart/monitoring"), module).expect("the module is available");
     let file = |kind| {
         folder.join(format!(
             "example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml"
@@ -30,7 +30,7 @@ fn monitoring_crds() -> Vec<PathBuf> {
         .into()
 }
 
-/// As `kubectl apply` does it that refuses what the schema does not know; what it said.
+/// Applies manifests like a `kubectl apply` that refuses fields outside of the schema. Returns its output.
 async fn apply(manifests: &str) -> String {
     let kubernetes = &world().kubernetes;
     let mut kubectl = tokio::process::Command::new(kubernetes.bin_dir().join("kubectl"));
@@ -40,15 +40,15 @@ async fn apply(manifests: &str) -> String {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = kubectl.spawn().expect("it starts");
+    let mut child = kubectl.spawn().expect("the program starts");
     child
         .stdin
         .take()
         .expect("piped")
         .write_all(manifests.as_bytes())
         .await
-        .expect("it reads");
-    let out = child.wait_with_output().await.expect("it ends");
+        .expect("the program reads its input");
+    let out = child.wait_with_output().await.expect("the program ends");
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success(), "{said}");
     said
@@ -58,16 +58,16 @@ async fn apply(manifests: &str) -> String {
 fn the_operator_of_the_chart_serves_a_domain() {
     run(async {
         let mut env = TestEnv::start("chart").await;
-        env.operator.stop().await.expect("it stops");
+        env.operator.stop().await.expect("the operator stops");
         let monitoring = tokio::task::spawn_blocking(monitoring_crds)
             .await
-            .expect("they are there");
+            .expect("the CRDs are there");
         for crds in monitoring {
             world()
                 .kubernetes
                 .install_crds(&crds)
                 .await
-                .expect("they can be installed");
+                .expect("the CRDs can be installed");
         }
         let port = process::free_port().expect("a port");
         let settings = world().operator_env(&env.account, &env.prepared.bucket);
@@ -83,28 +83,29 @@ fn the_operator_of_the_chart_serves_a_domain() {
             "driftInterval": "1s",
             "truststorePropagation": "1s",
             "port": port,
-            // The CRDs are of the cluster, and all other lives use them.
+            // The CRDs belong to the cluster, and all other tests use them.
             "crds": {"enabled": false},
-            // No controller of this world makes the default ServiceAccount, which that Pod runs as.
+            // No controller of this world makes the default ServiceAccount, which the test Pod runs as.
             "tests": {"enabled": false},
             "networkPolicy": {"enabled": true},
             "metrics": {
                 "serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true},
                 "prometheusRule": {"enabled": true}, "dashboard": {"enabled": true},
             },
-            // What makes an operator use this world instead of AWS.
-            "extraEnv": settings.filter(|(name, _)| !name.ends_with("AWS_RATE") && !name.ends_with("DRIFT_INTERVAL"))
+            // Settings that make an operator use this world instead of AWS.
+            "extraEnv": settings
+                .filter(|(name, _)| !name.ends_with("AWS_RATE") && !name.ends_with("DRIFT_INTERVAL"))
                 .map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>(),
         });
         let namespace = env.namespace.clone();
         let manifests = tokio::task::spawn_blocking(move || template(&namespace, &values))
             .await
-            .expect("it ends")
-            .expect("it is rendered");
+            .expect("the program ends")
+            .expect("the chart is rendered");
         let said = apply(&manifests).await;
         assert!(!said.contains("Warning"), "{said}");
 
-        // As the API server has it, not as it was sent.
+        // The Deployment as the API server has it, not as it was sent.
         let deployments = Api::<Deployment>::namespaced(env.client.clone(), &env.namespace);
         let deployment = deployments
             .get("partners-mtls-operator")

@@ -1,7 +1,7 @@
-//! What a Kubernetes API does that is not well, or that forgets: gone for a while, watches that expire,
-//! conflicts, objects that cannot be read, huge Secrets, deletions nobody watched, a restored cluster. The
-//! operator waits, or goes on with the rest; what is trusted never shrinks because something could not be
-//! seen, and nothing is written to AWS while somebody else might be the leader.
+//! Faults of the Kubernetes API: unreachable for a while, expired watches, conflicts, objects that cannot be
+//! read, huge Secrets, deletions that the operator did not see, a restored cluster. The operator waits, or
+//! continues with the rest. Trust never shrinks because the operator could not see a resource, and the
+//! operator writes nothing to AWS while another process might be the leader.
 use http::{Method, StatusCode};
 use k8s_openapi::api::{
     coordination::v1::Lease,
@@ -24,12 +24,14 @@ use crate::{
 
 const CERTIFICATES: &str = "/clientcertificates?";
 
-/// A self-signed certificate, which stands in the truststore itself.
+/// Spec of a self-signed certificate, which stands in the truststore itself.
 fn self_signed(common_name: &str) -> Value {
-    json!({"domainRef": {"name": "partners"}, "subject": {"commonName": common_name}, "issuance": "SelfSigned"})
+    json!({
+        "domainRef": {"name": "partners"}, "subject": {"commonName": common_name}, "issuance": "SelfSigned",
+    })
 }
 
-/// A domain `partners` and a self-signed certificate `self1` that it trusts.
+/// Creates a domain `partners` and a self-signed certificate `self1` that it trusts.
 async fn with_self_signed(env: &TestEnv) {
     ready_domain(env).await;
     create(env, CERTIFICATE, "self1", self_signed("self1")).await;
@@ -44,7 +46,7 @@ async fn renew_time(env: &TestEnv) -> f64 {
     let at = lease
         .spec
         .and_then(|spec| spec.renew_time)
-        .expect("it was renewed");
+        .expect("the Lease was renewed");
     at.0.as_millisecond() as f64 / 1000.0
 }
 
@@ -55,8 +57,8 @@ fn while_the_api_server_is_gone_nothing_is_written_to_aws_that_another_leader_co
         ready_domain(&env).await;
         let mark = env.mark().await;
         proxy.down();
-        // Somebody takes the mapping away all the time, until the operator ends because it may not be the
-        // leader any more.
+        // Another writer keeps deleting the mapping, until the operator ends because it may no longer be the
+        // leader.
         eventually("the operator ends", async || {
             let mapped = env
                 .gateway()
@@ -73,7 +75,7 @@ fn while_the_api_server_is_gone_nothing_is_written_to_aws_that_another_leader_co
                     .api_mapping_id(id);
                 let _ = request.send().await;
             }
-            let process = env.operator.process().expect("it was started");
+            let process = env.operator.process().expect("the operator was started");
             match process.ended().expect("its state") {
                 Some(status) if !status.success() => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -87,12 +89,12 @@ fn while_the_api_server_is_gone_nothing_is_written_to_aws_that_another_leader_co
             operation: "CreateApiMapping",
             ..Calls::default()
         };
-        let repairs = env.control().calls(&which).await.expect("the journal").calls;
-        // Others take a Lease that has not been renewed for 12 s; what is begun ends before that.
-        for repair in repairs {
+        let corrections = env.control().calls(&which).await.expect("the journal").calls;
+        // Another process takes a Lease that has not been renewed for 12 s. Calls under way end before that.
+        for correction in corrections {
             assert!(
-                repair.time + repair.duration_ms / 1000.0 < last + 12.0,
-                "{repair:?}, last renewed {last}"
+                correction.time + correction.duration_ms / 1000.0 < last + 12.0,
+                "{correction:?}, last renewed {last}"
             );
         }
         proxy.up();
@@ -196,7 +198,7 @@ fn while_no_status_can_be_written_the_work_goes_on_and_nothing_is_made_twice() {
 }
 
 #[test]
-fn an_object_that_cannot_be_read_stops_nobody_and_keeps_what_it_has() {
+fn an_object_that_cannot_be_read_stops_no_other_and_keeps_its_trust() {
     run(async {
         let (mut env, proxy) = through_proxy("unreadable").await;
         ready_domain(&env).await;
@@ -204,7 +206,7 @@ fn an_object_that_cannot_be_read_stops_nobody_and_keeps_what_it_has() {
         until(&env, CERTIFICATE, "self1", "Ready", "True", "").await;
         env.reconciles(1).await;
         let before = truststore(&env).await;
-        // As if it had been written under another schema.
+        // As if the object had been written under another schema.
         let from = "\"subject\":{\"commonName\":\"bad";
         let to = from.replace("{\"commonName\"", "[],\"subjects\":{\"commonName\"");
         let _ = proxy.add(Rule::of(
@@ -220,7 +222,7 @@ fn an_object_that_cannot_be_read_stops_nobody_and_keeps_what_it_has() {
                 "\"domainName\":7,\"was\":\"bad.".into(),
             ),
         ));
-        env.operator.stop().await.expect("it stops");
+        env.operator.stop().await.expect("the operator stops");
         env.operator.restart().expect("the operator starts");
         create(&env, CERTIFICATE, "bad1", certificate_spec("bad1")).await;
         let mut bad = domain_spec(&env, generated());
@@ -234,7 +236,7 @@ fn an_object_that_cannot_be_read_stops_nobody_and_keeps_what_it_has() {
         assert_eq!(
             truststore(&env).await,
             before,
-            "what cannot be read keeps its trust"
+            "an unreadable object keeps its trust"
         );
         for (kind, name) in [(DOMAIN, "bad"), (CERTIFICATE, "bad1")] {
             assert_eq!(
@@ -252,7 +254,7 @@ fn a_secret_of_a_megabyte_is_read_and_one_full_of_rubbish_is_named() {
     run(async {
         let env = TestEnv::start("huge").await;
         let partner = Ca::new("partner");
-        // An API server takes a little over a megabyte in a Secret.
+        // The API server accepts a little over a megabyte in a Secret.
         let filler = "x".repeat(1_000_000);
         create_secret(&env, "big", &[("ca.crt", &partner.pem), ("filler", &filler)]).await;
         let rubbish = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".repeat(16_000);
@@ -281,8 +283,8 @@ fn a_secret_of_a_megabyte_is_read_and_one_full_of_rubbish_is_named() {
         assert!(holds(&truststore(&env).await.1, &partner.pem));
         damage(&env, "rubbish", &[("ca.crt", &partner.pem)]).await;
         until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-        // One that whole-file mounts would refuse is no trouble to read for a ClientCertificate either: its
-        // own Secret keeps others' keys.
+        // A Secret that is too large for whole-file mounts is no obstacle for a ClientCertificate either: its
+        // own Secret keeps the keys of other writers.
         create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
         let (_, secret) = issued(&env, "client1", 1).await;
         damage(&env, "client1", &[("filler", &filler)]).await;
@@ -294,7 +296,7 @@ fn a_secret_of_a_megabyte_is_read_and_one_full_of_rubbish_is_named() {
 }
 
 #[test]
-fn what_is_deleted_while_nobody_watches_is_cleaned_up_later() {
+fn an_object_deleted_while_the_operator_is_down_is_cleaned_up_later() {
     run(async {
         let mut env = TestEnv::start("unwatched").await;
         with_self_signed(&env).await;
@@ -302,7 +304,7 @@ fn what_is_deleted_while_nobody_watches_is_cleaned_up_later() {
         env.end_lease().await;
         delete(&env, CERTIFICATE, "self1").await;
         delete(&env, DOMAIN, "partners").await;
-        // One whose object is gone by the time that anybody looks.
+        // An object that is gone by the time of its reconcile.
         eventually("the certificate is gone", async || {
             match api(&env, CERTIFICATE)
                 .get_opt("self1")
@@ -343,7 +345,7 @@ fn what_is_deleted_while_nobody_watches_is_cleaned_up_later() {
 fn a_deleted_namespace_takes_everything_in_aws_with_it() {
     run(async {
         let env = TestEnv::start_among("nsgone", &["tenant"], &[]).await;
-        // Rights that a Role in the namespace gives would go before the objects do.
+        // Rights that a Role in the namespace gives would be deleted before the objects are.
         grant(&world().kubernetes, &env.namespace, &[])
             .await
             .expect("rights in all namespaces");
@@ -460,7 +462,7 @@ fn a_restore_without_secrets_says_that_the_key_is_lost_and_goes_on_serving() {
         assert_eq!(truststore(&env).await, before);
         assert_eq!(env.writes(mark).await, [""; 0]);
         assert_eq!(living.calls(&env).await, "200", "callers go on being served");
-        // The rest of the backup comes later.
+        // The rest of the backup is restored later.
         for secret in &backup {
             env.secrets()
                 .create(&Default::default(), secret)
@@ -491,7 +493,7 @@ fn as_long_as_the_certificates_are_not_listed_nothing_is_taken_out_of_the_trusts
             ),
             ("takes its time", ProxyAction::Hold),
         ] {
-            env.operator.stop().await.expect("it stops");
+            env.operator.stop().await.expect("the operator stops");
             let rule = proxy.add(Rule::of(Some(Method::GET), CERTIFICATES, act));
             let mark = env.mark().await;
             env.operator.restart().expect("the operator starts");
@@ -502,7 +504,7 @@ fn as_long_as_the_certificates_are_not_listed_nothing_is_taken_out_of_the_trusts
                 }
             })
             .await;
-            // It leads by now, and hears of a change.
+            // The operator leads by now, and hears of a change.
             led(&env, &proxy).await;
             let nothing = Calls {
                 account: &env.account.id,
@@ -530,7 +532,7 @@ fn as_long_as_the_certificates_are_not_listed_nothing_is_taken_out_of_the_trusts
 
 /// Waits until the operator has the Lease, and has listed the domains.
 async fn led(env: &TestEnv, proxy: &ApiProxy) {
-    eventually("it leads", async || {
+    eventually("the operator leads", async || {
         let leases = Api::<Lease>::namespaced(env.client.clone(), &env.namespace);
         let lease = leases.get("mtls-operator").await.map_err(|e| e.to_string())?;
         let holder = lease
@@ -576,7 +578,7 @@ fn a_namespace_that_is_not_watched_any_more_takes_nothing_out_of_the_truststore(
         let before = truststore(&env).await;
         assert!(holds(&before.1, &theirs));
 
-        env.operator.stop().await.expect("it stops");
+        env.operator.stop().await.expect("the operator stops");
         let own = env.namespace.clone();
         env.operator.set_env("MTLS_OPERATOR_WATCH_NAMESPACE", &own);
         let mark = env.mark().await;
@@ -584,13 +586,13 @@ fn a_namespace_that_is_not_watched_any_more_takes_nothing_out_of_the_truststore(
         env.reconciles(2).await;
         assert_eq!(truststore(&env).await, before);
         assert_eq!(env.writes(mark).await, [""; 0]);
-        // Trust that is not in doubt goes on changing, with theirs in it.
+        // Trust that is not in doubt keeps changing, and keeps the certificates of the unwatched namespace.
         create(&env, CERTIFICATE, "self2", self_signed("self2")).await;
         until(&env, CERTIFICATE, "self2", "Ready", "True", "").await;
         assert!(holds(&truststore(&env).await.1, &theirs));
 
-        // Watched again, it goes as soon as its object does.
-        env.operator.stop().await.expect("it stops");
+        // With the namespace watched again, the certificate leaves as soon as its object does.
+        env.operator.stop().await.expect("the operator stops");
         let both = format!("{own},{}", acme.namespace);
         env.operator.set_env("MTLS_OPERATOR_WATCH_NAMESPACE", &both);
         env.operator.restart().expect("the operator starts");
@@ -598,10 +600,10 @@ fn a_namespace_that_is_not_watched_any_more_takes_nothing_out_of_the_truststore(
             .delete("client", &Default::default())
             .await
             .expect("deleted");
-        eventually("it is out", async || {
+        eventually("the certificate is out of the truststore", async || {
             match holds(&truststore(&env).await.1, &theirs) {
                 false => Ok(()),
-                true => Err("it is trusted".to_owned()),
+                true => Err("the certificate is trusted".to_owned()),
             }
         })
         .await;

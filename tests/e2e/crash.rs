@@ -1,6 +1,7 @@
-//! The operator is killed (SIGKILL) at every call of a whole scenario that changes something, in AWS or in
-//! Kubernetes, once before it is done and once after: the next one finds its way from what is there, and the
-//! scenario ends as it does undisturbed. Nothing is there twice, and nothing is left over.
+//! Crashes of the operator: each test kills it (SIGKILL) at every call of a whole scenario that changes
+//! something, in AWS or in Kubernetes, once before the call takes effect and once after. The next operator
+//! continues from the state that it finds, and the scenario ends as it does undisturbed. Nothing is there
+//! twice, and nothing is left over.
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
@@ -14,7 +15,7 @@ use crate::{
     world::{TestEnv, run, through_proxy},
 };
 
-/// Lives at a time: each mostly waits.
+/// Number of environments at a time: each mostly waits.
 const AT_ONCE: usize = 6;
 
 #[test]
@@ -25,7 +26,7 @@ fn killed_at_any_call_that_changes_something_the_next_operator_goes_on() {
         let mark = env.mark().await;
         let told = scenario::tell(&mut env, None).await;
         let calls = scenario::calls(&env, mark).await;
-        // The how manieth call of its operation each is.
+        // Number of each call among those of its operation.
         let mut counts = BTreeMap::<String, u64>::new();
         let writes = calls.into_iter().filter(|call| call.write).map(|call| {
             let count = counts.entry(call.operation.clone()).or_default();
@@ -37,13 +38,10 @@ fn killed_at_any_call_that_changes_something_the_next_operator_goes_on() {
             .iter()
             .flat_map(|write| [(write, When::Before), (write, When::After)])
             .collect();
-        let lives = points
+        let runs = points
             .iter()
             .map(|((operation, skip), when)| killed_at(operation, *skip, *when, &told));
-        stream::iter(lives)
-            .buffer_unordered(AT_ONCE)
-            .collect::<()>()
-            .await;
+        stream::iter(runs).buffer_unordered(AT_ONCE).collect::<()>().await;
         println!("crashes points={0} converged={0} leaked=0", points.len());
     });
 }
@@ -78,17 +76,17 @@ async fn killed_at(operation: &str, skip: u64, when: When, expected: &Told) {
     env.operator.kill();
 }
 
-/// A write of the operator to Kubernetes: its method, and where, as the scenario names it.
+/// Write of the operator to Kubernetes: its method, and its place as the scenario names it.
 type Write = (http::Method, String);
 
-/// The place of a write in words that are the same in every life: without the namespace; Events, each of
-/// which has a name of its own, are one.
+/// Returns the place of a write in words that are the same in every run: without the namespace, and with all
+/// Events as one place, because each has a name of its own.
 fn place(env: &TestEnv, seen: &Seen) -> Option<Write> {
     let path = seen
         .path
         .split_once(&format!("/namespaces/{}/", env.namespace))?
         .1;
-    // Nobody's life depends on the Lease; that of a dead operator is taken over.
+    // No result depends on the Lease: the next operator takes over that of a dead one.
     let path = match path.split_once('/').unwrap_or((path, "")) {
         ("leases", _) => return None,
         ("events", name) if !name.is_empty() => "events/*",
@@ -107,8 +105,8 @@ fn killed_at_any_write_to_kubernetes_the_next_operator_goes_on() {
         for write in proxy.seen().iter().filter_map(|seen| place(&env, seen)) {
             *counts.entry(write).or_default() += 1;
         }
-        // How often a status is written depends on who is faster. Each kind of write at its first time; in
-        // the long form at every one.
+        // The number of status writes depends on timing. The short form tries each kind of write at its first
+        // time, the long form at every one.
         let all = |count: u64| if long() { 0..count } else { 0..1 };
         let writes = counts
             .iter()
@@ -128,21 +126,21 @@ fn killed_at_any_write_to_kubernetes_the_next_operator_goes_on() {
         ] {
             assert!(kinds.contains(known), "{known}: {kinds:?}");
         }
-        let lives = points
+        let runs = points
             .iter()
             .map(|(write, skip, when)| killed_at_write(write, *skip, *when, &told));
-        let killed: Vec<bool> = stream::iter(lives).buffer_unordered(AT_ONCE).collect().await;
+        let killed: Vec<bool> = stream::iter(runs).buffer_unordered(AT_ONCE).collect().await;
         let points = killed.iter().filter(|killed| **killed).count();
         println!("crashes of Kubernetes writes points={points} converged={points} leaked=0");
     });
 }
 
-/// Whether every time of every write is tried, not only the first: some minutes more.
+/// True when every occurrence of every write is tried, not only the first: that takes some minutes more.
 fn long() -> bool {
     std::env::var_os("MTLS_LIVES_LONG").is_some()
 }
 
-/// False: in this telling the write came less often.
+/// Returns false when this run had fewer such writes.
 async fn killed_at_write((method, path): &Write, skip: u64, when: When, expected: &Told) -> bool {
     let (mut env, proxy) = through_proxy("killed").await;
     scenario::prepare(&env).await;
@@ -157,7 +155,7 @@ async fn killed_at_write((method, path): &Write, skip: u64, when: When, expected
     let held = Held::Cluster(&proxy, proxy.add(rule));
     let told = scenario::tell(&mut env, Some(held)).await;
     let killed = scenario::was_killed(&env, held).await;
-    assert!(killed || skip > 0, "{point}: there was no such write");
+    assert!(killed || skip > 0, "{point}: the scenario has no such write");
     assert_eq!(told.served, expected.served, "{point}");
     assert_eq!(told.left, expected.left, "{point}");
     env.operator.kill();

@@ -1,5 +1,5 @@
-//! Lives of trust that is taken away, or never given: no distrust ends by accident, a bundle in `ca.crt`
-//! trusts nobody, and no tenant takes an authority's room.
+//! Trust that is taken away, or never given: no distrust ends by accident, a bundle in `ca.crt` adds no
+//! trust, and no tenant takes an authority's place in the truststore.
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::Api;
 use serde_json::{Value, json};
@@ -32,7 +32,8 @@ async fn a_distrust_is_loud_until_it_is_read_and_holds_whatever_becomes_of_its_s
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     answers(&env, &thief, "200", "before").await;
 
-    // Missing, then cut off: nobody knows what to take out, and that is said.
+    // The source is missing, then truncated: the operator does not know which certificates to remove, and
+    // says so.
     change(
         &env,
         DOMAIN,
@@ -68,12 +69,12 @@ async fn a_distrust_is_loud_until_it_is_read_and_holds_whatever_becomes_of_its_s
     let (version, text) = truststore(&env).await;
     assert_eq!(text.matches("  distrusted: ").count(), 1, "{text}");
 
-    // Deleted, and the operator knows nothing but what is in AWS.
+    // The source is deleted, and the operator knows only the state of AWS.
     let maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), &env.namespace);
     maps.delete("out", &Default::default()).await.expect("deleted");
     env.operator.kill();
     env.end_lease().await;
-    env.operator.restart().expect("it starts");
+    env.operator.restart().expect("the operator starts");
     let object = until_object(&env, DOMAIN, "partners", "a warning", |o| {
         warnings(o).contains("keys that this entry distrusted before stay distrusted")
     })
@@ -89,7 +90,7 @@ async fn a_distrust_is_loud_until_it_is_read_and_holds_whatever_becomes_of_its_s
         (thief.calls(&env).await.as_str(), truststore(&env).await.0),
         ("403", version)
     );
-    // The next version of the truststore remembers it, too.
+    // The next version of the truststore records the distrust, too.
     write_config_map(
         &env,
         "partners",
@@ -117,7 +118,7 @@ async fn a_distrust_is_loud_until_it_is_read_and_holds_whatever_becomes_of_its_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bundle_beside_an_authority_trusts_nobody() {
+async fn a_bundle_beside_an_authority_adds_no_trust() {
     let env = TestEnv::start("beside").await;
     let [own, stranger] = ["Own CA", "Stranger CA"].map(Ca::new);
     let bundle = format!("{}{}", own.pem, stranger.pem);
@@ -155,11 +156,16 @@ async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
     let uris: Vec<_> = (0..50)
         .map(|n| format!("spiffe://example.com/{n:02}{}", "a".repeat(1970)))
         .collect();
-    let fat = |n: usize| json!({"domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": format!("fat-{n}")}, "uris": uris});
+    let fat = |n: usize| {
+        json!({
+            "domainRef": {"name": "partners"}, "issuance": "SelfSigned",
+            "subject": {"commonName": format!("fat-{n}")}, "uris": uris,
+        })
+    };
     for n in 0..8 {
         create(&env, CERTIFICATE, &format!("fat-{n}"), fat(n)).await;
     }
-    // So many are trusted, and so many do not fit and say so.
+    // Waits until so many certificates are trusted, and so many do not fit and say so.
     let settled = async |trusted: usize, full: usize| {
         eventually(&format!("{full} do not fit"), async || {
             let all = api(&env, CERTIFICATE)
@@ -188,7 +194,7 @@ async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
     let object = until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     assert!(warnings(&object).contains("the truststore is full"), "{object}");
 
-    // The domain's owner adds one that takes two places.
+    // The domain's owner adds an authority that takes two places.
     let [next, late] = ["Next CA", "Late CA"].map(Ca::new);
     let big = Ca::with_uris("Big CA", &uris);
     write_config_map(&env, "next", &format!("{}{}{}", next.pem, big.pem, late.pem)).await;
@@ -210,7 +216,7 @@ async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
     answers(&env, &next.leaf("caller"), "200", "a caller of the new authority").await;
     settled(6, 2).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    // Room again: it comes back by itself.
+    // The truststore has room again: the certificate returns by itself.
     delete(&env, CERTIFICATE, "fat-0").await;
     settled(6, 1).await;
 }

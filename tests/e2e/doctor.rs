@@ -1,5 +1,5 @@
-//! `mtls-operator doctor`, the program itself, on domains of which one thing after another is made to go
-//! wrong: it names each, and changes nothing.
+//! `mtls-operator doctor`, run as a program on domains to which one fault after another is added: it names
+//! each fault, and changes nothing.
 use std::collections::BTreeSet;
 
 use aws_sdk_route53::types::{AliasTarget, ChangeAction, ResourceRecordSet, RrType};
@@ -13,7 +13,7 @@ use crate::{
     world::{TestEnv, run, world},
 };
 
-/// What it wrote, and its exit code.
+/// Runs the program. Returns its output and its exit code.
 async fn doctor(env: &TestEnv, args: &[&str]) -> (Value, i32) {
     let out = Command::new(env!("CARGO_BIN_EXE_mtls-operator"))
         .arg("doctor")
@@ -21,21 +21,21 @@ async fn doctor(env: &TestEnv, args: &[&str]) -> (Value, i32) {
         .args(["--output", "json"])
         .env_clear()
         .envs(world().operator_env(&env.account, &env.prepared.bucket))
-        // With the operator's own rights, as in its pod.
+        // The program has the operator's own rights, as in its pod.
         .env(
             "KUBECONFIG",
             env.operator.log().with_file_name("operator.kubeconfig"),
         )
         .output()
         .await
-        .expect("it runs");
-    let code = out.status.code().expect("it ends by itself");
+        .expect("the program runs");
+    let code = out.status.code().expect("the program ends by itself");
     let said =
         serde_json::from_slice(&out.stdout).unwrap_or_else(|_| json!(String::from_utf8_lossy(&out.stderr)));
     (said, code)
 }
 
-/// The words of what it found; it must have been able to look at everything.
+/// Returns the words of the findings. The program must have been able to read everything.
 async fn found(env: &TestEnv, args: &[&str]) -> BTreeSet<String> {
     let (said, code) = doctor(env, args).await;
     assert_eq!(said["unseen"], json!([]), "{said:#}");
@@ -51,7 +51,7 @@ fn words(all: &[&str]) -> BTreeSet<String> {
     all.iter().map(|word| (*word).to_owned()).collect()
 }
 
-/// What it finds about a caller with these files.
+/// Returns the findings about a caller with these files.
 async fn about(env: &TestEnv, caller: &Caller) -> BTreeSet<String> {
     let dir = tempfile::tempdir().expect("a folder");
     let file = |name: &str, text: &str| {
@@ -63,7 +63,7 @@ async fn about(env: &TestEnv, caller: &Caller) -> BTreeSet<String> {
     found(env, &[&env.host(), "--cert", &cert, "--key", &key]).await
 }
 
-/// A caller's files as other programs write and take them: curl gets in with each.
+/// Tries a caller's files in the forms in which other programs write and accept them: curl gets in with each.
 async fn callers_files_of_every_shape(env: &TestEnv, caller: &Caller) {
     let (crt, key) = (caller.crt.as_str(), caller.key.as_str());
     let shapes = [
@@ -94,8 +94,8 @@ async fn callers_files_of_every_shape(env: &TestEnv, caller: &Caller) {
     }
 }
 
-/// A chain of authorities, the first self-signed, and a caller under the last who sends all but the first
-/// along; PEM of the authorities.
+/// Creates a chain of authorities, the first self-signed, and a caller under the last who sends all but the
+/// first along. Returns the authorities in PEM, and the caller.
 fn chain(names: &[&str]) -> (Vec<String>, Caller) {
     let (mut pems, mut above): (Vec<String>, Option<Issuer<'static, KeyPair>>) = (vec![], None);
     let make = |name: &str, ca: bool, above: &mut Option<Issuer<'static, KeyPair>>| {
@@ -135,7 +135,7 @@ fn chain(names: &[&str]) -> (Vec<String>, Caller) {
 }
 
 #[test]
-fn what_is_wrong_with_a_caller_is_named() {
+fn each_fault_of_a_caller_is_named() {
     run(async {
         let env = TestEnv::start("doctor").await;
         let host = env.host();
@@ -165,7 +165,7 @@ fn what_is_wrong_with_a_caller_is_named() {
         assert_eq!(
             found(&env, &[&format!("{}/d", env.namespace)]).await,
             words(&[]),
-            "nobody calls"
+            "no caller is given"
         );
         callers_files_of_every_shape(&env, &partner.leaf("x")).await;
         assert_eq!(
@@ -191,12 +191,16 @@ fn what_is_wrong_with_a_caller_is_named() {
             words(&[]),
             "the empty path takes everything"
         );
-        assert_eq!(env.writes(mark).await, Vec::<String>::new(), "it only reads");
+        assert_eq!(
+            env.writes(mark).await,
+            Vec::<String>::new(),
+            "the program only reads"
+        );
     });
 }
 
 #[test]
-fn what_is_wrong_with_a_domain_is_named() {
+fn each_fault_of_a_domain_is_named() {
     run(async {
         let mut env = TestEnv::start("patient").await;
         let host = env.host();
@@ -211,7 +215,7 @@ fn what_is_wrong_with_a_domain_is_named() {
             expected.insert(word.to_owned());
             assert_eq!(found(env, &args).await, expected, "{word}");
         };
-        env.operator.kill(); // it would put all of this right
+        env.operator.kill(); // it would correct all of this
         let mark = env.mark().await;
         assert_eq!(found(&env, &args).await, words(&[]), "all is well");
         let account = env.account.id.clone();
@@ -301,7 +305,7 @@ fn what_is_wrong_with_a_domain_is_named() {
 }
 
 #[test]
-fn what_it_cannot_read_is_told() {
+fn resources_that_it_cannot_read_are_named() {
     run(async {
         let env = TestEnv::start("blind").await;
         let host = env.host();
@@ -318,15 +322,15 @@ fn what_it_cannot_read_is_told() {
             unseen.contains("acm:DescribeCertificate") && unseen.contains("s3:HeadObject"),
             "{unseen}"
         );
-        let (said, code) = doctor(&env, &["nobody.example.com"]).await;
+        let (said, code) = doctor(&env, &["absent.example.com"]).await;
         assert!(
             code == 2
                 && said
                     .to_string()
-                    .contains("there is no MtlsDomain for nobody.example.com"),
+                    .contains("there is no MtlsDomain for absent.example.com"),
             "{said}"
         );
-        let missing = format!("{}/nobody", env.namespace);
+        let missing = format!("{}/absent", env.namespace);
         let (said, code) = doctor(&env, &[&host, "--certificate", &missing]).await;
         let told = format!("mtls-operator: there is no ClientCertificate {missing}");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The lifecycle of one domain: from nothing to a call that only works with the certificate, through changes
+//! Lifecycle of one domain: from nothing to a call that succeeds only with the certificate, through changes
 //! of the spec, back to nothing.
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::world::{Identity, TestEnv, eventually, run};
 
 #[test]
-fn an_applied_domain_becomes_ready_with_everything_that_it_takes() {
+fn an_applied_domain_becomes_ready_with_every_resource_that_it_needs() {
     run(async {
         let env = TestEnv::start("ready").await;
         env.create_domain("d", json!({})).await;
@@ -98,7 +98,7 @@ fn an_applied_domain_becomes_ready_with_everything_that_it_takes() {
             .await
             .into_iter()
             .find(|r| r.name == marker)
-            .expect("the marker");
+            .expect("the ownership record");
         let hash: String = Sha256::digest(&owner)
             .iter()
             .map(|b| format!("{b:02x}"))
@@ -110,7 +110,7 @@ fn an_applied_domain_becomes_ready_with_everything_that_it_takes() {
         assert_eq!(
             env.records().await.len(),
             3,
-            "the alias, its marker, the validation record"
+            "the alias, its ownership record, the validation record"
         );
 
         assert!(env.endpoint_closed().await);
@@ -151,7 +151,7 @@ fn only_the_certificate_of_the_secret_opens_the_domain() {
     });
 }
 
-/// The names are those of our own authority and client; the keys are not.
+/// Identity with the names of the test's authority and client, but with other keys.
 fn of_another_ca() -> Identity {
     let key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(vec![]).unwrap();
@@ -208,8 +208,8 @@ fn mappings_are_added_changed_and_removed_in_place() {
         change(&[("", all, "$default")]).await;
 
         let mut writes = env.writes(mark).await;
-        // The new API's own endpoint is closed with its first mapping; a new path may come before or after
-        // the old one goes.
+        // The operator closes the new API's own endpoint with its first mapping. A new path may come before
+        // or after the old path goes.
         writes[3..5].sort();
         let expected = [
             "CreateApiMapping",
@@ -240,7 +240,7 @@ fn a_mapping_that_the_spec_does_not_list_goes_unless_it_is_to_be_kept() {
         env.create_domain("d", json!({})).await;
         env.ready("d").await;
         intrude().await;
-        eventually("the intruder's end", async || match env.mapped().await {
+        eventually("the intruder is gone", async || match env.mapped().await {
             mapped if mapped.len() == 1 => Ok(()),
             mapped => Err(format!("{mapped:?}")),
         })
@@ -256,7 +256,7 @@ fn a_mapping_that_the_spec_does_not_list_goes_unless_it_is_to_be_kept() {
         env.reconciles(2).await;
         assert_eq!(env.mapped().await.len(), 2);
 
-        // A domain that carries somebody else's mapping is not deleted.
+        // The operator does not delete a domain with a mapping of another owner.
         env.domains().delete("d", &DeleteParams::default()).await.unwrap();
         env.condition("d", "DomainProgrammed", |c| {
             c.status == "False" && c.reason == "ForeignOwner"
@@ -348,7 +348,8 @@ fn a_deleted_domain_leaves_nothing_but_the_validation_record_and_a_closed_endpoi
             .unwrap();
         assert_eq!(secrets.items.len(), 0, "the authority went with its domain");
 
-        // What leads callers here goes before what answers them, and that before what it is made of.
+        // The operator deletes the record that leads callers here before the domain, and the domain before
+        // its parts.
         let writes = env.writes(mark).await;
         let at = |operation: &str| {
             let found = writes.iter().position(|w| w.starts_with(operation));
@@ -369,7 +370,8 @@ fn two_domains_created_at_once_queue_for_the_quota_and_both_become_ready() {
     run(async {
         let rates = [("MTLS_OPERATOR_AWS_RATE", "*=unlimited,CreateDomainName=1/5:1")];
         let env = TestEnv::start_with("quota", &rates).await;
-        // AWS is a little more patient than the operator's clock, and refuses whoever does not keep to it.
+        // AWS is a little more patient than the operator's clock, and refuses a caller that does not keep to
+        // AWS's interval.
         env.control()
             .set_knobs(&env.account.id, &[("domain_write_interval", 4.0)])
             .await

@@ -1,9 +1,10 @@
-//! Everything that somebody can change or delete behind the operator's back, row by row: it is restored by
-//! just the writes that this takes, or it is reported and left until somebody undoes it. Nothing else is
-//! touched: the journal shows exactly the writes that a row names, and what belongs to others looks at the
-//! end as it did at the beginning. A lost CA key is no drift: nothing is put in its place.
+//! Drift: all that another writer can change or delete behind the operator's back, row by row. The operator
+//! restores it by exactly the writes that this takes, or reports it and leaves it until the other writer
+//! undoes it. The operator touches nothing else: the journal shows exactly the writes that a row names, and
+//! resources of other owners are the same at the end as at the beginning. A lost CA key is no drift: the
+//! operator puts no other key in its place.
 //!
-//! Rows of one kind share an environment, one after the other; each starts from a domain that is served as
+//! Rows of one kind share an environment, one after the other. Each starts from a domain that is served as
 //! its spec says.
 use std::{
     collections::BTreeSet,
@@ -21,22 +22,23 @@ mod domain;
 mod records;
 mod storage;
 
-/// When a row is noticed. Not asserted by time: it is which of the operator's readings shows it.
+/// Time at which the operator notices a row. The tests do not measure it: it is the interval of the read that
+/// shows the row.
 #[derive(Clone, Copy, Debug)]
 pub enum Notice {
-    /// Kubernetes tells.
+    /// Event from Kubernetes.
     AtOnce,
-    /// With the readings of all custom domains, APIs and certificates of an account.
+    /// Reads of all custom domains, APIs and certificates of an account.
     EveryMinute,
-    /// With the mappings and records of this domain.
+    /// Reads of the mappings and records of this domain.
     EveryFiveMinutes,
-    /// With the bucket and the integrations.
+    /// Reads of the bucket and the integrations.
     EveryQuarter,
-    /// With the next thing that concerns the object, at the latest after a day or a restart.
+    /// Next reconcile of the object for another reason, at the latest after a day or a restart.
     NextReconcile,
 }
 
-/// What has been counted.
+/// Numbers of rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Figures {
     rows: usize,
@@ -45,18 +47,18 @@ pub struct Figures {
     not_owned_touched: usize,
 }
 
-/// One environment and the rows that it has been through.
+/// Environment, and the rows that it has been through.
 pub struct Table {
     pub env: TestEnv,
     figures: Figures,
     not_owned: BTreeSet<String>,
 }
 
-/// A condition that says so: type, status, reason, a part of the message.
+/// Condition that reports a row: type, status, reason, a part of the message.
 pub type Says<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 impl Table {
-    /// Of a life with everything of others that it shall have, and `d` Ready in it.
+    /// Table of an environment that has all its resources of other owners, and `d` Ready in it.
     pub async fn of(env: TestEnv) -> Table {
         env.ready("d").await;
         env.reconciles(1).await;
@@ -68,7 +70,8 @@ impl Table {
         }
     }
 
-    /// What somebody does (`theirs`, as the journal has it) is restored by the writes `ours`, and no others.
+    /// Checks that the operator restores the change of another writer (`theirs`, as the journal has it) by
+    /// the writes `ours`, and by no others.
     pub async fn corrected(
         &mut self,
         what: &str,
@@ -101,15 +104,15 @@ impl Table {
         self.noted(what, notice);
     }
 
-    /// A row that was restored, and looked at by other means.
+    /// Counts a row that was restored, and checked by other means.
     pub fn noted(&mut self, what: &str, notice: Notice) {
         println!("drift {what}: restored, noticed {notice:?}");
         self.figures.rows += 1;
         self.figures.corrected += 1;
     }
 
-    /// What somebody does (`theirs`) is reported by a condition, nothing is written, and once it is undone
-    /// all is as before.
+    /// Checks that a condition reports the change of another writer (`theirs`), that the operator writes
+    /// nothing, and that all is as before once the change is undone.
     pub async fn reported(
         &mut self,
         what: &str,
@@ -146,7 +149,7 @@ impl Table {
         self.figures.reported += 1;
     }
 
-    /// A write of the journal, where a row says HOST for the domain's name and ZONE for its parent.
+    /// Returns a write as the journal has it. A row says HOST for the domain's name and ZONE for its parent.
     fn named(&self, write: &str) -> String {
         let host = self.env.host();
         write
@@ -154,7 +157,7 @@ impl Table {
             .replace("ZONE", &self.env.prepared.zone)
     }
 
-    /// The figures, with how much of others is not as it was.
+    /// Returns the figures, with the number of changed resources of other owners.
     pub async fn end(self) -> Figures {
         let now = not_owned(&self.env).await;
         let touched: Vec<_> = self.not_owned.symmetric_difference(&now).collect();
@@ -166,21 +169,21 @@ impl Table {
     }
 }
 
-/// The mark of what belongs to somebody else.
+/// Ownership tag of another owner.
 pub const THEIRS: &str = "other/team/d";
 
 #[test]
 fn drift_is_corrected_or_reported_and_nothing_else_is_touched() {
     run(async {
-        let lives: [Pin<Box<dyn Future<Output = Figures>>>; 5] = [
+        let tables: [Pin<Box<dyn Future<Output = Figures>>>; 5] = [
             Box::pin(domain::rows()),
             Box::pin(records::rows()),
             Box::pin(apis::rows()),
             Box::pin(storage::rows()),
             Box::pin(cluster::rows()),
         ];
-        // All of them to their end, so that one run says everything that is wrong.
-        let ends = join_all(lives.map(|env| AssertUnwindSafe(env).catch_unwind())).await;
+        // All of them run to their end, so that one run reports every fault.
+        let ends = join_all(tables.map(|env| AssertUnwindSafe(env).catch_unwind())).await;
         let all: Vec<_> = ends
             .into_iter()
             .map(|end| end.unwrap_or_else(|why| resume_unwind(why)))
@@ -196,8 +199,8 @@ fn drift_is_corrected_or_reported_and_nothing_else_is_touched() {
     });
 }
 
-/// What the domain `d` of the environment has in AWS, in words that do not change when a thing is created
-/// again.
+/// Resources that the domain `d` of the environment has in AWS, in words that do not change when the operator
+/// creates a resource again.
 async fn there(env: &TestEnv) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     let domain = env
@@ -323,7 +326,7 @@ async fn there(env: &TestEnv) -> BTreeSet<String> {
     all
 }
 
-/// What is not ours, as the end-to-end tests make it.
+/// Resources that are not the operator's, as the end-to-end tests create them.
 async fn not_owned(env: &TestEnv) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for domain in env

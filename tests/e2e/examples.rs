@@ -1,4 +1,4 @@
-//! The manifests of examples/, as a user applies them: with the names of this environment in place of the
+//! Manifests of examples/, as a user applies them: with the names of this environment in place of the
 //! example's.
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use serde_json::Value;
 
 use crate::world::TestEnv;
 
-/// Applies every object of an example, with the host and the API of this environment, and with `others`
-/// replaced: text and what stands in its place.
+/// Applies every object of an example, with the host and the API of this environment, and with each text of
+/// `others` replaced.
 pub async fn apply(env: &TestEnv, file: &str, others: &[(&str, &str)]) {
     apply_in(env, &env.namespace, file, others).await;
 }
 
-/// The same in another namespace; what the API server then has.
+/// Applies the example in another namespace. Returns the objects as the API server then has them.
 pub async fn apply_in(
     env: &TestEnv,
     namespace: &str,

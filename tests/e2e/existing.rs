@@ -1,5 +1,5 @@
-//! What a user has in AWS before there is an MtlsDomain, made by hand as the walk-throughs do: a certificate,
-//! a custom domain that serves, its record.
+//! Resources that a user has in AWS before there is an MtlsDomain, made by hand as the walk-throughs do: a
+//! certificate, a custom domain that serves, its record.
 use aws_sdk_acm::types::ValidationMethod;
 use aws_sdk_apigatewayv2::types::{
     DomainNameConfiguration, EndpointType, MutualTlsAuthenticationInput, SecurityPolicy,
@@ -19,7 +19,7 @@ pub fn record(name: &str, kind: RrType, value: &str) -> ResourceRecordSet {
         .unwrap()
 }
 
-/// An ISSUED certificate for the host of this environment, and its validation record.
+/// Creates an ISSUED certificate for the host of this environment, and its validation record.
 pub async fn certificate(env: &TestEnv) -> String {
     let request = env
         .acm()
@@ -57,8 +57,8 @@ pub async fn certificate(env: &TestEnv) -> String {
     arn
 }
 
-/// A custom domain with that certificate, these tags, and mutual TLS where a truststore (URI and version) is
-/// given; without mappings.
+/// Creates a custom domain with that certificate, these tags, and mutual TLS where a truststore (URI and
+/// version) is given; without mappings.
 pub async fn domain(
     env: &TestEnv,
     certificate: &str,
@@ -87,8 +87,8 @@ pub async fn domain(
     request.send().await.unwrap();
 }
 
-/// A domain as [`domain`] makes it, that serves the API of this environment at `""` and has its alias record.
-/// The certificate's ARN.
+/// Creates a domain as [`domain`] does, which serves the API of this environment at `""` and has its alias
+/// record. Returns the certificate's ARN.
 pub async fn serving(env: &TestEnv, truststore: Option<(&str, &str)>) -> String {
     let arn = certificate(env).await;
     domain(env, &arn, &[], truststore).await;

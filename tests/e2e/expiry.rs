@@ -1,4 +1,4 @@
-//! Lives of truststores whose certificates come to their end, and of those that would have none left.
+//! Truststores whose certificates expire, and truststores that would have none left.
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ async fn an_authority_that_expires_leaves_then_and_the_others_stay() {
         json!({"trust": trust(std::slice::from_ref(&short_entry))}),
     )
     .await;
-    let object = until_object(&env, DOMAIN, "partners", "it is trusted", |object| {
+    let object = until_object(&env, DOMAIN, "partners", "the authority is trusted", |object| {
         object["status"]["truststore"]["authorities"]
             .to_string()
             .contains("CN=Short CA")
@@ -53,8 +53,8 @@ async fn an_authority_that_expires_leaves_then_and_the_others_stay() {
         warnings(&object)
     );
 
-    // Nobody changes anything, and AWS tells nobody.
-    let object = until_object(&env, DOMAIN, "partners", "it has left", |object| {
+    // No user changes anything, and AWS sends no event.
+    let object = until_object(&env, DOMAIN, "partners", "the authority has left", |object| {
         !object["status"]["truststore"]["authorities"]
             .to_string()
             .contains("CN=Short CA")
@@ -66,12 +66,12 @@ async fn an_authority_that_expires_leaves_then_and_the_others_stay() {
         warnings(&object)
     );
     assert!(!holds(&truststore(&env).await.1, &short.pem));
-    assert_eq!(own.leaf("somebody").calls(&env).await, "200");
+    assert_eq!(own.leaf("caller").calls(&env).await, "200");
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_aws_warns_of_is_in_the_status() {
+async fn warnings_of_aws_are_in_the_status() {
     let env = TestEnv::start("warned").await;
     let own = Ca::new("Own CA");
     let year = Duration::from_secs(365 * 24 * 3600);
@@ -93,7 +93,7 @@ async fn what_aws_warns_of_is_in_the_status() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_certificate_that_aws_would_not_take_is_named_and_kept_out() {
+async fn each_certificate_that_aws_would_reject_is_named_and_kept_out() {
     let env = TestEnv::start("lint").await;
     let own = Ca::new("Own CA");
     let dir = tempfile::tempdir().expect("a folder");
@@ -140,7 +140,7 @@ async fn each_certificate_that_aws_would_not_take_is_named_and_kept_out() {
             "{name}: {text}"
         );
     }
-    let refused = condition(&object, "ResolvedRefs").expect("it is there")["message"].to_string();
+    let refused = condition(&object, "ResolvedRefs").expect("the condition is there")["message"].to_string();
     for told in [
         "authority weak: CN=weak has an RSA key of 1024 bits: use",
         "authority sha1: CN=sha1 is signed with SHA-1: have it signed",
@@ -159,15 +159,15 @@ async fn each_certificate_that_aws_would_not_take_is_named_and_kept_out() {
         assert!(warnings(&object).contains(told), "{told}: {}", warnings(&object));
     }
     assert_eq!(
-        own.leaf("somebody").calls(&env).await,
+        own.leaf("caller").calls(&env).await,
         "200",
-        "the one that is right serves"
+        "the valid certificate serves"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_anybody_to_trust_it_waits_and_is_never_emptied() {
-    let env = TestEnv::start("nobody").await;
+async fn a_truststore_without_certificates_waits_and_is_never_emptied() {
+    let env = TestEnv::start("no-trust").await;
     create(
         &env,
         DOMAIN,
@@ -201,7 +201,7 @@ async fn without_anybody_to_trust_it_waits_and_is_never_emptied() {
     let trust = |authorities: &[Value]| json!({"trust": {"authorities": authorities}});
     change(&env, DOMAIN, "partners", trust(&[acme_entry("Active")])).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    let (before, caller) = (truststore(&env).await, acme.leaf("somebody"));
+    let (before, caller) = (truststore(&env).await, acme.leaf("caller"));
     let mark = env.mark().await;
     for authorities in [vec![], vec![acme_entry("Distrusted")]] {
         change(&env, DOMAIN, "partners", trust(&authorities)).await;
@@ -221,7 +221,7 @@ async fn without_anybody_to_trust_it_waits_and_is_never_emptied() {
     }
     assert_eq!(env.writes(mark).await, [""; 0]);
 
-    // As soon as there is somebody else, the distrusted one goes.
+    // Once there is another certificate, the distrusted one goes.
     let both = [
         acme_entry("Distrusted"),
         json!({"name": "other", "pem": other.pem}),
@@ -229,5 +229,5 @@ async fn without_anybody_to_trust_it_waits_and_is_never_emptied() {
     change(&env, DOMAIN, "partners", trust(&both)).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     calls_are(&env, &caller, "403").await;
-    assert_eq!(other.leaf("somebody").calls(&env).await, "200");
+    assert_eq!(other.leaf("caller").calls(&env).await, "200");
 }

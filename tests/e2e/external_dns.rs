@@ -1,5 +1,5 @@
-//! Domains whose records somebody else makes, at a registrar: a hosted zone in an account that the operator
-//! knows nothing of, where the test creates by hand what the status lists.
+//! Domains whose records a user makes at a registrar: a hosted zone in an account that the operator does not
+//! know, where the test creates by hand the records that the status lists.
 use std::{net::SocketAddr, sync::Arc};
 
 use aws_sdk_route53::types::{AliasTarget, Change, ChangeAction, ChangeBatch, ResourceRecordSet, RrType};
@@ -16,14 +16,15 @@ use crate::{
     world::{Identity, TestEnv, eventually, run, world},
 };
 
-/// Somebody with a zone.
+/// User with a zone.
 struct Registrar {
     account: Account,
     zone_id: String,
 }
 
 impl Registrar {
-    /// With the zone of this environment, which Route 53 in the account of this environment has no longer.
+    /// Moves the zone of this environment to the registrar: Route 53 in the account of this environment no
+    /// longer has it.
     async fn of(env: &TestEnv) -> Registrar {
         let (account, zone_id) = zone_elsewhere(env).await;
         Registrar { account, zone_id }
@@ -64,7 +65,7 @@ async fn listed(env: &TestEnv, name: &str) -> Vec<DnsRecord> {
     status.dns.map(|dns| dns.records).unwrap_or_default()
 }
 
-/// The records that prove to ACM whose the names are, once there are as many.
+/// Records that prove control of the names to ACM, once the status lists that many.
 async fn validation(env: &TestEnv, name: &str, count: usize) -> Vec<DnsRecord> {
     eventually("the validation records in the status", async || {
         let proofs: Vec<_> = listed(env, name)
@@ -81,7 +82,7 @@ async fn validation(env: &TestEnv, name: &str, count: usize) -> Vec<DnsRecord> {
     .await
 }
 
-/// The record that callers come by.
+/// Record that leads callers to the domain.
 async fn entrance(env: &TestEnv, name: &str, host: &str) -> DnsRecord {
     eventually("the record of the name in the status", async || {
         let all = listed(env, name).await;
@@ -93,8 +94,8 @@ async fn entrance(env: &TestEnv, name: &str, host: &str) -> DnsRecord {
     .await
 }
 
-/// An MtlsDomain `d` with external DNS, as far as it gets without the record that callers come by; that
-/// record.
+/// Creates an MtlsDomain `d` with external DNS, complete but for the record that leads callers to it. Returns
+/// that record.
 async fn nearly(env: &TestEnv, registrar: &Registrar, spec: serde_json::Value) -> DnsRecord {
     let domain = env.create_domain("d", spec).await;
     for proof in validation(env, "d", 1).await {
@@ -103,7 +104,7 @@ async fn nearly(env: &TestEnv, registrar: &Registrar, spec: serde_json::Value) -
     entrance(env, "d", &domain.spec.domain_name).await
 }
 
-/// The certificate of one client, self-signed, by the commands that a reader of the example types.
+/// Creates the self-signed certificate of one client, by the commands that a reader of the example types.
 async fn self_signed() -> Identity {
     let dir = tempfile::tempdir().unwrap();
     let lines = [
@@ -169,7 +170,7 @@ fn a_self_signed_certificate_and_records_made_by_hand_are_enough() {
             .await;
         assert_eq!(
             ready.reason, "WaitingForDNS",
-            "waiting for somebody is not an error"
+            "waiting for a user is not an error"
         );
 
         registrar.create(&record).await;
@@ -196,7 +197,7 @@ fn a_self_signed_certificate_and_records_made_by_hand_are_enough() {
             "closed"
         );
 
-        // What is needed for renewals stays listed, in one order, and nothing of it is ours to touch.
+        // Records that renewals need stay listed, in one order, and the operator touches none of them.
         assert_eq!(listed(&env, "partners").await, [&proofs[..], &[record]].concat());
         let theirs = registrar.names().await;
         env.delete_domain("partners").await;
@@ -210,7 +211,7 @@ fn a_self_signed_certificate_and_records_made_by_hand_are_enough() {
         assert_eq!(
             env.control().calls(&which).await.unwrap().calls.len(),
             0,
-            "Route 53 is not even asked"
+            "the operator does not call Route 53"
         );
     });
 }
@@ -261,8 +262,8 @@ fn a_cname_counts_at_any_remove_and_one_that_leads_elsewhere_is_named() {
         env.ready("d").await;
         assert!(env.endpoint_closed().await);
 
-        // The record goes. Whoever knows the address still gets in, and the domain stays Ready; the status
-        // says what is missing.
+        // The record is deleted. A caller that knows the address still gets in, and the domain stays Ready.
+        // The status names the missing record.
         registrar
             .change(ChangeAction::Delete, record(&hop, RrType::Cname, &target.value))
             .await;
@@ -325,15 +326,15 @@ fn at_the_first_name_of_a_zone_an_alias_is_asked_for_and_its_addresses_count() {
         assert_eq!(
             entrance(&env, "d", &host).await.r#type,
             "ALIAS",
-            "also once it is there"
+            "also once the record is there"
         );
     });
 }
 
 #[test]
-fn what_is_not_to_be_verified_is_taken_on_trust() {
+fn records_that_are_not_to_be_verified_are_taken_on_trust() {
     run(async {
-        // Nobody would answer.
+        // No resolver answers at this address.
         let env = TestEnv::start_with("trusted", &[("MTLS_OPERATOR_DNS_RESOLVER", "127.0.0.1:1")]).await;
         let registrar = Registrar::of(&env).await;
         let record = nearly(&env, &registrar, json!({"dns": {"external": {"verify": "None"}}})).await;
@@ -345,7 +346,7 @@ fn what_is_not_to_be_verified_is_taken_on_trust() {
     });
 }
 
-/// Passes questions on to the DNS server of the world, until it is gone.
+/// Forwards questions to the DNS server of the world, until it is stopped.
 struct Forwarder {
     address: SocketAddr,
     task: JoinHandle<()>,
@@ -392,7 +393,7 @@ fn a_resolver_that_does_not_answer_is_no_answer_and_changes_nothing() {
         env.reconciles(1).await;
         assert!(
             !env.endpoint_closed().await,
-            "not knowing is not enough to close the only way in"
+            "without an answer the operator does not close the only way in"
         );
 
         let resolver = Forwarder::start(&at).await;
@@ -420,7 +421,7 @@ fn handing_the_records_over_and_back_touches_none_of_them() {
         let named = env.condition("d", "DNSProgrammed", |c| c.status == "True").await;
         assert_eq!(
             named.reason, "Verified",
-            "our alias is still what callers come by"
+            "the operator's alias still leads callers here"
         );
         assert_eq!(listed(&env, "d").await.len(), 2);
         env.change("d", json!({"dns": {"external": null, "route53": {}}}))
@@ -463,14 +464,18 @@ fn records_made_by_hand_are_accepted_when_route_53_is_to_be_written() {
         .await;
         env.ready("d").await;
         env.delete_domain("d").await;
-        assert_eq!(env.records().await, records, "they are not ours to delete");
+        assert_eq!(
+            env.records().await,
+            records,
+            "the operator does not delete the user's records"
+        );
         let writes = env.writes(mark).await;
         assert!(
             !writes.iter().any(|w| w.contains("ResourceRecordSets")),
             "{writes:?}"
         );
 
-        // Nothing there: the operator makes its own.
+        // Without a record there, the operator makes its own.
         let theirs = env.record(RrType::Cname).await.unwrap();
         env.change_record(ChangeAction::Delete, theirs).await;
         env.create_domain("e", json!({"dns": {"external": {"verify": "None"}}}))

@@ -1,6 +1,6 @@
-//! Every AWS operation that a whole scenario makes fails once, in every way in which AWS fails: the scenario
-//! ends as it does undisturbed, and nothing is there twice or left over. The operations come from the journal
-//! of an undisturbed life, so that none is forgotten.
+//! Faults of AWS: every operation that a whole scenario makes fails once, in every way in which AWS fails.
+//! The scenario ends as it does undisturbed, and nothing is there twice or left over. The operations come
+//! from the journal of an undisturbed run, so that none is forgotten.
 use std::collections::BTreeSet;
 
 use futures::future::join_all;
@@ -12,7 +12,7 @@ use crate::{
     world::{TestEnv, run},
 };
 
-/// A way to fail.
+/// Way to fail.
 struct Trouble {
     name: &'static str,
     fault: Fault<'static>,
@@ -68,7 +68,7 @@ fn troubles() -> [Trouble; 7] {
                 ..fault()
             },
         },
-        // Longer than the operator waits; only of writes, because each takes that long.
+        // Longer than the operator waits. Only for writes, because each takes that long.
         Trouble {
             name: "time-out",
             fault: Fault {
@@ -80,7 +80,7 @@ fn troubles() -> [Trouble; 7] {
     ]
 }
 
-/// What the conditions say of denied calls, of each service.
+/// Actions that the conditions name when AWS denies calls, of each service.
 const DENIED: [&str; 12] = [
     "acm:RequestCertificate",
     "acm:DescribeCertificate",
@@ -96,14 +96,14 @@ const DENIED: [&str; 12] = [
     "lambda:RemovePermission",
 ];
 
-/// How the undisturbed life ends, its operations, and those of them that change something.
+/// Result of the undisturbed scenario, its operations, and those of them that change something.
 async fn undisturbed() -> (Told, BTreeSet<String>, BTreeSet<String>) {
     let mut env = TestEnv::start("undisturbed").await;
     scenario::prepare(&env).await;
     let mark = env.mark().await;
     let told = scenario::tell(&mut env, None).await;
-    // The test asks these before the operator does, which would use up their faults; lists are read when
-    // nothing happens, by chance; and who it is the operator asks once, when it begins to lead.
+    // The test makes these calls before the operator does, which would use up their faults. The operator
+    // reads lists by chance when nothing happens, and asks for its identity once, when it begins to lead.
     let own = [
         "GetDomainNames",
         "ListObjectVersions",
@@ -135,7 +135,7 @@ fn a_scenario_in_which_every_call_fails_once_ends_as_any_other() {
     });
 }
 
-/// How many calls went wrong.
+/// Number of calls that failed.
 async fn troubled(trouble: Trouble, operations: &BTreeSet<String>, expected: &Told) -> usize {
     let mut env = TestEnv::start("troubled").await;
     scenario::prepare(&env).await;
@@ -173,7 +173,7 @@ async fn troubled(trouble: Trouble, operations: &BTreeSet<String>, expected: &To
             assert!(
                 seen.iter()
                     .any(|object| object["status"].to_string().contains(&words)),
-                "nobody was told {words}"
+                "no condition said {words}"
             );
         }
     }

@@ -1,5 +1,5 @@
-//! examples/gitops as Argo CD and Flux apply it: the platform team's folder, then the partner's, and what
-//! comes of a grant that is merged and taken out again.
+//! The manifests of examples/gitops as Argo CD and Flux apply them: the platform team's folder, then the
+//! partner's, and the effect of a grant that is merged and taken out again.
 use kube::{Api, ResourceExt, api::DynamicObject};
 use serde_json::{Value, json};
 
@@ -15,11 +15,11 @@ const DOMAIN: &str = "gitops/platform/domain.yaml";
 const ACME: &str = "gitops/platform/acme.yaml";
 const ORDERS: &str = "gitops/partner/client-certificate.yaml";
 
-/// What Argo CD and Flux say of these objects, which are as the API server has them.
+/// Health of these objects in Argo CD and Flux, from their state in the API server.
 async fn health<const N: usize>(objects: [Value; N]) -> [[String; 2]; N] {
     let all = tokio::task::spawn_blocking(move || engines::health(&objects))
         .await
-        .expect("it ends");
+        .expect("the program ends");
     let all: Vec<_> = all
         .into_iter()
         .map(|[argo_cd, flux, _]| [argo_cd, flux])
@@ -29,7 +29,7 @@ async fn health<const N: usize>(objects: [Value; N]) -> [[String; 2]; N] {
 
 #[test]
 fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_change() {
-    // Before there is an operator that could lose its Lease meanwhile.
+    // The engines are built before there is an operator that could lose its Lease meanwhile.
     engines::build();
     run(async {
         let env = TestEnv::start_among("gitops", &["acme"], &[]).await;
@@ -42,7 +42,7 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
             [("[acme]", granted.as_str())],
             [("namespace: payments", domain.as_str())],
         );
-        // The partner is early.
+        // The partner applies its folder before the platform team grants anything.
         apply_in(&env, &partner.namespace, ORDERS, &domain).await;
         apply_in(&env, &env.namespace, DOMAIN, &[]).await;
         env.ready("partners").await;
@@ -68,14 +68,14 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
             .expect("a Secret")
             .data
             .expect("data");
-        let mut pem = |key: &str| data.remove(key).expect("it is there").0;
+        let mut pem = |key: &str| data.remove(key).expect("the key is there").0;
         let identity = Identity {
             certificate: pem("tls.crt"),
             key: pem("tls.key"),
         };
         assert_eq!(env.call(&env.host(), "/", Some(&identity)).await.status, 200);
 
-        // What the operator writes is no field of theirs: the next sync changes nothing.
+        // The operator writes no field of the manifests: the next sync changes nothing.
         let sync = async || {
             let mut all = apply_in(&env, &env.namespace, DOMAIN, &[]).await;
             all.extend(apply_in(&env, &env.namespace, ACME, &granted).await);
@@ -106,7 +106,7 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
             .await;
         partner.ready("acme-orders").await;
 
-        // The file is taken out: nothing is renewed any more, and the certificate says so.
+        // The file is taken out: the operator renews nothing any more, and the certificate says so.
         let grants: Api<DynamicObject> = Team::admin(&env, &env.namespace).api(GRANT);
         grants
             .delete("acme", &Default::default())
@@ -117,7 +117,7 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
                 says(o, "Accepted") == "False"
             })
             .await;
-        let told = condition(&refused, "Accepted").expect("it is there");
+        let told = condition(&refused, "Accepted").expect("the condition is there");
         assert!(
             told["message"]
                 .as_str()
@@ -127,17 +127,17 @@ fn a_partner_gets_a_certificate_by_a_merged_file_and_a_sync_finds_nothing_to_cha
         assert_eq!(
             env.call(&env.host(), "/", Some(&identity)).await.status,
             200,
-            "what was handed out works until it expires"
+            "the issued certificate works until it expires"
         );
 
-        // Suspended, and left alone: neither of them waits for that, or takes it for a failure.
+        // Suspended objects: neither engine waits for them, or takes them for failed.
         objects::change(&env, objects::DOMAIN, "partners", json!({"suspend": true})).await;
         let suspended = |o: &Value| condition(o, "Accepted").is_some_and(|c| c["reason"] == "Suspended");
         let suspended =
             objects::until_object(&env, objects::DOMAIN, "partners", "suspended", suspended).await;
         assert_eq!(health([suspended]).await, [["Suspended", "Current"]]);
 
-        // A certificate that is applied before its domain is no failure; a deletion that waits is under way,
+        // A certificate that is applied before its domain is no failure. A deletion that waits is under way,
         // and says why.
         let early = json!({"domainRef": {"name": "later"}, "subject": {"commonName": "early"}});
         objects::create(&env, objects::CERTIFICATE, "early", early).await;

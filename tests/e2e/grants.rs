@@ -1,4 +1,4 @@
-//! Lives of grants: certificates of other namespaces come with one, are bounded by it, and stop with it.
+//! Grants: a certificate of another namespace needs one, is bounded by it, and stops with it.
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Api, Client, ResourceExt,
@@ -14,7 +14,7 @@ use crate::{
 
 pub const GRANT: &str = "ClientGrant";
 
-/// Somebody in one namespace.
+/// User in one namespace.
 pub struct Team {
     pub client: Client,
     pub namespace: String,
@@ -39,7 +39,8 @@ impl Team {
 
     pub async fn request(&self, name: &str, spec: Value) {
         let object = json!({
-            "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "metadata": {"name": name}, "spec": spec,
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "metadata": {"name": name},
+            "spec": spec,
         });
         let object = serde_json::from_value(object).unwrap();
         self.api(CERTIFICATE)
@@ -74,7 +75,7 @@ impl Team {
             .await
     }
 
-    /// The message of Accepted once it is False, and speaks of the spec as it is and of these words.
+    /// Returns the message of Accepted once it is False for the current spec, and contains these words.
     pub async fn refused(&self, name: &str, words: &str) -> String {
         let object = self
             .until(name, &format!("refused: {words}"), |o| {
@@ -93,7 +94,7 @@ impl Team {
     }
 }
 
-/// A ClientCertificate for the environment's domain `partners` from elsewhere.
+/// Spec of a ClientCertificate in another namespace for the environment's domain `partners`.
 pub fn asking(env: &TestEnv, common_name: &str, more: Value) -> Value {
     let mut spec = json!({
         "domainRef": {"name": "partners", "namespace": env.namespace}, "subject": {"commonName": common_name},
@@ -105,7 +106,7 @@ pub fn asking(env: &TestEnv, common_name: &str, more: Value) -> Value {
     spec
 }
 
-/// A ClientGrant for it.
+/// Spec of a ClientGrant for that domain.
 pub fn granting(namespace: &str, more: Value) -> Value {
     let mut spec = json!({
         "domainRef": {"name": "partners"}, "namespaces": {"names": [namespace]}, "commonNames": ["acme-*"],
@@ -153,11 +154,11 @@ fn a_certificate_comes_with_its_grant_is_bounded_by_it_and_stops_with_it() {
         .await;
         assert_eq!(condition(&grant, "ResolvedRefs").unwrap()["status"], "True");
 
-        // There is one place, and the older one has it.
+        // The grant has one place, and the older certificate has it.
         acme.request("second", asking(&env, "acme-2", json!({}))).await;
         acme.refused("second", "have all places of the ClientGrant acme")
             .await;
-        // Another grant takes the second one, and the first one once its own is gone.
+        // Another grant covers the second certificate, and the first one once its own grant is gone.
         create(
             &env,
             GRANT,
@@ -175,7 +176,8 @@ fn a_certificate_comes_with_its_grant_is_bounded_by_it_and_stops_with_it() {
         .await;
         grant_says(&env, "more", 2).await;
 
-        // Narrowed: what it no longer covers is renewed no more and says so; what was handed out stays.
+        // The grant is narrowed: the operator renews no certificate outside of it, and says so. Issued
+        // certificates stay.
         change(&env, GRANT, "more", json!({"commonNames": ["acme-2"]})).await;
         acme.refused(
             "client",
@@ -205,10 +207,10 @@ fn a_certificate_comes_with_its_grant_is_bounded_by_it_and_stops_with_it() {
         assert_eq!(
             caller.calls(&env).await,
             "200",
-            "taking a grant away is not revocation"
+            "the end of a grant does not revoke"
         );
 
-        // Over by its own end: that is not heard, but known.
+        // The grant expires: no event says so, but the operator knows the time.
         let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(3);
         change(
             &env,
@@ -220,7 +222,7 @@ fn a_certificate_comes_with_its_grant_is_bounded_by_it_and_stops_with_it() {
         acme.refused("second", "since it is over").await;
         grant_says(&env, "more", 0).await;
 
-        // Its status says when its domain is not there.
+        // The grant's status says when its domain does not exist.
         create(
             &env,
             GRANT,
@@ -242,7 +244,7 @@ async fn label(env: &TestEnv, namespace: &str, value: Option<&str>) {
 }
 
 #[test]
-fn self_signed_ones_leave_the_truststore_with_the_label_of_their_namespace() {
+fn self_signed_certificates_leave_the_truststore_with_the_label_of_their_namespace() {
     run(async {
         let env = TestEnv::start_among(
             "grantlabels",
@@ -263,7 +265,7 @@ fn self_signed_ones_leave_the_truststore_with_the_label_of_their_namespace() {
         )
         .await;
         acme.refused("client", NO_GRANT).await;
-        let is_for_nobody = |o: &Value| {
+        let matches_no_namespace = |o: &Value| {
             let ready = condition(o, "Ready");
             ready.is_some_and(|c| {
                 c["message"]
@@ -271,17 +273,20 @@ fn self_signed_ones_leave_the_truststore_with_the_label_of_their_namespace() {
                     .is_some_and(|m| m.contains("no namespace of the cluster"))
             })
         };
-        until_object(&env, GRANT, "acme", "for nobody", is_for_nobody).await;
+        until_object(&env, GRANT, "acme", "without a namespace", matches_no_namespace).await;
         label(&env, &acme.namespace, Some("yes")).await;
         acme.ready("client").await;
-        until_object(&env, GRANT, "acme", "for somebody", |o| !is_for_nobody(o)).await;
+        until_object(&env, GRANT, "acme", "with a namespace", |o| {
+            !matches_no_namespace(o)
+        })
+        .await;
         let caller = Caller::of(&acme.secrets().get("client").await.unwrap());
         assert_eq!(caller.calls(&env).await, "200");
         assert!(holds(&truststore(&env).await.1, &caller.crt));
 
         label(&env, &acme.namespace, None).await;
         acme.refused("client", NO_GRANT).await;
-        eventually("it is let in no more", async || {
+        eventually("the certificate is no longer accepted", async || {
             match caller.calls(&env).await.as_str() {
                 "403" => Ok(()),
                 other => Err(other.to_owned()),
@@ -309,7 +314,7 @@ fn a_grant_without_its_domain_says_so_once_and_again_when_the_domain_is_there() 
         until_object(&env, GRANT, "early", "no domain", unready).await;
         let note = event(&env, "early", "RefNotFound").await;
         assert!(note.contains("no MtlsDomain partners"), "{note}");
-        // What changes nothing is not told again.
+        // A change without an effect causes no second Event.
         change(&env, GRANT, "early", json!({"maxCertificates": 3})).await;
         until_object(&env, GRANT, "early", "reconciled again", |o| {
             o["status"]["observedGeneration"] == 2
@@ -325,6 +330,6 @@ fn a_grant_without_its_domain_says_so_once_and_again_when_the_domain_is_there() 
         let mut told = events_about(&env, "early").await;
         told.sort();
         assert_eq!(told, ["Ready", "RefNotFound"]);
-        assert_eq!(events_about(&env, "late").await, [""; 0], "all went well at once");
+        assert_eq!(events_about(&env, "late").await, [""; 0], "no problem, no Event");
     });
 }

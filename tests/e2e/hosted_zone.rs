@@ -1,4 +1,4 @@
-//! The records of a domain in Route 53: in which zone and account they go, and what of others' stands in
+//! Records of a domain in Route 53: the zone and account that they go to, and records of other owners in
 //! their way.
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::{
     world::{TestEnv, eventually, run, world},
 };
 
-/// The record sets of a zone but its own NS and SOA, as in `A mtls.example.com`, sorted.
+/// Record sets of a zone but its own NS and SOA, as in `A mtls.example.com`, sorted.
 pub async fn names(account: &Account, zone_id: &str) -> Vec<String> {
     let client = aws_sdk_route53::Client::new(&account.sdk());
     let request = client.list_resource_record_sets().hosted_zone_id(zone_id);
@@ -39,7 +39,7 @@ pub async fn names(account: &Account, zone_id: &str) -> Vec<String> {
     names
 }
 
-/// `names` without the validation records.
+/// Record sets of [`names`] without the validation records.
 async fn ours(account: &Account, zone_id: &str) -> Vec<String> {
     names(account, zone_id)
         .await
@@ -52,7 +52,7 @@ fn role(account: &Account, name: &str) -> serde_json::Value {
     json!({"roleArn": format!("arn:aws:iam::{}:role/{name}", account.id)})
 }
 
-/// Takes the zone of this environment away and makes one of the same name in another account.
+/// Deletes the zone of this environment, and makes one of the same name in another account.
 pub async fn zone_elsewhere(env: &TestEnv) -> (Account, String) {
     env.route53()
         .delete_hosted_zone()
@@ -83,7 +83,7 @@ fn a_zone_of_another_account_is_written_as_its_role_and_nothing_else_is() {
         assert_eq!(
             env.server_certificates().await,
             [""; 0],
-            "none is requested that cannot be issued"
+            "the operator requests no certificate that cannot be issued"
         );
 
         let mark = env.mark().await;
@@ -119,7 +119,7 @@ fn a_zone_of_another_account_is_written_as_its_role_and_nothing_else_is() {
         );
         assert_eq!(env.gateway_domains().await, [host.as_str()]);
 
-        // Drift there is restored, and the address type goes back too.
+        // The operator corrects drift there, and applies the changed address type too.
         env.change("d", json!({"ipAddressType": "IPv4"})).await;
         env.ready("d").await;
         assert_eq!(ours(&dns, &zone).await, [format!("A {host}"), marker]);
@@ -158,7 +158,7 @@ fn a_role_for_route_53_that_is_refused_is_named_and_holds_up_nothing_else() {
         env.control().deny(&env.account.id, &[]).await.unwrap();
         env.ready("d").await;
 
-        // The same on a living domain, after a restart: what is not Route 53's goes on.
+        // The same on a served domain, after a restart: work outside of Route 53 continues.
         env.control()
             .deny(&env.account.id, &["sts:AssumeRole"])
             .await
@@ -244,7 +244,7 @@ fn a_domain_is_made_in_the_account_of_its_role_and_stays_there() {
             Some(&place)
         );
 
-        // A role in another account would be a second set of everything.
+        // A role in another account would lead to a second set of everything.
         let mark = env.mark().await;
         env.change("d", json!({"aws": {"assumeRole": role(&other, "domains")}}))
             .await;
@@ -278,7 +278,7 @@ fn a_domain_is_made_in_the_account_of_its_role_and_stays_there() {
 }
 
 #[test]
-fn of_two_zones_of_one_name_the_spec_says_which_and_a_private_one_is_never_it() {
+fn of_two_zones_of_one_name_the_spec_chooses_and_a_private_one_is_never_used() {
     run(async {
         let env = TestEnv::start("twins").await;
         let (host, first) = (env.host(), env.prepared.zone_id.clone());
@@ -331,7 +331,7 @@ fn of_two_zones_of_one_name_the_spec_says_which_and_a_private_one_is_never_it() 
         assert_eq!(names(&env.account, &first).await, [""; 0]);
         assert_eq!(names(&env.account, &private).await, [""; 0]);
 
-        // Where the records are is not guessed at the end either.
+        // The operator does not guess the zone of the records at the end either.
         env.change("d", json!({"dns": null})).await;
         env.condition("d", "DNSProgrammed", |c| c.reason == "HostedZoneNotFound")
             .await;
@@ -446,14 +446,14 @@ fn a_record_that_comes_between_read_and_write_is_not_overwritten() {
         assert_eq!(
             ours(&env.account, &env.prepared.zone_id).await,
             [format!("A {}", env.host())],
-            "no marker either"
+            "no ownership record either"
         );
         env.change_record(ChangeAction::Delete, theirs).await;
         env.ready("d").await;
     });
 }
 
-/// Route 53 takes one change of a zone at a time.
+/// Route 53 accepts one change of a zone at a time.
 #[test]
 fn a_zone_that_is_busy_with_another_change_is_written_a_moment_later() {
     run(async {
@@ -491,7 +491,7 @@ fn a_zone_that_is_busy_with_another_change_is_written_a_moment_later() {
     });
 }
 
-/// Of somebody who made the alias by hand before the operator was told to write to Route 53.
+/// Alias that a user made by hand before the operator was told to write to Route 53.
 #[test]
 fn a_record_that_is_right_already_is_accepted_as_it_is_and_outlives_the_domain() {
     run(async {
@@ -523,7 +523,7 @@ fn a_record_that_is_right_already_is_accepted_as_it_is_and_outlives_the_domain()
             .alias_target(target)
             .build()
             .unwrap();
-        // As if it had been there first: without the operator's ownership record.
+        // As if the record had been there first: without the operator's ownership record.
         env.change_record(ChangeAction::Upsert, theirs.clone()).await;
         env.change_record(ChangeAction::Delete, marker).await;
         let mark = env.mark().await;

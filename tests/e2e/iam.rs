@@ -1,5 +1,6 @@
-//! The operator with the rights that `mtls-operator iam-policy` prints for the manifests of a life and with
-//! no others: nothing is refused, and without any one of them something is, which the conditions name.
+//! The operator with the rights that `mtls-operator iam-policy` prints for the manifests of a scenario, and
+//! with no others: AWS refuses nothing. Without any one of them AWS refuses a call, which the conditions
+//! name.
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use futures::{StreamExt, future, stream};
@@ -13,15 +14,18 @@ use crate::{
     world::{TestEnv, eventually, run},
 };
 
-/// Lives at a time: each mostly waits.
+/// Number of environments at a time: each mostly waits.
 const AT_ONCE: usize = 6;
 
-/// What the command prints for MtlsDomains with these specs.
+/// Policy that the command prints for MtlsDomains with these specs.
 async fn policy(env: &TestEnv, specs: &[Value]) -> Value {
     let folder = tempfile::tempdir().expect("a folder");
     for (number, spec) in specs.iter().enumerate() {
         let metadata = json!({"name": "d", "namespace": env.namespace});
-        let object = json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": metadata, "spec": spec});
+        let object = json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": metadata,
+            "spec": spec,
+        });
         std::fs::write(folder.path().join(format!("{number}.json")), object.to_string()).expect("a file");
     }
     let printed = printed(folder.path(), env).await;
@@ -42,12 +46,13 @@ async fn printed(manifests: &Path, env: &TestEnv) -> Vec<u8> {
         ])
         .output()
         .await
-        .expect("it runs");
+        .expect("the program runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     out.stdout
 }
 
-/// From now on the operator has the rights of this policy: it runs as a role, for the test does more than it.
+/// Limits the operator to the rights of this policy from now on. The operator runs as a role, because the
+/// test itself does more.
 async fn under(env: &mut TestEnv, policy: &Value) {
     env.operator.kill();
     let role = format!("arn:aws:iam::{}:role/mtls-operator", env.account.id);
@@ -68,11 +73,11 @@ async fn under(env: &mut TestEnv, policy: &Value) {
     env.operator
         .set_env("AWS_SECRET_ACCESS_KEY", &given.secret_access_key);
     env.operator.set_env("AWS_SESSION_TOKEN", &given.session_token);
-    env.operator.restart().expect("it starts");
+    env.operator.restart().expect("the operator starts");
     env.end_lease().await;
 }
 
-/// The calls after `mark` that AWS refused for want of rights.
+/// Calls after `mark` that AWS refused for missing rights.
 async fn refused(env: &TestEnv, mark: u64) -> BTreeSet<String> {
     let which = Calls {
         account: &env.account.id,
@@ -87,7 +92,7 @@ async fn refused(env: &TestEnv, mark: u64) -> BTreeSet<String> {
         .collect()
 }
 
-/// Of each statement, each action: with what the policy is without it.
+/// Actions of the statements, each with the policy without it.
 fn each_left_out(policy: &Value) -> Vec<(String, String, Value)> {
     let mut all = Vec::new();
     for (at, statement) in policy["Statement"]
@@ -114,7 +119,7 @@ fn each_left_out(policy: &Value) -> Vec<(String, String, Value)> {
     all
 }
 
-/// What the conditions say of an action that is not allowed.
+/// Text of the conditions about an action that is not allowed.
 fn words(action: &str) -> String {
     format!("the operator may not {action}: allow it in its IAM policy")
 }
@@ -132,8 +137,8 @@ fn the_printed_policy_is_enough_for_a_whole_scenario() {
     });
 }
 
-/// In this scenario no mapping changes where it leads to, no authorizer differs from what was made, and the
-/// API's stage is deployed to by API Gateway itself.
+/// Actions that this scenario does not use: no mapping changes its target, no authorizer differs from its
+/// first state, and API Gateway itself deploys to the API's stage.
 const NOT_IN_THIS_SCENARIO: [(&str, &str); 4] = [
     ("Authorizers", "apigateway:PATCH"),
     ("Deployments", "apigateway:POST"),
@@ -142,12 +147,12 @@ const NOT_IN_THIS_SCENARIO: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn without_any_part_of_it_a_condition_names_what_is_missing() {
+fn without_any_action_of_the_policy_a_condition_names_it() {
     run(async {
         let env = TestEnv::start("parts").await;
         let parts = each_left_out(&policy(&env, &scenario::specs(&env)).await);
-        let lives = parts.iter().map(|(sid, action, _)| left_out(sid, action));
-        let not_needed: BTreeSet<_> = stream::iter(lives)
+        let runs = parts.iter().map(|(sid, action, _)| left_out(sid, action));
+        let not_needed: BTreeSet<_> = stream::iter(runs)
             .buffer_unordered(AT_ONCE)
             .filter_map(future::ready)
             .collect()
@@ -162,8 +167,8 @@ fn without_any_part_of_it_a_condition_names_what_is_missing() {
     });
 }
 
-/// A scenario without it, until a condition names it; the action, when none does. Each environment has names
-/// of its own, and with them its own policy.
+/// Runs a scenario without the action, until a condition names it. Returns the action when no condition does.
+/// Each environment has names of its own, and with them its own policy.
 async fn left_out(sid: &str, action: &str) -> Option<(String, String)> {
     let mut env = TestEnv::start("without").await;
     scenario::prepare(&env).await;
@@ -175,7 +180,7 @@ async fn left_out(sid: &str, action: &str) -> Option<(String, String)> {
     under(&mut env, &without).await;
     let record = Recorder::start(&env, DOMAIN, "d").await;
     let words = words(action);
-    // Without a deadline of its own: the scenario it is about has one at each step.
+    // No deadline here: the scenario has one at each step.
     let named = async {
         while !record
             .seen()
@@ -193,15 +198,17 @@ async fn left_out(sid: &str, action: &str) -> Option<(String, String)> {
     not_needed
 }
 
-/// What the other life does not do: a REST API, which takes deployments, a bucket and key of one's own, and a
-/// domain that stays.
+/// Spec with the parts that the other scenario lacks: a REST API, which takes deployments, a bucket and key
+/// of the user's own, and a domain that stays.
 fn kept(env: &TestEnv, api: &str) -> Value {
     let mut spec = domain_spec(env, generated());
     let kms_key = format!(
         "arn:aws:kms:{}:{}:key/0d0c5d4e-0000-4000-8000-000000000000",
         env.account.region, env.account.id
     );
-    spec["truststore"] = json!({"bucket": format!("kept-{}", env.account.id), "bucketCreation": "IfMissing", "kmsKeyArn": kms_key});
+    spec["truststore"] = json!({
+        "bucket": format!("kept-{}", env.account.id), "bucketCreation": "IfMissing", "kmsKeyArn": kms_key,
+    });
     spec["mappings"] = json!([{"path": "", "api": {"id": api, "stage": "prod"}}]);
     spec["dns"] = json!({"route53": {"hostedZoneId": env.prepared.zone_id}});
     spec["restDeployment"] = json!("Allow");
@@ -210,7 +217,7 @@ fn kept(env: &TestEnv, api: &str) -> Value {
 }
 
 #[test]
-fn a_bucket_a_key_a_rest_api_and_a_domain_that_stays_are_in_it_too() {
+fn the_policy_has_a_bucket_a_key_a_rest_api_and_a_domain_that_stays_too() {
     run(async {
         let mut env = TestEnv::start("kept").await;
         let api = rest_api(&env.account, "rest", None).await.expect("a REST API");
@@ -222,12 +229,12 @@ fn a_bucket_a_key_a_rest_api_and_a_domain_that_stays_are_in_it_too() {
         env.ready("d").await;
         env.delete_domain("d").await;
         assert_eq!(refused(&env, mark).await, BTreeSet::new());
-        assert_eq!(env.gateway_domains().await, [env.host()], "it stays");
+        assert_eq!(env.gateway_domains().await, [env.host()], "the domain stays");
     });
 }
 
 #[test]
-fn of_that_too_a_condition_names_what_is_missing() {
+fn without_any_action_for_those_a_condition_names_it() {
     run(async {
         let missing = [
             ("KmsKey", "kms:GenerateDataKey"),
@@ -237,7 +244,7 @@ fn of_that_too_a_condition_names_what_is_missing() {
             ("HostedZone", "route53:GetHostedZone"),
             ("Deployments", "apigateway:POST"),
         ];
-        let lives = missing.map(async |(sid, action)| {
+        let runs = missing.map(async |(sid, action)| {
             let mut env = TestEnv::start("unkept").await;
             let api = rest_api(&env.account, "rest", None).await.expect("a REST API");
             let spec = kept(&env, &api);
@@ -245,7 +252,7 @@ fn of_that_too_a_condition_names_what_is_missing() {
             let (_, _, without) = parts
                 .into_iter()
                 .find(|(s, a, _)| s == sid && a == action)
-                .expect("it is in the policy");
+                .expect("the action is in the policy");
             under(&mut env, &without).await;
             create(&env, DOMAIN, "d", spec).await;
             let words = words(action);
@@ -261,9 +268,6 @@ fn of_that_too_a_condition_names_what_is_missing() {
             .await;
             env.operator.kill();
         });
-        stream::iter(lives)
-            .buffer_unordered(AT_ONCE)
-            .collect::<()>()
-            .await;
+        stream::iter(runs).buffer_unordered(AT_ONCE).collect::<()>().await;
     });
 }

@@ -1,5 +1,5 @@
-//! The back end learns who called: headers on every integration of the mapped APIs, HTTP and REST, as a real
-//! back end behind the edge gets them; and all of it taken away again.
+//! Identity of callers in the back end: headers on every integration of the mapped APIs, HTTP and REST, as a
+//! real back end behind the edge gets them, and their removal.
 use std::collections::BTreeMap;
 
 use sandbox::{
@@ -28,7 +28,7 @@ fn mapped(api: &str, stage: &str) -> Value {
     json!([{"path": "", "api": {"id": api, "stage": stage}}])
 }
 
-/// A domain `d` and a certificate `client1`, both Ready.
+/// Creates a domain `d` and a certificate `client1`, both Ready.
 async fn served(env: &TestEnv, spec: Value) {
     env.create_domain("d", spec).await;
     env.create_certificate("client1", "d").await;
@@ -36,7 +36,7 @@ async fn served(env: &TestEnv, spec: Value) {
     env.certificate_ready("client1").await;
 }
 
-/// What the back end got from a caller who sends the header itself.
+/// Request that the back end got from a caller who sends the header itself.
 async fn echoed(env: &TestEnv, method: &str, path: &str) -> Echoed {
     let client1 = env.identity("client1").await;
     let forged = format!("{HEADER}: CN=somebody-else");
@@ -51,7 +51,7 @@ async fn told(env: &TestEnv, method: &str, path: &str) -> Option<String> {
     echoed(env, method, path).await.headers.remove(HEADER)
 }
 
-/// The request parameters of each integration of an HTTP API.
+/// Request parameters of each integration of an HTTP API.
 async fn parameters(env: &TestEnv, api: &str) -> Vec<BTreeMap<String, String>> {
     let all = env
         .gateway()
@@ -65,7 +65,7 @@ async fn parameters(env: &TestEnv, api: &str) -> Vec<BTreeMap<String, String>> {
         .collect()
 }
 
-/// Our tags on an HTTP API.
+/// Tags of the operator on an HTTP API.
 async fn marks(env: &TestEnv, api: &str) -> Vec<String> {
     let api = env.gateway().get_api().api_id(api).send().await.expect("GetApi");
     let mut keys: Vec<_> = api
@@ -85,7 +85,7 @@ async fn programmed(env: &TestEnv) {
 }
 
 #[test]
-fn the_back_end_of_an_http_api_learns_who_called_and_nobody_else_can_say_so() {
+fn the_back_end_of_an_http_api_learns_who_called_and_no_caller_can_forge_it() {
     run(async {
         let (env, echo) = (
             TestEnv::start("identity").await,
@@ -94,7 +94,7 @@ fn the_back_end_of_an_http_api_learns_who_called_and_nobody_else_can_say_so() {
         let api = http_proxy_api(&env.account, "orders", &echo.url(), true)
             .await
             .expect("an API");
-        // Of somebody else, on one of two integrations.
+        // A parameter of another owner, on one of two integrations.
         let added = add_http_route(&env.account, &api, "GET /added", &echo.url())
             .await
             .expect("a route");
@@ -140,8 +140,8 @@ fn the_back_end_of_an_http_api_learns_who_called_and_nobody_else_can_say_so() {
             assert_eq!(got.remove("x-client-cert-serial"), serial, "{path}");
         }
 
-        // A route that somebody adds later: until the next reconcile its back end hears what the caller
-        // likes.
+        // Another user adds a route later: until the next reconcile its back end gets the header as the
+        // caller sends it.
         add_http_route(&env.account, &api, "GET /late", &echo.url())
             .await
             .expect("a route");
@@ -154,7 +154,7 @@ fn the_back_end_of_an_http_api_learns_who_called_and_nobody_else_can_say_so() {
         .await;
         programmed(&env).await;
 
-        // One header less, then none: what was there before us stays.
+        // One header is removed, then all: parameters from before the operator stay.
         env.change("d", json!({"identity": headers(&[(HEADER, "SubjectDN")])}))
             .await;
         programmed(&env).await;
@@ -180,12 +180,12 @@ fn the_back_end_of_an_http_api_learns_who_called_and_nobody_else_can_say_so() {
         .await;
         assert_eq!(marks(&env, &api).await, [""; 0]);
         let after = parameters(&env, &api).await;
-        assert_eq!(after[..before.len()], before, "as before us");
+        assert_eq!(after[..before.len()], before, "as before the operator");
         assert!(after.contains(&theirs));
         assert_eq!(
             told(&env, "GET", "/late").await.as_deref(),
             Some("CN=somebody-else, CN=shouted"),
-            "nobody watches over it any more"
+            "the operator no longer sets the header"
         );
     });
 }
@@ -212,7 +212,7 @@ fn an_http_api_that_does_not_deploy_by_itself_is_deployed() {
             [format!("mtls-operator.io/header.{HEADER}")],
             "nothing is pending"
         );
-        // With the domain all of it goes.
+        // With the domain the operator removes all of it.
         env.delete_domain("d").await;
         assert_eq!(marks(&env, &api).await, [""; 0]);
         assert!(parameters(&env, &api).await.iter().all(BTreeMap::is_empty));
@@ -246,13 +246,13 @@ fn an_api_that_leaves_the_spec_is_left_as_it_was() {
         let position = |operation: &str| writes.iter().rposition(|write| write == operation);
         assert!(
             position("UntagResource") < position("UpdateApiMapping"),
-            "found again over its mapping only: {writes:?}"
+            "the operator finds the API only through its mapping: {writes:?}"
         );
         assert_eq!(env.mapped().await[0].1, env.prepared.api_id);
     });
 }
 
-/// examples/identity-rest-api.yaml as its comments tell it.
+/// Follows the comments of examples/identity-rest-api.yaml.
 #[test]
 fn the_example_shows_the_back_end_who_called() {
     run(async {
@@ -275,7 +275,7 @@ fn the_example_shows_the_back_end_who_called() {
 }
 
 #[test]
-fn a_rest_api_waits_for_somebodys_deployment_or_is_deployed() {
+fn a_rest_api_waits_for_a_users_deployment_or_is_deployed() {
     run(async {
         let (env, echo) = (
             TestEnv::start("rest-identity").await,
@@ -305,12 +305,12 @@ fn a_rest_api_waits_for_somebodys_deployment_or_is_deployed() {
         );
         deploy_rest(&env.account, &api)
             .await
-            .expect("somebody deploys it");
+            .expect("a user deploys the API");
         programmed(&env).await;
         assert_eq!(told(&env, "GET", "/a/b").await.as_deref(), Some("CN=client1"));
         assert_eq!(told(&env, "POST", "/a").await.as_deref(), Some("CN=client1"));
 
-        // Each method of the resources of the other one, and those that come later.
+        // Each method of the other API's resources is covered, and so are later ones.
         let orders = rest_orders_api(&env.account, "several", &echo.url())
             .await
             .expect("an API");
@@ -390,7 +390,7 @@ fn a_rest_api_waits_for_somebodys_deployment_or_is_deployed() {
 }
 
 #[test]
-fn headers_of_others_are_left_alone_and_nobody_fights_for_ever() {
+fn headers_of_others_are_left_alone_and_contention_ends() {
     run(async {
         let (env, echo) = (
             TestEnv::start("contested").await,
@@ -448,9 +448,9 @@ fn headers_of_others_are_left_alone_and_nobody_fights_for_ever() {
         for _ in 0..3 {
             let mark = env.mark().await;
             set("").await;
-            eventually("it is restored", async || {
+            eventually("the header is restored", async || {
                 let writes = env.writes(mark).await;
-                // Theirs and ours.
+                // The other writer's update and the operator's.
                 if writes.iter().filter(|w| *w == "UpdateIntegration").count() == 2 {
                     Ok(())
                 } else {
@@ -473,7 +473,7 @@ fn headers_of_others_are_left_alone_and_nobody_fights_for_ever() {
         let mark = env.mark().await;
         env.reconciles(3).await;
         assert_eq!(env.writes(mark).await, [""; 0]);
-        // A changed spec tries again.
+        // A changed spec makes the operator try again.
         let both = headers(&[(HEADER, "SubjectDN"), ("x-client-cert-until", "NotAfter")]);
         env.change("d", json!({"identity": both})).await;
         programmed(&env).await;
@@ -484,10 +484,13 @@ const NAME: &str = "x-client-cn";
 
 fn by_authorizer(authorizer: Value) -> Value {
     let header = |name: &str, key: &str| json!({"name": name, "from": {"authorizerKey": key}});
-    json!({"headers": [header(NAME, "commonName"), header("x-client-sha256", "fingerprint")], "authorizer": authorizer})
+    json!({
+        "headers": [header(NAME, "commonName"), header("x-client-sha256", "fingerprint")],
+        "authorizer": authorizer,
+    })
 }
 
-/// The ids of the statements in the policy of a function.
+/// Ids of the statements in the policy of a function.
 async fn statements(env: &TestEnv, function: &str) -> Vec<String> {
     let lambda = aws_sdk_lambda::Client::new(&env.account.sdk());
     let Ok(answer) = lambda.get_policy().function_name(function).send().await else {
@@ -499,7 +502,7 @@ async fn statements(env: &TestEnv, function: &str) -> Vec<String> {
         .collect()
 }
 
-/// The authorizer that each route of an HTTP API asks, by its key.
+/// Authorizer of each route of an HTTP API, by the route's key.
 async fn asked(env: &TestEnv, api: &str) -> BTreeMap<String, Option<String>> {
     let all = env
         .gateway()
@@ -530,8 +533,8 @@ async fn authorizers(env: &TestEnv, api: &str) -> Vec<String> {
         .collect()
 }
 
-/// What the back end got under `NAME`, and under the header for the fingerprint, from a caller who sends both
-/// himself.
+/// Values that the back end got for `NAME` and for the fingerprint's header, from a caller who sends both
+/// itself.
 async fn named(env: &TestEnv, method: &str, path: &str) -> Result<(String, String), String> {
     let client1 = env.identity("client1").await;
     let options = [
@@ -553,7 +556,7 @@ async fn fingerprint(env: &TestEnv) -> String {
     let status = env.certificates().get("client1").await.unwrap().status.unwrap();
     status
         .fingerprint_sha256
-        .expect("it has one")
+        .expect("the certificate has a fingerprint")
         .to_lowercase()
         .replace(':', "")
 }
@@ -574,7 +577,9 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
         add_http_route(&env.account, &api, "OPTIONS /cors", &echo.url())
             .await
             .expect("a route");
-        let spec = json!({"mappings": mapped(&api, "$default"), "identity": by_authorizer(json!({"functionArn": function}))});
+        let spec = json!({
+            "mappings": mapped(&api, "$default"), "identity": by_authorizer(json!({"functionArn": function})),
+        });
         served(&env, spec).await;
         programmed(&env).await;
         let who = ("client1".to_owned(), fingerprint(&env).await);
@@ -583,11 +588,11 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
         let first = authorizers(&env, &api).await;
         assert_eq!((first.len(), statements(&env, &function).await.len()), (1, 1));
 
-        // A route of later, and one that somebody took it off.
+        // A later route, and a route that another user took the authorizer off.
         add_http_route(&env.account, &api, "GET /late", &echo.url())
             .await
             .expect("a route");
-        eventually("the new route asks", async || {
+        eventually("the new route has the authorizer", async || {
             match named(&env, "GET", "/late").await {
                 Ok(got) if got == who => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -595,7 +600,7 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
         })
         .await;
         programmed(&env).await;
-        // So may its right to call the function.
+        // Another user may also remove the authorizer's right to call the function.
         let lambda = aws_sdk_lambda::Client::new(&env.account.sdk());
         let sid = statements(&env, &function).await.remove(0);
         lambda
@@ -605,7 +610,7 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
             .send()
             .await
             .expect("RemovePermission");
-        eventually("it may call again", async || {
+        eventually("the authorizer may call again", async || {
             match named(&env, "GET", "/late").await {
                 Ok(got) if got == who => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -614,7 +619,7 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
         .await;
         programmed(&env).await;
 
-        // One that somebody else authorizes is left to him, and named.
+        // The operator leaves a route with another user's authorizer alone, and names it.
         let not_owned = env.gateway().create_authorizer().api_id(&api).name("theirs");
         let not_owned = not_owned.authorizer_type(aws_sdk_apigatewayv2::types::AuthorizerType::Request);
         let theirs = not_owned
@@ -637,7 +642,7 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
         let late = all
             .iter()
             .find(|r| r.route_key.as_deref() == Some("GET /late"))
-            .expect("it is there");
+            .expect("the route is there");
         let request = env
             .gateway()
             .update_route()
@@ -668,7 +673,7 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
             .expect("DeleteAuthorizer");
         programmed(&env).await;
 
-        // Another function is another authorizer, and nothing is left of the first.
+        // Another function is another authorizer, and the operator removes the first one completely.
         let other = authorizer_function(&env.account, "who-else")
             .await
             .expect("a function");
@@ -689,8 +694,8 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
             (0, 1)
         );
 
-        // A function that is not there is said so, and what is there goes on.
-        let missing = other.replace("who-else", "nobody");
+        // The operator names a missing function, and the existing authorizer continues.
+        let missing = other.replace("who-else", "absent");
         env.change(
             "d",
             json!({"identity": by_authorizer(json!({"functionArn": missing}))}),
@@ -704,9 +709,9 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
             "{}",
             told.message
         );
-        // It asks again, and does not say so again.
+        // The operator tries again, and does not report it again.
         let mark = env.mark().await;
-        eventually("it has asked three times more", async || {
+        eventually("the operator has tried three times more", async || {
             let which = Calls {
                 account: &env.account.id,
                 since: mark,
@@ -734,9 +739,9 @@ fn an_authorizer_tells_the_back_end_of_an_http_api_who_called() {
         assert_eq!(refused.count(), 1, "logged once");
         assert_eq!(named(&env, "GET", "/a").await.as_ref(), Ok(&who));
 
-        // Without the block nothing is left of it.
+        // Without the block the operator removes everything that belongs to it.
         env.change("d", json!({"identity": null})).await;
-        eventually("it is all taken out", async || match marks(&env, &api).await {
+        eventually("everything is removed", async || match marks(&env, &api).await {
             left if left.is_empty() => Ok(()),
             left => Err(format!("{left:?}")),
         })
@@ -792,7 +797,7 @@ fn an_authorizer_tells_the_back_end_of_a_rest_api_who_called() {
             .await;
         assert_eq!(
             preflight.status, 200,
-            "nobody is asked about it: {}",
+            "OPTIONS needs no authorizer: {}",
             preflight.body
         );
         let sdk = aws_sdk_apigateway::Client::new(&env.account.sdk());
@@ -806,8 +811,8 @@ fn an_authorizer_tells_the_back_end_of_a_rest_api_who_called() {
             (all.items().len(), statements(&env, &function).await.len())
         };
         assert_eq!(there().await, (1, 1));
-        // What the methods are and where they lead is one reading, whoever asks for which half of it. One
-        // more may just be under way.
+        // Methods and their integrations come from one read, whichever half of it a step needs. One more read
+        // may just be under way.
         env.reconciles(1).await;
         let read = async |operation: &str| {
             let which = Calls {
@@ -821,10 +826,10 @@ fn an_authorizer_tells_the_back_end_of_a_rest_api_who_called() {
         let (resources, authorizers) = (read("GetResources").await, read("GetAuthorizers").await);
         assert!(
             resources <= authorizers,
-            "{resources} readings of the resources, {authorizers} of the authorizers"
+            "{resources} reads of the resources, {authorizers} of the authorizers"
         );
 
-        // As long as the deployment asks it, it stays, and may be asked.
+        // As long as the deployment uses the authorizer, the authorizer stays, and may be called.
         env.change("d", json!({"identity": null, "restDeployment": "Never"}))
             .await;
         let waiting = env
@@ -835,7 +840,7 @@ fn an_authorizer_tells_the_back_end_of_a_rest_api_who_called() {
             (named(&env, "GET", "/orders").await.as_ref(), there().await),
             (Ok(&who), (1, 1))
         );
-        // Also when all of it is to go.
+        // The same when the operator is to remove everything.
         env.domains()
             .delete("d", &Default::default())
             .await
@@ -848,7 +853,7 @@ fn an_authorizer_tells_the_back_end_of_a_rest_api_who_called() {
         );
         deploy_rest(&env.account, &api)
             .await
-            .expect("somebody deploys it");
+            .expect("a user deploys the API");
         eventually("the end of d", async || {
             match env.domains().get_opt("d").await.unwrap() {
                 None => Ok(()),
@@ -888,7 +893,7 @@ fn an_authorizer_tells_the_back_end_of_a_rest_api_who_called() {
 }
 
 #[test]
-fn an_authorizer_that_is_there_is_put_on_routes_and_stays_there() {
+fn an_existing_authorizer_is_put_on_routes_and_stays_there() {
     run(async {
         let (env, echo) = (
             TestEnv::start("existing-auth").await,
@@ -911,7 +916,7 @@ fn an_authorizer_that_is_there_is_put_on_routes_and_stays_there() {
             "{}",
             told.message
         );
-        // Made as somebody would: with the right to call the function for any of the API's authorizers.
+        // Made as a user would: with the right to call the function for any of the API's authorizers.
         let request = env.gateway().create_authorizer().api_id(&api).name("theirs");
         let request = request.authorizer_type(aws_sdk_apigatewayv2::types::AuthorizerType::Request);
         let uri = format!(
@@ -950,7 +955,7 @@ fn an_authorizer_that_is_there_is_put_on_routes_and_stays_there() {
         let who = ("client1".to_owned(), fingerprint(&env).await);
         assert_eq!(named(&env, "GET", "/a").await.as_ref(), Ok(&who));
         env.delete_domain("d").await;
-        // What they closed or we did: nothing is opened.
+        // The operator opens no route, neither one that it closed nor one that the user closed.
         assert_eq!(asked(&env, &api).await["$default"].as_ref(), Some(&theirs));
         assert_eq!(
             (authorizers(&env, &api).await, statements(&env, &function).await),
@@ -961,7 +966,7 @@ fn an_authorizer_that_is_there_is_put_on_routes_and_stays_there() {
     });
 }
 
-/// examples/identity-authorizer.yaml as its comments tell it.
+/// Follows the comments of examples/identity-authorizer.yaml.
 #[test]
 fn the_example_with_an_authorizer_names_the_caller() {
     run(async {
@@ -996,7 +1001,8 @@ fn the_example_with_an_authorizer_names_the_caller() {
     });
 }
 
-/// Whether AWS keeps request parameters that a change does not name is not documented.
+/// AWS does not document whether it keeps request parameters that a change does not name: both ways are
+/// tried.
 #[test]
 fn parameters_of_others_stay_whether_a_change_replaces_all_or_not() {
     run(async {

@@ -1,5 +1,5 @@
-//! What the operator issues, in other people's hands: every usual TLS library completes a handshake with the
-//! files of a Secret, and a linter that nobody here wrote finds no error.
+//! Issued certificates in other people's programs: every usual TLS library completes a handshake with the
+//! files of a Secret, and an independent linter finds no error.
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -18,7 +18,7 @@ use crate::{
 
 const PASSWORD: &str = "change it 1";
 
-/// The Go program of `tests/interop`.
+/// Path of the Go program of `tests/interop`.
 fn go_program() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
     tools::go_program("interop", &source, ".", &[]).expect("the Go program can be built")
@@ -29,14 +29,15 @@ async fn output(mut command: Command, input: &str) -> String {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("it starts");
+    let mut child = command.spawn().expect("the program starts");
     let mut stdin = child.stdin.take().expect("piped");
     let write = async {
-        let _ = stdin.write_all(input.as_bytes()).await; // what does not read it says so by its answer
+        // A program that does not read its input says so by its answer.
+        let _ = stdin.write_all(input.as_bytes()).await;
         drop(stdin);
     };
     let (out, ()) = tokio::join!(child.wait_with_output(), write);
-    let out = out.expect("it ends");
+    let out = out.expect("the program ends");
     format!(
         "{}{}",
         String::from_utf8_lossy(&out.stdout),
@@ -44,18 +45,19 @@ async fn output(mut command: Command, input: &str) -> String {
     )
 }
 
-/// What zlint has against these certificates.
+/// Objections of zlint to these certificates.
 async fn findings(pem: &str) -> String {
     let mut lint = Command::new(
         tokio::task::spawn_blocking(go_program)
             .await
-            .expect("it is built"),
+            .expect("the program is built"),
     );
     lint.arg("lint");
     output(lint, pem).await
 }
 
-/// Certificates of every kind of key, name and issuer, with a keystore, and the domain that trusts them.
+/// Issues certificates of every kind of key, name and issuer, with a keystore, and creates the domain that
+/// trusts them.
 async fn issue_all(env: &TestEnv) -> Vec<(&'static str, Secret)> {
     let dir = tempfile::tempdir().expect("a folder");
     let run = async |line: &str| {
@@ -95,12 +97,16 @@ async fn issue_all(env: &TestEnv) -> Vec<(&'static str, Secret)> {
     create_secret(env, "p", &[("password", PASSWORD)]).await;
     let trust = json!({"issuingAuthority": "own", "authorities": [
         {"name": "own", "generate": {"commonName": "Partners", "organizations": ["Acme", "Acme Labs"]}},
-        {"name": "rsa", "generate": {"commonName": "Partners RSA", "privateKey": {"algorithm": "RSA", "size": 2048}}},
+        {
+            "name": "rsa",
+            "generate": {"commonName": "Partners RSA", "privateKey": {"algorithm": "RSA", "size": 2048}},
+        },
         {"name": "issuing", "secretRef": {"name": "issuing-ca"}},
     ]});
     create(env, DOMAIN, "partners", domain_spec(env, trust)).await;
     let full = json!({
-        "commonName": "client1", "organizations": ["Acme", "Größe & Söhne"], "organizationalUnits": ["a", "b"], "countries": ["DE"],
+        "commonName": "client1", "organizations": ["Acme", "Größe & Söhne"],
+        "organizationalUnits": ["a", "b"], "countries": ["DE"],
         "localities": ["Berlin"], "provinces": ["Berlin"],
     });
     let kinds: [(&str, Value); 4] = [
@@ -108,13 +114,18 @@ async fn issue_all(env: &TestEnv) -> Vec<(&'static str, Secret)> {
         (
             "full",
             json!({
-                "authority": "rsa", "subject": full, "privateKey": {"algorithm": "RSA", "size": 2048, "encoding": "PKCS1"},
-                "dnsNames": ["client1.acme.example"], "uris": ["spiffe://acme.example/client1"], "emailAddresses": ["ops@acme.example"],
+                "authority": "rsa", "subject": full,
+                "privateKey": {"algorithm": "RSA", "size": 2048, "encoding": "PKCS1"},
+                "dnsNames": ["client1.acme.example"], "uris": ["spiffe://acme.example/client1"],
+                "emailAddresses": ["ops@acme.example"],
             }),
         ),
         (
             "chained",
-            json!({"authority": "issuing", "subject": {"commonName": "chained"}, "privateKey": {"size": 384, "encoding": "PKCS1"}}),
+            json!({
+                "authority": "issuing", "subject": {"commonName": "chained"},
+                "privateKey": {"size": 384, "encoding": "PKCS1"},
+            }),
         ),
         (
             "itself",
@@ -122,7 +133,10 @@ async fn issue_all(env: &TestEnv) -> Vec<(&'static str, Secret)> {
         ),
     ];
     for (name, fields) in &kinds {
-        let mut spec = json!({"domainRef": {"name": "partners"}, "keystores": {"pkcs12": {"passwordSecretRef": {"name": "p", "key": "password"}}}});
+        let mut spec = json!({
+            "domainRef": {"name": "partners"},
+            "keystores": {"pkcs12": {"passwordSecretRef": {"name": "p", "key": "password"}}},
+        });
         spec.as_object_mut()
             .expect("an object")
             .extend(fields.as_object().expect("an object").clone());
@@ -165,7 +179,7 @@ async fn every_usual_client_gets_in_and_a_linter_finds_no_error() {
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     assert!(
         findings(broken).await.contains("not a certificate"),
-        "what is wrong is found"
+        "zlint finds the fault"
     );
 
     join_all(
@@ -215,7 +229,7 @@ with context.wrap_socket(socket.create_connection((at, int(port))), server_hostn
     let p12 = format!("keystore.p12:{PASSWORD}");
     let go = tokio::task::spawn_blocking(go_program)
         .await
-        .expect("it is built");
+        .expect("the program is built");
     let go = go.to_str().expect("text");
     let java = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/Client.java");
     let java = java.to_str().expect("text");

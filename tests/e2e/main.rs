@@ -1,6 +1,5 @@
-//! End-to-end tests through the real API server and the AWS emulator: each test has a namespace, an account
-//! and an operator of its own, and is judged by what is in AWS and Kubernetes afterwards and by the journal
-//! of AWS calls.
+//! End-to-end tests through the real API server and the AWS emulator. Each test has a namespace, an account
+//! and an operator of its own, and checks AWS, Kubernetes and the journal of AWS calls afterwards.
 mod apis;
 mod bucket;
 mod bypass;

@@ -1,4 +1,5 @@
-//! What belongs to somebody else is not touched: the conditions say so, and the journal shows no write to it.
+//! Resources of other owners: the operator does not touch them, the conditions say so, and the journal shows
+//! no write to them.
 use aws_sdk_route53::types::{ChangeAction, RrType};
 use mtls_operator::domain::plan::{OWNER_METADATA, OWNER_TAG};
 use serde_json::json;
@@ -44,13 +45,13 @@ fn a_domain_with_another_owners_tag_is_left_alone() {
 }
 
 #[test]
-fn a_name_that_another_account_has_is_waited_for_without_a_stir() {
+fn a_name_that_another_account_has_is_waited_for() {
     run(async {
         let (theirs, env) = (TestEnv::start("taken").await, TestEnv::start("taker").await);
         let name = theirs.host();
         theirs.create_domain("d", json!({})).await;
         theirs.ready("d").await;
-        // A zone of that name is in the other account too: nothing but API Gateway itself knows.
+        // The other account has a zone of that name too: only API Gateway itself knows of the conflict.
         sandbox::prepare::hosted_zone(&env.account, &theirs.prepared.zone)
             .await
             .unwrap();
@@ -148,7 +149,8 @@ fn of_two_objects_with_one_name_the_older_wins_until_it_is_deleted() {
         let env = TestEnv::start("claimed").await;
         env.create_domain("a", json!({})).await;
         env.ready("a").await;
-        // The older one makes no call from here on, so every call in the journal would be the younger one's.
+        // The older object makes no call while it is suspended, so every call in the journal would be the
+        // younger one's.
         env.change("a", json!({"suspend": true})).await;
         env.condition("a", "Accepted", |c| c.reason == "Suspended").await;
         let mark = env.mark().await;

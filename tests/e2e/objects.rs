@@ -1,4 +1,4 @@
-//! What the end-to-end tests of certificates and trust share: manifests, waiting for conditions, CAs of
+//! Helpers of the end-to-end tests of certificates and trust: manifests, waiting for conditions, CAs of
 //! partners, and a caller at the edge.
 use std::{
     path::Path,
@@ -44,7 +44,9 @@ pub fn control() -> Control {
 }
 
 pub async fn create(env: &TestEnv, kind: &str, name: &str, spec: Value) {
-    let object = json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let object = json!({
+        "apiVersion": "mtls-operator.io/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec,
+    });
     let object = serde_json::from_value(object).expect("an object");
     api(env, kind)
         .create(&kube::api::PostParams::default(), &object)
@@ -52,7 +54,7 @@ pub async fn create(env: &TestEnv, kind: &str, name: &str, spec: Value) {
         .expect("the API server takes the object");
 }
 
-/// A merge patch of the spec.
+/// Applies a merge patch to the spec.
 pub async fn change(env: &TestEnv, kind: &str, name: &str, spec: Value) {
     let patch = Patch::Merge(json!({"spec": spec}));
     api(env, kind)
@@ -68,8 +70,8 @@ pub async fn delete(env: &TestEnv, kind: &str, name: &str) {
         .expect("the API server takes the deletion");
 }
 
-/// Takes the object away with the operator not looking, and leaves what it made: as a new cluster has it that
-/// only the manifests come to.
+/// Deletes the object without the operator's cleanup, and leaves what the operator made. The result is the
+/// state of a new cluster that receives only the manifests.
 pub async fn taken_out(env: &TestEnv, kind: &str, name: &str) -> DynamicObject {
     let api = api(env, kind);
     let mut object = api.get(name).await.expect("the object");
@@ -82,7 +84,7 @@ pub async fn taken_out(env: &TestEnv, kind: &str, name: &str) -> DynamicObject {
         ..DeleteParams::default()
     };
     api.delete(name, &orphan).await.expect("deleted");
-    eventually("it is gone", async || {
+    eventually("the object is gone", async || {
         match api.get_opt(name).await.map_err(|e| e.to_string())? {
             None => Ok(()),
             Some(_) => Err("there".into()),
@@ -97,7 +99,7 @@ pub async fn taken_out(env: &TestEnv, kind: &str, name: &str) -> DynamicObject {
     object
 }
 
-/// With the API of this environment behind everything, and these authorities.
+/// Spec with the API of this environment behind all paths, and with these authorities.
 pub fn domain_spec(env: &TestEnv, trust: Value) -> Value {
     json!({
         "domainName": env.host(),
@@ -106,12 +108,12 @@ pub fn domain_spec(env: &TestEnv, trust: Value) -> Value {
     })
 }
 
-/// One generated authority, `ca`.
+/// Trust with one generated authority, `ca`.
 pub fn generated() -> Value {
     json!({"authorities": [{"name": "ca", "generate": {}}]})
 }
 
-/// The MtlsDomain `partners` with a generated authority, Ready.
+/// Creates the MtlsDomain `partners` with a generated authority, and waits until it is Ready.
 pub async fn ready_domain(env: &TestEnv) {
     create(env, DOMAIN, "partners", domain_spec(env, generated())).await;
     until(env, DOMAIN, "partners", "Ready", "True", "").await;
@@ -129,14 +131,14 @@ pub fn condition(object: &Value, type_: &str) -> Option<Value> {
         .cloned()
 }
 
-/// The status of a condition, "" when it is absent.
+/// Status of a condition, "" when it is absent.
 pub fn says(object: &Value, type_: &str) -> String {
     condition(object, type_)
         .and_then(|c| Some(c["status"].as_str()?.to_owned()))
         .unwrap_or_default()
 }
 
-/// Ready, Reconciling, Stalled.
+/// Statuses of Ready, Reconciling and Stalled.
 pub fn summary(object: &Value) -> [String; 3] {
     ["Ready", "Reconciling", "Stalled"].map(|type_| says(object, type_))
 }
@@ -145,7 +147,7 @@ pub async fn get(env: &TestEnv, kind: &str, name: &str) -> Value {
     serde_json::to_value(api(env, kind).get(name).await.expect("the object is there")).expect("JSON")
 }
 
-/// Waits until a condition says so about the current generation; an empty reason is any.
+/// Waits until a condition has this status and reason for the current generation; an empty reason is any.
 pub async fn until(env: &TestEnv, kind: &str, name: &str, type_: &str, status: &str, reason: &str) -> Value {
     until_object(env, kind, name, &format!("{type_}={status}/{reason}"), |object| {
         let Some(c) = condition(object, type_) else {
@@ -176,7 +178,7 @@ pub async fn until_object(
     .await
 }
 
-/// The ClientCertificate once it is Ready with that revision or a later one, and its Secret.
+/// Waits until the ClientCertificate is Ready with that revision or a later one. Returns it and its Secret.
 pub async fn issued(env: &TestEnv, name: &str, revision: i64) -> (Value, Secret) {
     let object = until_object(
         env,
@@ -206,7 +208,7 @@ pub async fn ask_for_renewal(env: &TestEnv, name: &str, value: &str) {
         .expect("an annotation");
 }
 
-/// The reasons of all Events about that object.
+/// Reasons of all Events about that object.
 pub async fn events_about(env: &TestEnv, name: &str) -> Vec<String> {
     let events: Api<Event> = Api::namespaced(env.client.clone(), &env.namespace);
     let all = events
@@ -223,7 +225,7 @@ pub async fn events_about(env: &TestEnv, name: &str) -> Vec<String> {
     about.map(|e| e.reason.unwrap_or_default()).collect()
 }
 
-/// The note of the Event about that object with that reason.
+/// Note of the Event about that object with that reason.
 pub async fn event(env: &TestEnv, name: &str, reason: &str) -> String {
     let events: Api<Event> = Api::namespaced(env.client.clone(), &env.namespace);
     eventually(&format!("the Event {reason} about {name}"), async || {
@@ -246,8 +248,7 @@ pub async fn event(env: &TestEnv, name: &str, reason: &str) -> String {
     .await
 }
 
-/// Every state of one object (an empty name: of all of its kind) from the start of the record on, as a watch
-/// shows them.
+/// Record of every state of one object (an empty name: of all of its kind), as a watch shows them.
 pub struct Recorder {
     seen: Arc<Mutex<Vec<Value>>>,
     task: JoinHandle<()>,
@@ -287,12 +288,12 @@ impl Recorder {
         Recorder { seen, task }
     }
 
-    /// What it saw so far.
+    /// States seen so far.
     pub fn seen(&self) -> Vec<Value> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// What it saw until `last`, an object as it was read, has come by.
+    /// States seen until `last`, an object as it was read, has come by.
     pub async fn until(&self, last: &Value) -> Vec<Value> {
         eventually("the watch shows what was read", async || {
             assert!(!self.task.is_finished(), "the watch has ended");
@@ -355,7 +356,7 @@ pub fn version(object: &impl Resource) -> Option<String> {
     object.meta().resource_version.clone()
 }
 
-/// `openssl` with these arguments, this input, in this folder; its standard output.
+/// Runs `openssl` with these arguments, this input, in this folder. Returns its standard output.
 pub async fn openssl(dir: &Path, args: &[&str], input: &str) -> Result<String, String> {
     let mut command = Command::new("openssl");
     command
@@ -388,8 +389,8 @@ pub async fn openssl(dir: &Path, args: &[&str], input: &str) -> Result<String, S
     }
 }
 
-/// What a program that mounts the Secret relies on: the leaf first, verified by ca.crt, with the key that
-/// fits. Its subject.
+/// Checks the promises to a program that mounts the Secret: the leaf first, verified by ca.crt, with the key
+/// that fits. Returns the leaf's subject.
 pub async fn sound(secret: &Secret) -> Result<String, String> {
     let dir = tempfile::tempdir().expect("a folder");
     for file in ["tls.crt", "tls.key", "ca.crt"] {
@@ -437,7 +438,7 @@ impl Caller {
         }
     }
 
-    /// The HTTP status of an HTTPS request through the edge; "000" when the handshake failed.
+    /// Returns the HTTP status of an HTTPS request through the edge; "000" when the handshake failed.
     pub async fn calls(&self, env: &TestEnv) -> String {
         let dir = tempfile::tempdir().expect("a folder");
         std::fs::write(dir.path().join("crt"), &self.crt).expect("a file");
@@ -470,7 +471,7 @@ impl Caller {
     }
 }
 
-/// A CA of a partner's own.
+/// CA of a partner.
 pub struct Ca {
     pub pem: String,
     pub key: String,
@@ -486,13 +487,13 @@ impl Ca {
         )
     }
 
-    /// Valid so long from now on, and not before.
+    /// CA that is valid from and until so long after now.
     pub fn valid(common_name: &str, from: Duration, to: Duration) -> Ca {
         let now = SystemTime::now();
         Ca::of(common_name, (now + from).into(), (now + to).into())
     }
 
-    /// One with URIs, as long as the list makes it.
+    /// CA with URIs, as long as the list makes it.
     pub fn with_uris(common_name: &str, uris: &[String]) -> Ca {
         let uri = |uri: &String| SanType::URI(uri.as_str().try_into().expect("ASCII"));
         let (from, to) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2045, 1, 1));
@@ -546,13 +547,13 @@ impl Ca {
 
 // ---- AWS
 
-/// The truststore that the domain of this environment pins: version, and the object's text of just that
+/// Truststore that the domain of this environment pins: its version, and the object's text of exactly that
 /// version.
 pub async fn truststore(env: &TestEnv) -> (String, String) {
     truststore_of(env, &env.host()).await
 }
 
-/// The same of the domain of that name.
+/// Truststore of the domain of that name, as [`truststore`] returns it.
 pub async fn truststore_of(env: &TestEnv, host: &str) -> (String, String) {
     let sdk = env.account.sdk();
     let domain = aws_sdk_apigatewayv2::Client::new(&sdk)
@@ -587,7 +588,7 @@ pub async fn truststore_of(env: &TestEnv, host: &str) -> (String, String) {
     (version, String::from_utf8(bytes.to_vec()).expect("PEM is text"))
 }
 
-/// Whether `pem` stands in a truststore, however its lines are broken.
+/// True when `pem` stands in a truststore, however its lines are broken.
 pub fn holds(truststore: &str, pem: &str) -> bool {
     let flat = |text: &str| text.split_whitespace().collect::<String>();
     flat(truststore).contains(&flat(pem))
@@ -596,7 +597,7 @@ pub fn holds(truststore: &str, pem: &str) -> bool {
 pub async fn last_call() -> u64 {
     control()
         .calls(&Calls {
-            account: "nobody",
+            account: "none",
             ..Calls::default()
         })
         .await

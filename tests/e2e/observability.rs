@@ -1,5 +1,5 @@
-//! What the operator shows of itself, asked as Prometheus and the kubelet ask: series that come and go with
-//! the objects, the words of Events, probes, and the level of the log.
+//! Observability of the operator, read as Prometheus and the kubelet read it: series that come and go with
+//! the objects, the text of Events, probes, and the level of the log.
 use std::{
     io::Write,
     path::PathBuf,
@@ -24,7 +24,7 @@ use crate::{
     world::{TestEnv, eventually, run, world},
 };
 
-/// Where an operator listens.
+/// Address at which an operator listens.
 struct Port {
     listen: String,
     http: Client,
@@ -32,7 +32,7 @@ struct Port {
 
 impl Port {
     fn new() -> Port {
-        // reqwest brings none; whoever comes first wins.
+        // reqwest brings no crypto provider: the first caller installs it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let http = Client::builder()
             .no_proxy()
@@ -59,7 +59,7 @@ impl Port {
         self.send(Method::GET, path, "").await
     }
 
-    /// Waits until a probe says so, with these words in its body.
+    /// Waits until a probe answers with this status, and with these words in its body.
     async fn says(&self, path: &str, status: StatusCode, words: &str) {
         eventually(&format!("{path}: {status} {words}"), async || {
             match self.get(path).await? {
@@ -79,7 +79,7 @@ impl Port {
             .collect())
     }
 
-    /// Waits until each of these is the beginning of a series.
+    /// Waits until each text of `wanted` is the beginning of a series.
     async fn shows(&self, wanted: &[&str]) {
         eventually("the metrics", async || {
             let all = self.series().await?;
@@ -93,7 +93,7 @@ impl Port {
         .await;
     }
 
-    /// Waits until nothing is said of this object.
+    /// Waits until no series is about this object.
     async fn forgets(&self, namespace: &str, name: &str) {
         let labels = format!("namespace=\"{namespace}\",name=\"{name}\"");
         eventually(&format!("no series of {name}"), async || {
@@ -106,7 +106,7 @@ impl Port {
     }
 }
 
-/// Prometheus's own tool has no complaint about them.
+/// Checks that Prometheus's own tool has no complaint about the metrics.
 fn promtool_accepts(metrics: &str) {
     let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/chart/promtool");
     let package = "github.com/prometheus/prometheus/cmd/promtool";
@@ -118,14 +118,14 @@ fn promtool_accepts(metrics: &str) {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut promtool = promtool.spawn().expect("it starts");
+    let mut promtool = promtool.spawn().expect("the program starts");
     promtool
         .stdin
         .take()
         .expect("a pipe")
         .write_all(metrics.as_bytes())
-        .expect("it reads");
-    let out = promtool.wait_with_output().expect("it ends");
+        .expect("the program reads its input");
+    let out = promtool.wait_with_output().expect("the program ends");
     let said = format!(
         "{}{}",
         String::from_utf8_lossy(&out.stdout),
@@ -152,14 +152,15 @@ fn series_and_events_tell_an_objects_lifecycle() {
         let ns = &env.namespace.clone();
         port.says("/readyz", StatusCode::OK, "ok").await;
         port.says("/livez", StatusCode::OK, "ok").await;
+        let errors = r#"controller="mtlsdomain",category="KubernetesApi""#;
         port.shows(&[
             r#"leader_election_master_status{name="mtls-operator"} 1"#,
             "mtls_operator_policy_in_force 0",
-            r#"controller_runtime_reconcile_errors_total{controller="mtlsdomain",category="KubernetesApi"} 0"#,
+            &format!("controller_runtime_reconcile_errors_total{{{errors}}} 0"),
         ])
         .await;
 
-        // In the queue, whose first token comes in an hour.
+        // The object is in the queue, whose first token comes in an hour.
         let of = |kind: &str, name: &str| format!(r#"kind="{kind}",namespace="{ns}",name="{name}""#);
         let domain = of(DOMAIN, "queued");
         env.create_domain("queued", json!({})).await;
@@ -167,7 +168,9 @@ fn series_and_events_tell_an_objects_lifecycle() {
         port.shows(&[
             &format!(r#"mtls_operator_condition_status{{{domain},type="Ready",status="True"}} 0"#),
             &format!(r#"mtls_operator_condition_status{{{domain},type="Ready",status="Unknown"}} 1"#),
-            &format!(r#"mtls_operator_condition_reason{{{domain},type="DomainProgrammed",reason="Queued"}} 1"#),
+            &format!(
+                r#"mtls_operator_condition_reason{{{domain},type="DomainProgrammed",reason="Queued"}} 1"#
+            ),
             &format!(r#"mtls_operator_aws_quota_queue_position{{namespace="{ns}",name="queued",operation="CreateDomainName"}} 0"#),
             &format!(
                 r#"mtls_operator_aws_quota_waiting_since_timestamp_seconds{{namespace="{ns}",name="queued",operation="CreateDomainName"}} 1"#
@@ -177,8 +180,8 @@ fn series_and_events_tell_an_objects_lifecycle() {
         env.delete_domain("queued").await;
         port.forgets(ns, "queued").await;
         env.operator.set_env("MTLS_OPERATOR_AWS_RATE", "*=unlimited");
-        env.operator.stop().await.expect("it stops");
-        env.operator.restart().expect("it starts again");
+        env.operator.stop().await.expect("the operator stops");
+        env.operator.restart().expect("the operator starts again");
 
         // Not allowed, then allowed: from blocked to Ready.
         env.control()
@@ -198,7 +201,9 @@ fn series_and_events_tell_an_objects_lifecycle() {
         .await;
         port.shows(&[
             &format!(r#"mtls_operator_condition_status{{{domain},type="Ready",status="False"}} 1"#),
-            &format!(r#"mtls_operator_condition_reason{{{domain},type="Ready",reason="PermissionDenied"}} 1"#),
+            &format!(
+                r#"mtls_operator_condition_reason{{{domain},type="Ready",reason="PermissionDenied"}} 1"#
+            ),
             r#"mtls_operator_aws_api_calls_total{service="acm",operation="RequestCertificate",outcome="denied",error_code="AccessDenied"#,
         ])
         .await;
@@ -248,12 +253,12 @@ fn series_and_events_tell_an_objects_lifecycle() {
         env.certificates()
             .delete("client1", &DeleteParams::default())
             .await
-            .expect("it can be deleted");
+            .expect("the object can be deleted");
         port.forgets(ns, "client1").await;
         env.delete_domain("d").await;
         port.forgets(ns, "d").await;
 
-        // All that was said is in the list, with the type that the list says.
+        // Every Event's reason is in the list, with the type that the list says.
         let events = Api::<Event>::namespaced(env.client.clone(), ns)
             .list(&Default::default())
             .await
@@ -305,7 +310,7 @@ fn the_level_of_the_log_changes_while_it_runs() {
     });
 }
 
-/// In a cluster of its own, for in the others' there are CRDs.
+/// Runs in a cluster of its own, because the others' clusters have the CRDs.
 #[test]
 fn without_its_crds_it_is_not_ready_and_waits_for_them() {
     run(async {
@@ -335,13 +340,13 @@ fn without_its_crds_it_is_not_ready_and_waits_for_them() {
         port.says("/readyz", StatusCode::SERVICE_UNAVAILABLE, missing)
             .await;
         port.says("/livez", StatusCode::OK, "ok").await;
-        let id = operator.process().expect("it runs").id();
+        let id = operator.process().expect("the operator runs").id();
         kubernetes
             .install_crds(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds"))
             .await
-            .expect("they are taken");
+            .expect("the API server takes the CRDs");
         port.says("/readyz", StatusCode::OK, "ok").await;
-        let process = operator.process().expect("it still runs");
+        let process = operator.process().expect("the operator still runs");
         assert_eq!(process.id(), id);
     });
 }

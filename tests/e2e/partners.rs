@@ -1,4 +1,5 @@
-//! Lives of one file per partner: what a label selector finds comes, changes and goes, each by itself.
+//! Trust with one file per partner: the ConfigMaps that a label selector finds come, change and go, each by
+//! itself.
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -10,13 +11,15 @@ use crate::{
 
 const SELECTOR: &str = "partner-cas";
 
-/// A ConfigMap of a partner; `label` none: one that the selector does not find.
+/// Writes a ConfigMap of a partner. Without `label` the selector does not find it.
 async fn write(env: &TestEnv, name: &str, label: Option<&str>, data: Value) {
     let maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), &env.namespace);
     let labels = label
         .map(|value| json!({"mtls/partner": value}))
         .unwrap_or_else(|| json!({}));
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}, "data": data});
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}, "data": data,
+    });
     maps.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(map))
         .await
         .expect("a ConfigMap");
@@ -62,7 +65,7 @@ fn message(object: &Value, type_: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn partners_come_change_and_go_each_by_itself() {
-    // Looks that nothing has woken are an hour away: it is the watch that brings the news.
+    // Resyncs are an hour away: the watch brings the news.
     let env = TestEnv::start_with("partners", &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")]).await;
     let own = Ca::new("Own CA");
     let [acme, zeta, zeta2, beta, other] =
@@ -79,10 +82,10 @@ async fn partners_come_change_and_go_each_by_itself() {
     );
     let (_, text) = truststore(&env).await;
     assert!(!holds(&text, &other.pem));
-    let acmes = acme.leaf("somebody");
+    let acmes = acme.leaf("caller");
     assert_eq!(acmes.calls(&env).await, "200");
 
-    // Other words around the same certificate are no change.
+    // Other text around the same certificate is no change.
     let mark = env.mark().await;
     write(
         &env,
@@ -92,7 +95,7 @@ async fn partners_come_change_and_go_each_by_itself() {
     )
     .await;
 
-    // One is broken: it keeps what it had, and is named; the others come and change.
+    // A broken ConfigMap keeps its former certificates, and is named. The others come and change.
     write(
         &env,
         "acme.example",
@@ -115,7 +118,7 @@ async fn partners_come_change_and_go_each_by_itself() {
         "{told}"
     );
     assert!(!told.contains("Zm9v"), "{told}");
-    assert_eq!(env.writes(mark).await, [""; 0], "nobody is trusted more or less");
+    assert_eq!(env.writes(mark).await, [""; 0], "the trust is unchanged");
     publish(&env, "beta", &beta).await;
     publish(&env, "zeta", &zeta2).await;
     pinned(&env, "has what came and what changed", |text| {
@@ -133,7 +136,7 @@ async fn partners_come_change_and_go_each_by_itself() {
     publish(&env, "acme.example", &acme).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
 
-    // One loses the label, one is deleted: their leaves are let in no more.
+    // The first ConfigMap loses the label, the second is deleted: AWS no longer accepts their leaves.
     write(&env, "zeta", None, json!({"ca.crt": zeta2.pem})).await;
     pinned(&env, "is without the one that lost its label", |text| {
         !holds(text, &zeta2.pem)
@@ -158,5 +161,5 @@ async fn partners_come_change_and_go_each_by_itself() {
         warnings.contains("authority partner-cas: no ConfigMap"),
         "{warnings}"
     );
-    assert_eq!(own.leaf("somebody").calls(&env).await, "200");
+    assert_eq!(own.leaf("caller").calls(&env).await, "200");
 }

@@ -1,5 +1,5 @@
-//! Attacks by whoever may write Secrets: anchors and authorities that the operator did not make, put where it
-//! keeps its own. Judged by every version of the truststore in AWS, by callers at the edge, and by the
+//! Attacks by users who may write Secrets: anchors and authorities that the operator did not make, put where
+//! it keeps its own. The tests check every version of the truststore in AWS, callers at the edge, and the
 //! journal of AWS calls.
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use crate::{
     world::{TestEnv, eventually, run},
 };
 
-/// A certificate that signs itself, as `openssl` makes it: of a request, with these extensions or (none) as
-/// X.509 version 1.
+/// Creates a self-signed certificate, as `openssl` makes it: from a request, with these extensions or (none)
+/// as X.509 version 1.
 async fn forged(common_name: &str, extensions: Option<&str>, key: &[&str]) -> Caller {
     let dir = tempfile::tempdir().expect("a folder");
     let openssl = async |args: &[&str]| openssl(dir.path(), args, "").await.expect("openssl makes it");
@@ -34,7 +34,8 @@ async fn forged(common_name: &str, extensions: Option<&str>, key: &[&str]) -> Ca
             openssl(&[&sign[..], &["-extfile", "ext"]].concat()).await
         }
     };
-    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("it was made");
+    let read =
+        |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("openssl has written the file");
     Caller {
         crt: read("crt"),
         key: read("key"),
@@ -43,7 +44,7 @@ async fn forged(common_name: &str, extensions: Option<&str>, key: &[&str]) -> Ca
 
 const P256: [&str; 4] = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
 
-/// What the owner of `anchor`'s key makes for another name, with what vouches for it.
+/// Creates a certificate for another name with `anchor`'s key, followed by `anchor`, which vouches for it.
 async fn child(anchor: &Caller, common_name: &str) -> Caller {
     let dir = tempfile::tempdir().expect("a folder");
     let openssl = async |args: &[&str]| openssl(dir.path(), args, "").await.expect("openssl makes it");
@@ -62,14 +63,15 @@ async fn child(anchor: &Caller, common_name: &str) -> Caller {
     .await;
     let sign = "x509 -req -in csr -CA ca.crt -CAkey ca.key -set_serial 7 -days 10 -extfile ext -out crt";
     openssl(&sign.split(' ').collect::<Vec<_>>()).await;
-    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("it was made");
+    let read =
+        |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("openssl has written the file");
     Caller {
         crt: read("crt") + &anchor.crt,
         key: read("key"),
     }
 }
 
-/// The Secret of the ClientCertificate `object` as whoever may create Secrets makes it, with all labels that
+/// Secret of the ClientCertificate `object` as a user who may create Secrets makes it, with all labels that
 /// the operator goes by.
 fn secret(name: &str, object: &str, tls_crt: &str, key: &str) -> Secret {
     let labels = [
@@ -100,7 +102,7 @@ async fn plant(team: &Team, secret: Secret) {
         .expect("the API server takes it");
 }
 
-/// Panics when any version of the truststore that there ever was holds one of these.
+/// Panics when any version of the truststore ever held one of these anchors.
 async fn was_never_trusted(env: &TestEnv, anchors: &[&Caller]) {
     let all = env
         .s3()
@@ -151,7 +153,7 @@ fn self_signed(grant: &mut Value) {
     grant["issuance"] = json!("SelfSigned");
 }
 
-/// A tenant's namespace with a grant for `acme-*` that sign themselves.
+/// Creates a tenant's namespace with a grant for self-signed certificates named `acme-*`.
 async fn tenant(env: &TestEnv) -> Team {
     let team = Team::admin(env, &env.beside("acme"));
     let mut grant = granting(&team.namespace, json!({}));
@@ -230,23 +232,23 @@ fn a_planted_secret_makes_no_tenant_an_authority() {
             assert_ne!(
                 text(&own, "tls.key"),
                 anchor.key,
-                "{variant}: somebody else knows the key"
+                "{variant}: another user knows the key"
             );
             assert_eq!(
                 Caller::of(&own).calls(&env).await,
                 "200",
-                "{variant}: its own is let in"
+                "{variant}: the certificate of the operator is accepted"
             );
             assert_eq!(
                 anchor.calls(&env).await,
                 "403",
-                "{variant}: what was planted is not"
+                "{variant}: the planted certificate is not"
             );
             for anchor in [anchor, &Caller::of(&own)] {
                 assert_eq!(
                     child(anchor, "zeta-admin").await.calls(&env).await,
                     "403",
-                    "{variant}: nor what it signs"
+                    "{variant}: nor is a certificate that it signs"
                 );
             }
         }
@@ -281,7 +283,8 @@ fn what_replaces_a_secret_that_is_ready_is_not_trusted_and_the_old_one_stays() {
         let revision = |n: i64| {
             move |o: &Value| o["status"]["revision"].as_i64() >= Some(n) && says(o, "Ready") == "True"
         };
-        // Alone; after ours; before ours; beside ours in ca.crt; another object's certificate with its key.
+        // The planted certificate alone; after the operator's; before it; beside it in ca.crt; another
+        // object's certificate with its key.
         let changes: [BTreeMap<&str, String>; 5] = [
             [
                 ("tls.crt", planted.crt.clone()),
@@ -316,13 +319,13 @@ fn what_replaces_a_secret_that_is_ready_is_not_trusted_and_the_old_one_stays() {
             assert_eq!(
                 before.calls(&env).await,
                 "200",
-                "whoever has a copy is not shut out"
+                "a caller with a copy is still accepted"
             );
             assert_eq!(child(&planted, "zeta-admin").await.calls(&env).await, "403");
         }
         assert_eq!(second.calls(&env).await, "200");
         was_never_trusted(&env, &[&planted]).await;
-        // Under the labels of one for another: neither is what the other may have.
+        // One object's labels on another's Secret: neither object accepts the Secret.
         let patch =
             Patch::Merge(json!({"metadata": {"labels": {"mtls-operator.io/client-certificate": "acme-1"}}}));
         acme.secrets()
@@ -334,12 +337,12 @@ fn what_replaces_a_secret_that_is_ready_is_not_trusted_and_the_old_one_stays() {
         })
         .await;
         env.reconciles(2).await;
-        assert_eq!(second.calls(&env).await, "200", "what was trusted of it stays");
+        assert_eq!(second.calls(&env).await, "200", "the trusted certificate stays");
     });
 }
 
-/// As a release did that let it through: writes an anchor into the truststore for this entry, and pins that
-/// version.
+/// Acts as a release that accepted the anchor: writes the anchor into the truststore for this entry, and pins
+/// that version.
 async fn trusted_before(env: &TestEnv, entry: &str, anchor: &Caller) {
     let (_, before) = truststore(env).await;
     let body = format!(
@@ -405,22 +408,29 @@ fn a_forged_anchor_of_an_earlier_release_leaves_at_once_in_view_or_not() {
             env.operator.kill();
             env.end_lease().await;
             trusted_before(&env, entry, &anchor).await;
-            eventually("it is in use, as before the upgrade", async || {
-                match admin.calls(&env).await.as_str() {
+            eventually(
+                "the anchor is in use, as before the upgrade",
+                async || match admin.calls(&env).await.as_str() {
                     "200" => Ok(()),
+                    other => Err(other.to_owned()),
+                },
+            )
+            .await;
+            let mark = env.mark().await;
+            env.operator.restart().expect("the operator starts");
+            eventually("the anchor has left", async || {
+                match admin.calls(&env).await.as_str() {
+                    "403" => Ok(()),
                     other => Err(other.to_owned()),
                 }
             })
             .await;
-            let mark = env.mark().await;
-            env.operator.restart().expect("it starts");
-            eventually("it has left", async || match admin.calls(&env).await.as_str() {
-                "403" => Ok(()),
-                other => Err(other.to_owned()),
-            })
-            .await;
             assert!(!holds(&truststore(&env).await.1, &anchor.crt), "{entry}");
-            assert_eq!(honest.calls(&env).await, "200", "{entry}: nobody else notices");
+            assert_eq!(
+                honest.calls(&env).await,
+                "200",
+                "{entry}: no other caller notices"
+            );
             assert_eq!(
                 env.writes(mark).await,
                 ["PutObject", "UpdateDomainName"],
@@ -432,11 +442,13 @@ fn a_forged_anchor_of_an_earlier_release_leaves_at_once_in_view_or_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_spec_of_a_certificate_that_signs_itself_makes_no_gap() {
+async fn a_changed_spec_of_a_self_signed_certificate_makes_no_gap() {
     let env = TestEnv::start("changedself").await;
     let trust = json!({"authorities": [{"name": "ca", "generate": {}}], "overlap": "0s"});
     create(&env, DOMAIN, "partners", domain_spec(&env, trust)).await;
-    let spec = json!({"domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"}});
+    let spec = json!({
+        "domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"},
+    });
     create(&env, CERTIFICATE, "client1", spec).await;
     issued(&env, "client1", 1).await;
     let changes = [
@@ -447,10 +459,11 @@ async fn a_changed_spec_of_a_certificate_that_signs_itself_makes_no_gap() {
     for (revision, spec) in (2..).zip(changes) {
         let before = env.secrets().get("client1").await.unwrap();
         change(&env, CERTIFICATE, "client1", spec.clone()).await;
-        eventually("it is handed out", async || {
+        eventually("the new certificate is in the Secret", async || {
             let secret = env.secrets().get("client1").await.map_err(|e| e.to_string())?;
             let answer = Caller::of(&secret).calls(&env).await;
-            // It may have been swapped, and be superseded, while the call was under way.
+            // The operator may have replaced this certificate, and superseded it, while the call was under
+            // way.
             let still = env
                 .secrets()
                 .get("client1")
@@ -492,7 +505,8 @@ async fn a_planted_authority_is_not_taken_for_a_generated_one() {
     let env = TestEnv::start("plantedca").await;
     ready_domain(&env).await;
     let labels = json!({"mtls-operator.io/domain": "partners", "mtls-operator.io/authority": "next"});
-    // Under its own name without labels; with them; under the name that the spec asks for.
+    // Under the generated authority's own name without labels; with them; under the name that the spec asks
+    // for.
     let variants = [
         ("Mallory", json!({})),
         ("Mallory", labels.clone()),
@@ -528,7 +542,7 @@ async fn a_planted_authority_is_not_taken_for_a_generated_one() {
         for word in ["authority next", "partners.next-ca", "Delete it", "secretRef"] {
             assert!(told.contains(word), "{told}");
         }
-        // It issues nothing, and whoever has its key lets nobody in.
+        // The authority issues nothing, and its key gives no caller access.
         let mut spec = certificate_spec("client1");
         spec["authority"] = json!("next");
         create(&env, CERTIFICATE, "client1", spec).await;
@@ -558,7 +572,7 @@ async fn a_planted_authority_is_not_taken_for_a_generated_one() {
     }
     was_never_trusted(&env, &planted.iter().collect::<Vec<_>>()).await;
 
-    // The way out: it is deleted, and ours is made.
+    // The way out: a user deletes the Secret, and the operator makes its own.
     let mallory = &planted[2];
     let files = [
         ("tls.crt", mallory.crt.as_str()),
@@ -617,7 +631,7 @@ async fn key_hash(pem: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_record_of_a_key_is_written_first_and_one_that_got_no_further_is_replaced() {
     let env = TestEnv::start("record").await;
-    // As a crash between the record and the Secret leaves it.
+    // As a crash between the record and the Secret leaves them.
     let lost = "0".repeat(64);
     let object = json!({
         "apiVersion": "mtls-operator.io/v1alpha1", "kind": DOMAIN,
@@ -640,7 +654,7 @@ async fn the_record_of_a_key_is_written_first_and_one_that_got_no_further_is_rep
             "{seen}"
         );
     }
-    // Without the record the truststore says whose the key is: a backup of manifests has no annotations.
+    // Without the record the truststore proves whose key it is: a backup of manifests has no annotations.
     let none = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/generated.ca": null}}}));
     api(&env, DOMAIN)
         .patch("partners", &PatchParams::default(), &none)
@@ -663,14 +677,18 @@ async fn an_authority_called_clientcertificates_is_trusted_as_any_other_and_stor
     let env = TestEnv::start("calledso").await;
     ready_domain(&env).await;
     let [third, pasted] = ["Third CA", "Pasted CA"].map(Ca::new);
-    let map = json!({"metadata": {"name": "third.party", "labels": {"kind": "third"}}, "data": {"ca.crt": third.pem}});
+    let map = json!({
+        "metadata": {"name": "third.party", "labels": {"kind": "third"}}, "data": {"ca.crt": third.pem},
+    });
     let maps =
         kube::Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(env.client.clone(), &env.namespace);
     maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap())
         .await
         .unwrap();
-    // One that signs itself beside it, whose entry begins with the same word.
-    let spec = json!({"domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"}});
+    // A self-signed certificate beside it, whose entry begins with the same word.
+    let spec = json!({
+        "domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"},
+    });
     create(&env, CERTIFICATE, "client1", spec).await;
     let (_, leaf) = issued(&env, "client1", 1).await;
     let own = Caller::of(&leaf);
@@ -681,15 +699,17 @@ async fn an_authority_called_clientcertificates_is_trusted_as_any_other_and_stor
             .unwrap()
             .iter()
             .for_each(|(field, value)| authority[field] = value.clone());
-        json!({"trust": {"issuingAuthority": "ca", "authorities": [{"name": "ca", "generate": {}}, authority]}})
+        json!({
+            "trust": {"issuingAuthority": "ca", "authorities": [{"name": "ca", "generate": {}}, authority]},
+        })
     };
     let selector = json!({"configMapSelector": {"matchLabels": {"kind": "third"}}, "pem": null});
     let pem = json!({"pem": pasted.pem});
     for (source, ca) in [(selector, &third), (pem, &pasted)] {
         let mark = env.mark().await;
         change(&env, DOMAIN, "partners", with(source)).await;
-        eventually("it is let in", async || {
-            match ca.leaf("somebody").calls(&env).await.as_str() {
+        eventually("the certificate is accepted", async || {
+            match ca.leaf("caller").calls(&env).await.as_str() {
                 "200" => Ok(()),
                 other => Err(other.to_owned()),
             }
@@ -701,12 +721,12 @@ async fn an_authority_called_clientcertificates_is_trusted_as_any_other_and_stor
         assert_eq!(own.calls(&env).await, "200");
     }
     delete(&env, CERTIFICATE, "client1").await;
-    eventually("the certificate leaves, and nobody else", async || {
+    eventually("the certificate leaves, and no other", async || {
         match own.calls(&env).await.as_str() {
             "403" => Ok(()),
             other => Err(other.to_owned()),
         }
     })
     .await;
-    assert_eq!(pasted.leaf("somebody").calls(&env).await, "200");
+    assert_eq!(pasted.leaf("caller").calls(&env).await, "200");
 }

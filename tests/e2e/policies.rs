@@ -1,5 +1,5 @@
-//! The policies of an MtlsDomain: what stays when it goes, what is only looked at, where nothing may be
-//! written, and how to let go.
+//! Policies of an MtlsDomain: the resources that stay when it goes, observation without writes, places where
+//! the operator may not write, and abandonment.
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use mtls_operator::domain::plan::OWNER_TAG;
 use sandbox::control::Calls;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::world::{TestEnv, eventually, run};
 
-/// The notes of the Events with this reason on the MtlsDomain `d`.
+/// Notes of the Events with this reason on the MtlsDomain `d`.
 async fn events(env: &TestEnv, reason: &str) -> Vec<String> {
     let events =
         kube::Api::<k8s_openapi::api::events::v1::Event>::namespaced(env.client.clone(), &env.namespace);
@@ -48,15 +48,19 @@ fn a_retained_domain_goes_on_serving_without_our_ownership_tags_and_can_be_taken
         assert_eq!(request.send().await.unwrap().tags(), []);
         assert_eq!(env.server_certificates().await, certificates);
         assert_eq!(env.object_versions().await, versions);
-        assert_eq!(env.records().await.len(), records - 1, "only the marker went");
+        assert_eq!(
+            env.records().await.len(),
+            records - 1,
+            "only the ownership record went"
+        );
         assert_eq!(
             generated_authorities(&env).await,
             1,
-            "who is let in may need a new certificate some day"
+            "the clients may need new certificates later"
         );
         assert_eq!(events(&env, "Retained").await.len(), 1);
 
-        // Nothing of it is lost: the same manifest, with leave to take over, manages it again.
+        // Nothing of the domain is lost: the same manifest, with permission to take over, manages it again.
         env.create_domain("d", json!({"adoptionPolicy": "Unowned"})).await;
         env.ready("d").await;
         assert_eq!(
@@ -68,7 +72,7 @@ fn a_retained_domain_goes_on_serving_without_our_ownership_tags_and_can_be_taken
 }
 
 #[test]
-fn observing_says_what_would_be_done_and_writes_nothing_to_aws() {
+fn observing_reports_the_planned_writes_and_writes_nothing_to_aws() {
     run(async {
         let env = TestEnv::start("observe").await;
         let mark = env.mark().await;
@@ -103,13 +107,13 @@ fn observing_says_what_would_be_done_and_writes_nothing_to_aws() {
         assert_eq!(env.writes(mark).await, [""; 0]);
         assert_eq!(generated_authorities(&env).await, 0);
         let object = env.domains().get("d").await.unwrap();
-        assert_eq!(object.metadata.finalizers, None, "nothing is there to clean up");
+        assert_eq!(object.metadata.finalizers, None, "there is nothing to clean up");
 
         env.change("d", json!({"managementPolicy": "Manage"})).await;
         env.ready("d").await;
         assert_eq!(plan().await, [""; 0]);
 
-        // Drift is reported, and stays.
+        // The operator reports drift, and leaves it.
         env.change("d", json!({"managementPolicy": "Observe"})).await;
         env.ready("d").await;
         let id = env.mapping_id("").await;
@@ -130,7 +134,7 @@ fn observing_says_what_would_be_done_and_writes_nothing_to_aws() {
         );
         env.reconciles(2).await;
 
-        // Not even to delete.
+        // The operator does not even delete.
         env.delete_domain("d").await;
         assert_eq!(env.writes(mark).await, [""; 0]);
         assert_eq!(env.gateway_domains().await, [env.host()]);
@@ -162,7 +166,7 @@ fn a_domain_whose_account_changed_has_no_second_set_of_resources() {
         env.create_domain("d", json!({})).await;
         env.ready("d").await;
         env.operator.stop().await.unwrap();
-        // The operator comes back with other credentials.
+        // The operator returns with other credentials.
         let other = crate::world::world().aws.new_account();
         env.operator.set_env("AWS_ACCESS_KEY_ID", &other.id);
         env.operator.restart().unwrap();
@@ -171,7 +175,7 @@ fn a_domain_whose_account_changed_has_no_second_set_of_resources() {
             .await;
         assert!(accepted.message.contains(&env.account.id), "{}", accepted.message);
         env.condition("d", "Stalled", |c| c.status == "True").await;
-        // Nor is it deleted in the wrong place.
+        // The operator does not delete in the wrong account either.
         env.domains().delete("d", &DeleteParams::default()).await.unwrap();
         let theirs = Calls {
             account: &other.id,
@@ -213,7 +217,7 @@ fn a_domain_lives_in_the_region_that_its_spec_names() {
         assert_eq!(
             env.gateway_domains().await,
             [""; 0],
-            "none in the operator's own Region"
+            "the operator's own Region has no domain"
         );
         let gateway = aws_sdk_apigatewayv2::Client::new(&there.sdk());
         let domain = gateway
@@ -241,9 +245,9 @@ fn a_domain_lives_in_the_region_that_its_spec_names() {
     });
 }
 
-/// A name is unique in a Region, and the older object without a Region of its own is in the operator's.
+/// Names are unique in a Region, and the older object without a Region of its own is in the operator's.
 #[test]
-fn one_name_in_two_regions_is_no_dispute() {
+fn one_name_in_two_regions_is_no_conflict() {
     run(async {
         let env = TestEnv::start("regions").await;
         env.create_domain("here", json!({})).await;
@@ -267,7 +271,7 @@ fn one_name_in_two_regions_is_no_dispute() {
             domain.tags.unwrap_or_default().get(OWNER_TAG),
             Some(&env.owner("there"))
         );
-        // There is one record for both, and the first has it.
+        // Both domains want one record, and the first has it.
         env.condition("there", "DNSProgrammed", |c| c.reason == "ForeignOwner")
             .await;
         env.ready("here").await;
@@ -287,7 +291,7 @@ fn nothing_is_deleted_while_suspended() {
         env.condition("d", "Accepted", |c| c.reason == "Suspended").await;
         let mark = env.mark().await;
         env.domains().delete("d", &DeleteParams::default()).await.unwrap();
-        // Another object's whole lifecycle goes by meanwhile.
+        // Another object goes through its whole lifecycle meanwhile.
         env.create_domain(
             "other",
             json!({"domainName": format!("other.{}", env.prepared.zone)}),

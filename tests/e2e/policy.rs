@@ -1,4 +1,4 @@
-//! The operator's policy in end-to-end tests: rules that come and go, what is judged before which call, and
+//! The operator's policy in end-to-end tests: rules that come and go, decisions before each call, and
 //! external ids of roles.
 use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
@@ -17,20 +17,19 @@ use tempfile::TempDir;
 
 use crate::world::{TestEnv, eventually, run, world};
 
-/// A life whose operator goes by a policy file.
+/// Environment whose operator goes by a policy file.
 pub struct Bounded {
     pub env: TestEnv,
     dir: TempDir,
 }
 
 impl Bounded {
-    /// Under a policy without rules, in these namespaces beside its own.
+    /// Starts under a policy without rules, with these namespaces beside the environment's own.
     pub async fn start(name: &str, beside: &[&str]) -> Bounded {
         Bounded::start_with(name, beside, &[]).await
     }
 
-    /// The same, and trying again only at what has changed: what does not wake an object up is not seen by
-    /// it.
+    /// Starts the same with a resync interval of an hour: the operator sees nothing that causes no event.
     pub async fn start_waking(name: &str) -> Bounded {
         Bounded::start_with(name, &[], &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")]).await
     }
@@ -44,12 +43,12 @@ impl Bounded {
         Bounded { env, dir }
     }
 
-    /// Puts these rules in the place of those before. The operator reads them within seconds.
+    /// Replaces all rules. The operator reads them within seconds.
     pub fn rules(&self, rules: &Value) {
         write(&self.dir, rules);
     }
 
-    /// A rule for the environment's own namespace that bounds everything to what the environment has, with
+    /// Rule for the environment's own namespace that bounds everything to what the environment has, with
     /// `more` merged over it.
     pub fn rule(&self, more: Value) -> Value {
         let env = &self.env;
@@ -69,7 +68,7 @@ impl Bounded {
         rule
     }
 
-    /// Tags an API with the environment's namespace, as the rule wants it.
+    /// Tags an API with the environment's namespace, as the rule requires.
     pub async fn tag_api(&self) {
         let gateway = self.env.gateway();
         let request = gateway
@@ -97,13 +96,13 @@ impl Bounded {
         )
     }
 
-    /// The condition Accepted, once the policy refuses the object with these words.
+    /// Message of the condition Accepted, once the policy refuses the object with these words.
     pub async fn not_permitted(&self, name: &str, words: &str) -> String {
         let refused = |c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
             c.status == "False" && c.reason == "NotPermitted" && c.message.contains(words)
         };
         let message = self.env.condition(name, "Accepted", refused).await.message;
-        // Of an object that is being deleted Ready says just that.
+        // Ready of an object that is being deleted says just that.
         let waits = |c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
             refused(c) || (c.status == "False" && c.reason == "Deleting" && c.message.contains(words))
         };
@@ -124,8 +123,8 @@ impl Bounded {
         message
     }
 
-    /// What was called in this account after `mark`: the operations, once each, but for the question who the
-    /// operator is, which it asks for itself when it begins to lead.
+    /// Operations called in this account after `mark`, once each, without the operator's request for its
+    /// identity, which it makes when it begins to lead.
     pub async fn operations(&self, mark: u64) -> BTreeSet<String> {
         let which = Calls {
             account: &self.env.account.id,
@@ -144,7 +143,7 @@ impl Bounded {
             .collect()
     }
 
-    /// Another object's whole lifecycle goes by, from nothing to Ready and away.
+    /// Takes another object through its whole lifecycle, from nothing to Ready and away.
     async fn meanwhile(&self, host: &str) {
         let spec = json!({"domainName": host, "mappings": []});
         self.env.create_domain("meanwhile", spec).await;
@@ -157,7 +156,7 @@ fn file(dir: &TempDir) -> PathBuf {
     dir.path().join("policy.yaml")
 }
 
-/// JSON is YAML. Whole at once, as a ConfigMap changes.
+/// Writes the rules as JSON, which is YAML, whole at once, as a ConfigMap changes.
 fn write(dir: &TempDir, rules: &Value) {
     let new = dir.path().join("new");
     fs::write(&new, json!({"rules": rules}).to_string()).unwrap();
@@ -184,7 +183,7 @@ fn a_rule_that_is_taken_away_stops_everything_and_deletes_nothing() {
         assert_eq!(
             bounded.operations(mark).await,
             BTreeSet::new(),
-            "nothing was asked of AWS"
+            "the operator did not call AWS"
         );
 
         bounded.rules(&json!([bounded.rule(json!({}))]));
@@ -207,7 +206,7 @@ fn a_rule_that_is_taken_away_stops_everything_and_deletes_nothing() {
             .await
             .unwrap();
         bounded.meanwhile(&other).await;
-        assert_eq!(env.mapped().await, [], "nothing is repaired");
+        assert_eq!(env.mapped().await, [], "no drift is corrected");
         assert_eq!(env.gateway_domains().await, [env.host()], "nothing is deleted");
         assert_ne!(
             env.call(&env.host(), "/", Some(&client)).await.status,
@@ -215,7 +214,7 @@ fn a_rule_that_is_taken_away_stops_everything_and_deletes_nothing() {
             "callers still get in"
         );
 
-        // Nor is it deleted as long as it does not fit.
+        // The operator does not delete either as long as no rule fits the object.
         env.domains().delete("d", &DeleteParams::default()).await.unwrap();
         let told = bounded.not_permitted("d", "mtls-operator.io/abandon: d").await;
         assert!(
@@ -227,7 +226,7 @@ fn a_rule_that_is_taken_away_stops_everything_and_deletes_nothing() {
         assert!(env.record(aws_sdk_route53::types::RrType::A).await.is_some());
         assert_eq!(env.object_versions().await.len(), 1);
 
-        // Deleting does not reach into APIs: that the tag is gone keeps nobody.
+        // Deletion does not change APIs: the missing tag does not stop it.
         bounded.untag_api().await;
         bounded.rules(&json!([bounded.rule(json!({}))]));
         env.domain_gone("d").await;
@@ -284,7 +283,7 @@ fn an_api_counts_by_its_tag_and_a_zone_by_where_the_name_is() {
 
         bounded.tag_api().await;
         env.ready("d").await;
-        // The tag is taken off a served one: no further.
+        // The API of a served domain loses its tag: the operator applies no further change.
         bounded.untag_api().await;
         bounded
             .not_permitted("d", &format!("the API {}", env.prepared.api_id))
@@ -299,7 +298,7 @@ fn an_api_counts_by_its_tag_and_a_zone_by_where_the_name_is() {
         env.ready("d").await;
         assert!(env.record(aws_sdk_route53::types::RrType::Aaaa).await.is_some());
 
-        // A zone below, which nobody has allowed, takes the name.
+        // A zone below, which no rule allows, takes the name.
         let below = hosted_zone(&env.account, &env.host()).await.unwrap();
         let told = bounded
             .not_permitted("d", &format!("the hosted zone that {} is in", env.host()))
@@ -329,7 +328,7 @@ fn an_api_counts_by_its_tag_and_a_zone_by_where_the_name_is() {
 }
 
 #[test]
-fn what_cannot_be_read_neither_allows_nor_refuses() {
+fn an_unreadable_resource_is_neither_allowed_nor_refused() {
     run(async {
         let bounded = Bounded::start("unreadable", &[]).await;
         let env = &bounded.env;
@@ -423,7 +422,7 @@ fn the_external_id_of_a_role_comes_from_the_policy() {
         .await;
         env.delete_domain("d").await;
 
-        // A role that no rule lists is not assumed.
+        // The operator does not assume a role that no rule lists.
         let mark = env.mark().await;
         let mut other = spec;
         other["aws"]["assumeRole"]["roleArn"] = json!(arn(&home.id, "another"));
@@ -434,7 +433,7 @@ fn the_external_id_of_a_role_comes_from_the_policy() {
 }
 
 #[test]
-fn who_may_not_have_a_name_has_no_claim_on_it() {
+fn an_object_that_may_not_have_a_name_has_no_claim_on_it() {
     run(async {
         let bounded = Bounded::start("squatter", &["other"]).await;
         let env = &bounded.env;
@@ -465,7 +464,7 @@ fn who_may_not_have_a_name_has_no_claim_on_it() {
             }
         })
         .await;
-        // The API server keeps seconds.
+        // The API server keeps creation times in whole seconds.
         eventually("the next second", async || {
             match Timestamp::now().as_second() > born.as_second() {
                 true => Ok(()),
@@ -482,7 +481,7 @@ fn who_may_not_have_a_name_has_no_claim_on_it() {
             Some(&env.owner("d"))
         );
 
-        // Once both may have it, the older one has the claim.
+        // Once both may have the name, the older object has the claim.
         let everything = json!({"name": "other", "namespaces": {"names": [env.beside("other")]}});
         bounded.rules(&json!([everything, own]));
         let claimed = env
@@ -494,7 +493,7 @@ fn who_may_not_have_a_name_has_no_claim_on_it() {
     });
 }
 
-/// The process says what is wrong with its file before it does anything.
+/// The process names the fault of its file before it does anything else.
 #[test]
 fn a_file_that_is_no_policy_ends_the_start() {
     let dir = tempfile::tempdir().unwrap();

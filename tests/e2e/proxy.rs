@@ -1,4 +1,4 @@
-//! An operator whose only way to AWS is a proxy that its environment names.
+//! Operator whose only way to AWS is a proxy that its environment names.
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
@@ -12,11 +12,12 @@ use tokio::{
 
 use crate::world::{TestEnv, run, world};
 
-/// An address that is nowhere, from which only the proxy has answers: what is on this machine is never asked
-/// through one.
+/// Address without a host, for which only the proxy answers: programs use no proxy for addresses of this
+/// machine.
 const AWS: &str = "192.0.2.1:4566";
 
-/// A proxy in front of the AWS emulator; the hosts that it is asked for. Nothing else can be had through it.
+/// Starts a proxy in front of the AWS emulator. Returns its URL, and the hosts that callers ask it for.
+/// Nothing else is reachable through it.
 async fn proxy() -> (String, Arc<Mutex<BTreeSet<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));
@@ -37,8 +38,8 @@ async fn proxy() -> (String, Arc<Mutex<BTreeSet<String>>>) {
                     let Ok(byte) = caller.read_u8().await else { return };
                     head.push(byte);
                 }
-                // As every proxy does: what was asked for whole becomes a path, one request for each
-                // connection.
+                // As every proxy does: the absolute URL of the request becomes a path, with one request for
+                // each connection.
                 let head = String::from_utf8_lossy(&head).into_owned();
                 let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
                 let host = target

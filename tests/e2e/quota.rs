@@ -1,6 +1,6 @@
 //! AWS's real quotas, in an AWS whose time runs sixty times as fast, and an operator that keeps to its rates
 //! in that time: thirty domains at once, one authority that all of them trust and that changes, a restart in
-//! the middle, somebody who must lose access first, and a stranger who uses the same account.
+//! the middle, a caller who must lose access first, and a stranger who uses the same account.
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
@@ -18,11 +18,11 @@ use crate::{
     world::{TestEnv, eventually, run},
 };
 
-/// A domain name operation each half second, 600 calls of API Gateway a second.
+/// Speed of time: a domain name operation each half second, 600 calls of API Gateway a second.
 const SPEED: f64 = 60.0;
 
-/// AWS's quotas and delays are in force from now on. The operator reconciles again because of what it hears
-/// only.
+/// Starts an environment with AWS's quotas and delays in force. The operator reconciles again only because of
+/// events.
 async fn start(name: &str) -> TestEnv {
     let rates = faster(SPEED);
     let variables = [
@@ -38,10 +38,12 @@ async fn start(name: &str) -> TestEnv {
     env
 }
 
-/// What every domain of a life trusts.
+/// Writes the authority that every domain of an environment trusts.
 async fn share(env: &TestEnv, pem: &str) {
     let maps = Api::<ConfigMap>::namespaced(env.client.clone(), &env.namespace);
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shared"}, "data": {"ca.crt": pem}});
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "shared"}, "data": {"ca.crt": pem},
+    });
     maps.patch("shared", &PatchParams::apply("user").force(), &Patch::Apply(&map))
         .await
         .expect("a ConfigMap");
@@ -52,7 +54,7 @@ fn trust(more: &[Value]) -> Value {
     json!({"authorities": ([&[shared], more].concat())})
 }
 
-/// Domains `d00`, `d01`, ..., all at once; the last of them trusts `more` too.
+/// Creates domains `d00`, `d01`, ..., all at once; the last of them trusts `more` too.
 async fn create(env: &TestEnv, count: usize, more: &[Value]) -> Vec<String> {
     let names: Vec<_> = (0..count).map(|n| format!("d{n:02}")).collect();
     let one = async |(n, name): (usize, &String)| {
@@ -65,7 +67,7 @@ async fn create(env: &TestEnv, count: usize, more: &[Value]) -> Vec<String> {
     names
 }
 
-/// The calls of an operation after `mark`, with the names of the domains that they were about.
+/// Calls of an operation after `mark`, with the names of their domains.
 async fn calls(env: &TestEnv, mark: u64, operation: &str) -> Vec<(String, Call)> {
     let which = Calls {
         account: &env.account.id,
@@ -82,7 +84,7 @@ fn is_throttled(call: &Call) -> bool {
     call.code.contains("Throttl") || call.code == "TooManyRequestsException"
 }
 
-/// What has been throttled so far.
+/// Calls throttled so far.
 async fn throttled(env: &TestEnv) -> Vec<String> {
     let of_account = Calls {
         account: &env.account.id,
@@ -95,10 +97,10 @@ async fn throttled(env: &TestEnv) -> Vec<String> {
         .collect()
 }
 
-/// Waits until each of the domains lets in what `newest` issued and nothing that any of `before` did.
+/// Waits until each of the domains accepts certificates of `newest`, and of none of `before`.
 async fn all_trust(env: &TestEnv, names: &[String], newest: &Ca, before: &[Ca]) {
     for name in names {
-        eventually(&format!("what {name} trusts"), async || {
+        eventually(&format!("the trust of {name}"), async || {
             let edge = env
                 .control()
                 .edge(&env.account.id)
@@ -109,7 +111,7 @@ async fn all_trust(env: &TestEnv, names: &[String], newest: &Ca, before: &[Ca]) 
                 .domains
                 .iter()
                 .find(|d| d.domain_name == host)
-                .ok_or("it is not there")?;
+                .ok_or("the domain is not there")?;
             let pem = domain.truststore.as_ref().ok_or("no mutual TLS")?.pem.clone();
             let last = holds(&pem, &newest.pem) && !before.iter().any(|ca| holds(&pem, &ca.pem));
             if last {
@@ -134,8 +136,8 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
         let traitor_is = |state: &str| json!({"name": "traitor", "state": state, "pem": traitor.pem});
         let names = create(&env, DOMAINS, &[traitor_is("Active")]).await;
 
-        // In the middle of it the operator is killed: the next one goes on in the order in which they stand
-        // there.
+        // The operator is killed in the middle: the next operator continues in the order that the statuses
+        // show.
         eventually("some of the domains", async || {
             let made = calls(&env, 0, "CreateDomainName").await.len();
             if made >= DOMAINS / 4 {
@@ -149,7 +151,7 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
         let queued = queued(&env).await;
         let mark = env.mark().await;
         env.end_lease().await;
-        env.operator.restart().expect("it starts");
+        env.operator.restart().expect("the operator starts");
         for name in &names {
             env.ready(name).await;
         }
@@ -172,9 +174,9 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
             "{queued:?}: {after:?}"
         );
         let expected: Vec<_> = queued.iter().filter(|name| after.contains(name)).collect();
-        assert_eq!(after, expected, "the order of the line");
+        assert_eq!(after, expected, "the order of the queue");
 
-        // One authority changes, and four times more; and somebody must lose access to the last of the
+        // One authority changes, and four times more; and a caller must lose access to the last of the
         // domains.
         let record = Recorder::start(&env, DOMAIN, "").await;
         let there = record.seen().len();
@@ -189,8 +191,8 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
         all_trust(&env, std::slice::from_ref(urgent), &last, &[traitor]).await;
         all_trust(&env, &names, &last, &[first, second, third, fourth, fifth]).await;
 
-        // A domain that was on its way to AWS before the last change came is updated again; nobody else is
-        // updated twice.
+        // A domain whose update was under way before the last change is updated again. The operator updates
+        // no other domain twice.
         let updates = calls(&env, begin, "UpdateDomainName").await;
         let mut since_the_last = BTreeMap::<&String, usize>::new();
         for (name, _) in updates.iter().filter(|(_, call)| call.n > changed) {
@@ -202,12 +204,12 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
             "{since_the_last:?}"
         );
 
-        // By waiting time alone the urgent one would have been the last. Those that went before it had their
-        // turns before it asked.
+        // By waiting time alone the urgent domain would have been the last. The domains before it had their
+        // slots before its request.
         let place = |list: &[(String, Call)]| {
             list.iter()
                 .position(|(name, _)| name == urgent)
-                .expect("it was updated")
+                .expect("the domain was updated")
         };
         let asked = calls(&env, changed, "PutObject").await;
         let own_key = |call: &Call| call.resource.ends_with(&format!("/{urgent}.pem"));
@@ -240,7 +242,7 @@ fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
     });
 }
 
-/// The domains whose statuses say that they wait for their turn, in the order in which they do.
+/// Domains whose statuses say that they wait in the queue, in the order of the queue.
 async fn queued(env: &TestEnv) -> Vec<String> {
     let domains = env.domains().list(&ListParams::default()).await.expect("a list");
     let since = |name: String, conditions: &[_]| {
@@ -266,7 +268,7 @@ async fn queued(env: &TestEnv) -> Vec<String> {
 }
 
 #[test]
-fn a_stranger_who_uses_the_same_quota_makes_it_slower_and_nothing_else() {
+fn a_stranger_who_uses_the_same_quota_slows_the_operator_and_nothing_else() {
     run(async {
         const DOMAINS: usize = 5;
         let env = start("shared-quota").await;
@@ -275,11 +277,11 @@ fn a_stranger_who_uses_the_same_quota_makes_it_slower_and_nothing_else() {
         let record = Recorder::start(&env, DOMAIN, "").await;
         let eats = async {
             let gateway = env.gateway();
-            // A name that is nobody's: the calls count, and that is all they do.
-            let nobodys = format!("stranger.{}", env.prepared.zone);
+            // A name without an owner: the calls count against the quota, and have no other effect.
+            let unowned = format!("stranger.{}", env.prepared.zone);
             loop {
-                let _ = gateway.update_domain_name().domain_name(&nobodys).send().await;
-                let _ = gateway.create_domain_name().domain_name(&nobodys).send().await;
+                let _ = gateway.update_domain_name().domain_name(&unowned).send().await;
+                let _ = gateway.create_domain_name().domain_name(&unowned).send().await;
                 tokio::time::sleep(std::time::Duration::from_secs_f64(40.0 / SPEED)).await;
             }
         };
@@ -306,9 +308,9 @@ fn a_stranger_who_uses_the_same_quota_makes_it_slower_and_nothing_else() {
                     .filter(|(_, call)| is_throttled(call) == refused)
                     .count()
             };
-            assert!(count(&theirs, false) > 0, "nobody used the quota but us");
-            // Whoever was refused waits for a whole interval: he is refused again only if somebody has used
-            // that one, too.
+            assert!(count(&theirs, false) > 0, "the stranger did not use the quota");
+            // A refused caller waits for a whole interval: AWS refuses it again only if the other caller has
+            // used that interval, too.
             assert!(
                 count(&ours, true) <= count(&theirs, false),
                 "{operation}: {ours:?}"

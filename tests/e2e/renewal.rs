@@ -1,4 +1,4 @@
-//! Lives of ClientCertificates past their first leaf: asked for, refused, superseded, deleted.
+//! ClientCertificates after their first leaf: renewal requests, refusals, superseded leaves, deletion.
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ fn superseded(object: &Value) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewal_is_had_by_annotation_and_deleting_does_not_revoke() {
+async fn a_renewal_follows_an_annotation_and_deletion_does_not_revoke() {
     let env = TestEnv::start("asked").await;
     ready_domain(&env).await;
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
@@ -44,7 +44,7 @@ async fn a_renewal_is_had_by_annotation_and_deleting_does_not_revoke() {
     ask_for_renewal(&env, "client1", "b").await;
     let (third, _) = issued(&env, "client1", 3).await;
     assert_eq!(superseded(&third), [serial(&first), serial(&second)]);
-    // A Secret that is lost is made good once, not once more for the old request.
+    // The operator replaces a lost Secret once, and not once more for the old request.
     env.secrets()
         .delete("client1", &Default::default())
         .await
@@ -61,7 +61,11 @@ async fn a_renewal_is_had_by_annotation_and_deleting_does_not_revoke() {
         "{note}"
     );
     for caller in [Caller::of(&old), Caller::of(&secret)] {
-        assert_eq!(caller.calls(&env).await, "200", "it is as the Event says");
+        assert_eq!(
+            caller.calls(&env).await,
+            "200",
+            "all leaves work, as the Event says"
+        );
     }
     assert_eq!(fourth["status"]["revision"], 4, "nothing was issued in between");
 }
@@ -76,7 +80,7 @@ async fn a_renewal_that_fails_keeps_the_leaf_and_says_why() {
     env.secrets()
         .patch("client1", &PatchParams::default(), &immutable)
         .await
-        .expect("nobody may write it now");
+        .expect("the Secret is immutable now");
 
     ask_for_renewal(&env, "client1", "now").await;
     let object = until_object(&env, CERTIFICATE, "client1", "says why", |o| {
@@ -90,7 +94,7 @@ async fn a_renewal_that_fails_keeps_the_leaf_and_says_why() {
     assert_eq!(
         summary(&object),
         ["True", "", ""],
-        "what is there is good: {}",
+        "the leaf in the Secret is good: {}",
         object["status"]
     );
     let note = event(&env, "client1", "NotIssued").await;
@@ -99,7 +103,7 @@ async fn a_renewal_that_fails_keeps_the_leaf_and_says_why() {
     assert_eq!(there.data, old.data);
     assert_eq!(Caller::of(&there).calls(&env).await, "200");
 
-    // Tried again by itself, whatever it was.
+    // The operator tries again by itself, whatever the cause was.
     env.secrets()
         .delete("client1", &Default::default())
         .await
@@ -180,7 +184,8 @@ async fn a_requester_keeps_its_key() {
     );
     assert_eq!(object["status"]["revision"], 1);
 
-    // Another request, another leaf; what cannot be certified is refused, and what was there stays.
+    // Another request leads to another leaf. The operator refuses a request that it cannot certify, and keeps
+    // the leaf.
     let another = request("two", &["-subj", "/CN=client1"]).await;
     change(&env, CERTIFICATE, "client1", json!({"csr": another})).await;
     let (_, second) = issued(&env, "client1", 2).await;
@@ -248,7 +253,7 @@ async fn a_keystore_follows_its_password() {
 
     create_secret(&env, "p", &[("password", "one")]).await;
     let (_, first) = issued(&env, "client1", 1).await;
-    opened(&first, "one").await.expect("it opens");
+    opened(&first, "one").await.expect("the keystore opens");
     damage(&env, "p", &[("password", "two")]).await;
     let second = eventually("the keystore has the new password", async || {
         let secret = env.secrets().get("client1").await.map_err(|e| e.to_string())?;
@@ -261,8 +266,8 @@ async fn a_keystore_follows_its_password() {
         "nothing is issued for that"
     );
 
-    // Taken out of the spec it goes; what somebody else keeps there stays.
-    damage(&env, "client1", &[("notes", "somebody else's")]).await;
+    // The operator removes a keystore that leaves the spec, and keeps the data of other writers.
+    damage(&env, "client1", &[("notes", "another writer's")]).await;
     change(&env, CERTIFICATE, "client1", json!({"keystores": null})).await;
     eventually("the keystore is gone", async || {
         let secret = env.secrets().get("client1").await.map_err(|e| e.to_string())?;
@@ -276,7 +281,7 @@ async fn a_keystore_follows_its_password() {
     .await;
 }
 
-/// The keystore opens with that password and holds the leaf of the Secret.
+/// Checks that the keystore opens with that password and holds the leaf of the Secret.
 async fn opened(secret: &k8s_openapi::api::core::v1::Secret, password: &str) -> Result<(), String> {
     let dir = tempfile::tempdir().expect("a folder");
     let keystore = secret

@@ -1,6 +1,6 @@
-//! Two replicas of one operator, as the chart runs them: only the leader writes to AWS, and the other goes on
-//! when it is killed or stopped. How long that takes is printed, not asserted:
-//! `replicas killed_s=... stopped_s=...`, until what was taken away is there again.
+//! Two replicas of one operator, as the chart runs them: only the leader writes to AWS, and the other takes
+//! over when the leader is killed or stopped. The test prints how long that takes, and does not assert it:
+//! `replicas killed_s=... stopped_s=...`, until a deleted mapping is there again.
 use std::time::Instant;
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -48,7 +48,7 @@ async fn holder(env: &TestEnv) -> Option<String> {
         .filter(|holder| !holder.is_empty())
 }
 
-/// Takes the mapping away and waits until somebody has restore it; the seconds since then.
+/// Deletes the mapping, and waits until a replica has restored it. Returns the seconds since `since`.
 async fn corrected(env: &TestEnv, since: Instant) -> f64 {
     let mark = env.mark().await;
     let id = env.mapping_id("").await;
@@ -87,7 +87,7 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         let mut env = TestEnv::start("replicas").await;
         env.create_domain("d", json!({})).await;
         env.ready("d").await;
-        let first_holder = holder(&env).await.expect("somebody leads");
+        let first_holder = holder(&env).await.expect("a replica leads");
         let mut second = second(&env).await;
         eventually("the standby says who leads", async || {
             let log = std::fs::read_to_string(second.log()).map_err(|e| e.to_string())?;
@@ -100,7 +100,7 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         })
         .await;
 
-        // Both run; one leads, and drift is restored once.
+        // Both run; one leads, and drift is corrected once.
         let mark = env.mark().await;
         corrected(&env, Instant::now()).await;
         env.reconciles(2).await;
@@ -112,7 +112,7 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
             .count();
         assert_eq!((made, holder(&env).await.as_ref()), (1, Some(&first_holder)));
 
-        // Killed in the middle of a call: whether AWS has done it is for the other to find out.
+        // The leader is killed in the middle of a call: the other must find out whether AWS has done it.
         let fault = Fault {
             operation: "CreateApiMapping",
             account: &env.account.id,
@@ -154,12 +154,12 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         })
         .await;
         let killed_s = killed.elapsed().as_secs_f64();
-        let second_holder = holder(&env).await.expect("somebody leads");
+        let second_holder = holder(&env).await.expect("a replica leads");
 
-        // Stopped: the Lease is given back.
+        // The leader is stopped: it releases the Lease.
         let listen = format!("127.0.0.1:{}", free_port().expect("a port"));
         env.operator.set_env("MTLS_OPERATOR_LISTEN", &listen);
-        env.operator.restart().expect("it starts again");
+        env.operator.restart().expect("the operator starts again");
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         eventually("the first is ready to go on", async || {
             let answer = http
@@ -178,8 +178,8 @@ fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
         let status = second
             .stop()
             .await
-            .expect("it need not be killed")
-            .expect("it ran");
+            .expect("the operator need not be killed")
+            .expect("the operator ran");
         assert!(status.success(), "{status}");
         let stopped_s = corrected(&env, stopped).await;
         assert_ne!(holder(&env).await.as_ref(), Some(&second_holder));

@@ -1,5 +1,5 @@
-//! Lives of authorities that are replaced while leaves under them live: no step refuses a valid leaf, and
-//! what nothing hangs on any more leaves.
+//! Authorities that are replaced while leaves under them are valid: no step refuses a valid leaf, and an
+//! authority that nothing depends on any more leaves.
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -23,7 +23,7 @@ fn secret_authority(name: &str, secret: &str) -> Value {
     json!({"name": name, "secretRef": {"name": secret}})
 }
 
-/// A domain whose one authority is the Secret `own-ca`, and so many certificates under it, all Ready.
+/// Creates a domain whose one authority is the Secret `own-ca`, and so many certificates under it, all Ready.
 async fn with_leaves(name: &str, ca: &Ca) -> (TestEnv, Vec<Caller>) {
     let env = TestEnv::start(name).await;
     create_secret(&env, "own-ca", &[("tls.crt", &ca.pem), ("tls.key", &ca.key)]).await;
@@ -45,7 +45,7 @@ async fn with_leaves(name: &str, ca: &Ca) -> (TestEnv, Vec<Caller>) {
     (env, callers)
 }
 
-/// The leaves of all certificates, as soon as they are all Ready and all `wanted`.
+/// Leaves of all certificates, as soon as all are Ready and `wanted`.
 async fn leaves(env: &TestEnv, wanted: impl Fn(&str) -> bool) -> Vec<Caller> {
     eventually("all leaves", async || {
         let all = api(env, CERTIFICATE)
@@ -98,7 +98,7 @@ async fn pinned(env: &TestEnv, what: &str, held: impl Fn(&str) -> bool) -> Strin
     .await
 }
 
-/// The comment above the certificate of this subject.
+/// Comment above the certificate of this subject.
 fn comment<'t>(text: &'t str, subject: &str) -> &'t str {
     let end = format!("  subject: {subject}");
     text.lines()
@@ -137,7 +137,7 @@ async fn a_ca_secret_that_gets_another_key_and_subject_under_living_leaves() {
         &env,
         DOMAIN,
         "partners",
-        "they are counted",
+        "the leaves are counted",
         counted("CN=New CA", LEAVES as u64),
     )
     .await;
@@ -153,7 +153,7 @@ async fn a_ca_secret_that_gets_another_key_and_subject_under_living_leaves() {
         "one change for all"
     );
 
-    // It leaves when it is due, which somebody may bring forward.
+    // The old authority leaves when it is due, which a user may bring forward.
     change(&env, DOMAIN, "partners", json!({"trust": {"overlap": "1s"}})).await;
     let text = pinned(&env, "is without the old one", |text| !holds(text, &old.pem)).await;
     assert!(holds(&text, &new.pem));
@@ -174,7 +174,8 @@ async fn the_next_certificate_is_issued_with_the_key_that_is_in_the_secret_now()
     .await;
     let trust = json!({"authorities": [secret_authority("own", "own-ca")]});
     create(&env, DOMAIN, "partners", domain_spec(&env, trust)).await;
-    // Each issuance reads the key, and it is kept for those after it; then the Secret holds another.
+    // Each issuance reads the key, and the operator keeps it for later ones; then the Secret holds another
+    // key.
     for (name, ca) in [("c1", &first), ("c2", &second), ("c3", &third)] {
         damage(&env, "own-ca", &[("tls.crt", &ca.pem), ("tls.key", &ca.key)]).await;
         create(&env, CERTIFICATE, name, certificate_spec(name)).await;
@@ -236,11 +237,11 @@ async fn a_ca_secret_that_gets_another_key_under_the_same_subject() {
         "{text}"
     );
     all_answered(&env, &before).await;
-    assert_eq!(twin.leaf("somebody").calls(&env).await, "403");
+    assert_eq!(twin.leaf("caller").calls(&env).await, "403");
     assert_eq!(
         Caller::of(&env.secrets().get("c0").await.expect("the Secret")).crt,
         before[0].crt,
-        "it is kept"
+        "the leaf is kept"
     );
 
     damage(
@@ -256,7 +257,7 @@ async fn a_ca_secret_that_gets_another_key_under_the_same_subject() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_authority_is_replaced_while_somebody_calls_all_the_time() {
+async fn an_authority_is_replaced_while_callers_call_all_the_time() {
     let env = Arc::new(TestEnv::start("always").await);
     let trust = |issuing: &str, names: &[&str]| {
         let all: Vec<_> = names
@@ -276,7 +277,7 @@ async fn an_authority_is_replaced_while_somebody_calls_all_the_time() {
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     until(&env, CERTIFICATE, "client1", "Ready", "True", "").await;
 
-    // One caller holds on to its first leaf, the other always takes the one that is in the Secret.
+    // One caller keeps its first leaf, the other always takes the leaf that is in the Secret.
     let first = Caller::of(&env.secrets().get("client1").await.expect("the Secret"));
     let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let calling = tokio::spawn({
@@ -334,7 +335,7 @@ async fn an_authority_is_replaced_while_somebody_calls_all_the_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_deleted_or_moved_certificate_left_behind_is_accepted_until_it_expires() {
+async fn leaves_of_a_deleted_or_moved_certificate_are_accepted_until_they_expire() {
     let env = TestEnv::start("left").await;
     let trust = |names: &[&str]| {
         let all: Vec<_> = names
@@ -374,7 +375,7 @@ async fn what_a_deleted_or_moved_certificate_left_behind_is_accepted_until_it_ex
     assert_eq!(callers.len(), 3);
     all_answered(&env, &callers).await;
 
-    // Nobody is left who asks for that long a life, and nothing issues with it any more.
+    // No certificate asks for so long a validity any more, and no certificate is issued under it.
     change(&env, CERTIFICATE, "moved", json!({"duration": null})).await;
     change(&env, DOMAIN, "partners", json!({"trust": trust(&["new"])})).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
@@ -391,7 +392,10 @@ async fn a_restore_without_any_status_forgets_nothing() {
     let mut env = TestEnv::start("restored").await;
     let ca = Ca::new("Old CA");
     create_secret(&env, "own-ca", &[("tls.crt", &ca.pem), ("tls.key", &ca.key)]).await;
-    let both = json!({"issuingAuthority": "own", "authorities": [secret_authority("own", "own-ca"), {"name": "new", "generate": {}}]});
+    let both = json!({
+        "issuingAuthority": "own",
+        "authorities": [secret_authority("own", "own-ca"), {"name": "new", "generate": {}}],
+    });
     let spec = domain_spec(&env, both);
     create(&env, DOMAIN, "partners", spec).await;
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
@@ -404,8 +408,7 @@ async fn a_restore_without_any_status_forgets_nothing() {
     let before = truststore(&env).await;
     assert!(comment(&before.1, "CN=Old CA").contains("  keep-until: "));
 
-    // All that is left of the cluster is what a backup of manifests has: neither status nor finalizers nor
-    // UIDs.
+    // Only a backup of manifests is left of the cluster: without status, finalizers and UIDs.
     env.operator.kill();
     let mark = env.mark().await;
     let mut saved = vec![];

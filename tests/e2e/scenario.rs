@@ -1,6 +1,6 @@
-//! One whole scenario that every kind of trouble is tried on (`faults.rs`, `crash.rs`): a domain and a
-//! certificate are made, changed seven times, and deleted. What there is before the deletion, and what is
-//! left after it, must be the same whatever happens on the way.
+//! A whole scenario that every kind of trouble is tried on (`faults.rs`, `crash.rs`): a domain and a
+//! certificate are created, changed seven times, and deleted. The state before the deletion, and the
+//! leftovers after it, must be the same whatever happens on the way.
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use kube::{ResourceExt, api::ListParams};
@@ -18,40 +18,49 @@ use crate::{
 
 const FUNCTION: &str = "who";
 
-/// A partner's CA, the same in every telling.
+/// CA of a partner, the same in every run.
 static PARTNER: LazyLock<Ca> = LazyLock::new(|| Ca::new("partner"));
 
-/// Of the names of both server certificates.
+/// Validation records of the names of both server certificates.
 const VALIDATION: [&str; 2] = ["record Cname alt.ZONE.", "record Cname mtls.ZONE."];
 
-/// What a telling came to: the world before the deletion and after it, in words that are the same in every
-/// account.
+/// Result of a run: the world before the deletion and after it, in words that are the same in every account.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Told {
     pub served: BTreeSet<String>,
     pub left: BTreeSet<String>,
 }
 
-/// A call that is held, in the middle of which the operator is killed.
+/// Call that is held, in the middle of which the operator is killed.
 #[derive(Clone, Copy)]
 pub enum Held<'a> {
-    /// By this fault rule of the emulator.
+    /// Fault rule of the emulator that holds the call.
     Aws(u64),
-    /// By this rule of what stands before the API server.
+    /// Rule of the proxy in front of the API server that holds the call.
     Cluster(&'a ApiProxy, u64),
 }
 
-/// The changes, one after the other.
+/// Changes of the spec, one after the other.
 fn changes(env: &TestEnv) -> [(&'static str, Value); 7] {
     let api = json!({"id": env.prepared.api_id, "stage": "$default"});
     [
         (
             "another authority",
-            json!({"trust": {"authorities": [{"name": "partners", "generate": {}}, {"name": "partner", "pem": PARTNER.pem}]}}),
+            json!({
+                "trust": {
+                    "authorities": [
+                        {"name": "partners", "generate": {}}, {"name": "partner", "pem": PARTNER.pem},
+                    ],
+                },
+            }),
         ),
         (
             "another name in the certificate",
-            json!({"serverCertificate": {"request": {"subjectAlternativeNames": [format!("alt.{}", env.prepared.zone)]}}}),
+            json!({
+                "serverCertificate": {
+                    "request": {"subjectAlternativeNames": [format!("alt.{}", env.prepared.zone)]},
+                },
+            }),
         ),
         ("another path", json!({"mappings": [{"path": "v1", "api": api}]})),
         (
@@ -73,7 +82,7 @@ fn changes(env: &TestEnv) -> [(&'static str, Value); 7] {
     ]
 }
 
-/// The MtlsDomain as it is at first and after each change.
+/// Specs of the MtlsDomain, at first and after each change.
 pub fn specs(env: &TestEnv) -> Vec<Value> {
     let mut spec = domain_spec(env, first_trust());
     let mut all = vec![spec.clone()];
@@ -96,7 +105,8 @@ fn first_trust() -> Value {
     json!({"authorities": [{"name": "partners", "generate": {}}]})
 }
 
-/// What the scenario needs beside what every environment has: a function to authorize callers.
+/// Creates what the scenario needs beside the resources of every environment: a function to authorize
+/// callers.
 pub async fn prepare(env: &TestEnv) {
     let made = authorizer_function(&env.account, FUNCTION)
         .await
@@ -111,7 +121,7 @@ fn function(env: &TestEnv) -> String {
     )
 }
 
-/// Tells it. `killed_at`: the operator is killed in the middle of that call, and started again.
+/// Runs the scenario. `killed_at`: the operator is killed in the middle of that call, and started again.
 pub async fn tell(env: &mut TestEnv, mut killed_at: Option<Held<'_>>) -> Told {
     create(env, DOMAIN, "d", domain_spec(env, first_trust())).await;
     env.create_certificate("client1", "d").await;
@@ -120,7 +130,7 @@ pub async fn tell(env: &mut TestEnv, mut killed_at: Option<Held<'_>>) -> Told {
         env.change("d", change).await;
         served(env, &mut killed_at, what).await;
     }
-    // The certificate that was replaced goes a moment later.
+    // The operator deletes the replaced certificate a moment later.
     eventually("one server certificate", async || {
         kill(env, &mut killed_at).await;
         match env.server_certificates().await.len() {
@@ -133,12 +143,12 @@ pub async fn tell(env: &mut TestEnv, mut killed_at: Option<Held<'_>>) -> Told {
     env.domains()
         .delete("d", &Default::default())
         .await
-        .expect("it can be deleted");
+        .expect("the object can be deleted");
     env.certificates()
         .delete("client1", &Default::default())
         .await
-        .expect("it can be deleted");
-    eventually("the end of all", async || {
+        .expect("the object can be deleted");
+    eventually("everything is deleted", async || {
         kill(env, &mut killed_at).await;
         let left = env.domains().get_opt("d").await.map_err(|e| e.to_string())?;
         let status = left.map(|d| serde_json::to_string(&d.status).expect("JSON"));
@@ -154,8 +164,8 @@ pub async fn tell(env: &mut TestEnv, mut killed_at: Option<Held<'_>>) -> Told {
     })
     .await;
     let left = there(env).await;
-    // ACM shares the validation record between all certificates for a name; a closed endpoint is never opened
-    // again.
+    // ACM shares the validation record between all certificates for a name; the operator never opens a closed
+    // endpoint again.
     let alone = [
         "0 server certificates",
         "0 versions of truststores",
@@ -166,7 +176,7 @@ pub async fn tell(env: &mut TestEnv, mut killed_at: Option<Held<'_>>) -> Told {
     Told { served: all, left }
 }
 
-/// Waits until both objects are Ready as they are now.
+/// Waits until both objects are Ready with their current specs.
 async fn served(env: &mut TestEnv, killed_at: &mut Option<Held<'_>>, what: &str) {
     eventually(&format!("{what}: Ready"), async || {
         kill(env, killed_at).await;
@@ -219,12 +229,12 @@ async fn kill(env: &mut TestEnv, held: &mut Option<Held<'_>>) {
         }
         None => return,
     }
-    // Nobody renews it any more: the next operator need not wait for it to run out.
+    // No process renews the Lease any more: the next operator need not wait until it runs out.
     env.end_lease().await;
     *held = None;
 }
 
-/// Whether the call came that was to be held: its rule is removed when the operator is killed.
+/// True when the call that was to be held has come: the kill of the operator removes its rule.
 pub async fn was_killed(env: &TestEnv, held: Held<'_>) -> bool {
     match held {
         Held::Aws(rule) => env
@@ -238,7 +248,7 @@ pub async fn was_killed(env: &TestEnv, held: Held<'_>) -> bool {
     }
 }
 
-/// All that is in AWS and in the namespace.
+/// Everything in AWS and in the namespace.
 async fn there(env: &TestEnv) -> BTreeSet<String> {
     let (zone, api) = (env.prepared.zone.as_str(), env.prepared.api_id.as_str());
     let mut all = BTreeSet::new();
@@ -276,7 +286,7 @@ async fn there(env: &TestEnv) -> BTreeSet<String> {
             .certificate_arn(arn)
             .send()
             .await
-            .expect("it is there");
+            .expect("the certificate is there");
         let certificate = certificate.certificate.expect("a certificate");
         all.insert(format!(
             "certificate {:?} {:?}",
@@ -285,7 +295,7 @@ async fn there(env: &TestEnv) -> BTreeSet<String> {
         ));
     }
     let names = |record: &aws_sdk_route53::types::ResourceRecordSet| {
-        // A validation record is named after a secret of AWS's.
+        // AWS names a validation record after a secret of its own.
         let name = record
             .name
             .strip_prefix("_mtls-operator.")
@@ -376,7 +386,7 @@ async fn there(env: &TestEnv) -> BTreeSet<String> {
         .collect()
 }
 
-/// The calls of this account from `mark` on.
+/// Calls of this account from `mark` on.
 pub async fn calls(env: &TestEnv, mark: u64) -> Vec<Call> {
     let which = Calls {
         account: &env.account.id,

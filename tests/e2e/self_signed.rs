@@ -1,5 +1,5 @@
-//! Lives of certificates that sign themselves and stand in the truststore: never handed out before they are
-//! trusted, never without one that works, out at once when they are deleted.
+//! Self-signed certificates that stand in the truststore: the operator never hands one out before it is
+//! trusted, always keeps one that works, and removes them at once when they are deleted.
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Patch;
@@ -12,7 +12,9 @@ use crate::{
 };
 
 fn self_signed(common_name: &str) -> Value {
-    json!({"domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": common_name}})
+    json!({
+        "domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": common_name},
+    })
 }
 
 async fn answers(env: &TestEnv, caller: &Caller, status: &str, why: &str) {
@@ -34,7 +36,7 @@ async fn gone(env: &TestEnv, secret: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_trusted_itself_renewed_without_a_gap_and_out_when_deleted() {
+async fn a_self_signed_certificate_is_trusted_itself_renewed_without_a_gap_and_out_when_deleted() {
     let env = TestEnv::start("selfsigned").await;
     ready_domain(&env).await;
     create(&env, CERTIFICATE, "client1", self_signed("client1")).await;
@@ -43,7 +45,7 @@ async fn it_is_trusted_itself_renewed_without_a_gap_and_out_when_deleted() {
     assert_eq!(
         text(&first, "tls.crt"),
         text(&first, "ca.crt"),
-        "nobody else vouches for it"
+        "no other certificate vouches for it"
     );
     assert!(holds(&truststore(&env).await.1, &text(&first, "tls.crt")));
     let old = Caller::of(&first);
@@ -54,10 +56,10 @@ async fn it_is_trusted_itself_renewed_without_a_gap_and_out_when_deleted() {
     );
     gone(&env, "client1-next").await;
 
-    // Whoever reads the Secret while it is renewed gets in with what is there.
+    // A caller who reads the Secret while it is renewed gets in with its content.
     let recorder = Recorder::start(&env, CERTIFICATE, "client1").await;
     ask_for_renewal(&env, "client1", "now").await;
-    let second = eventually("it is renewed", async || {
+    let second = eventually("the certificate is renewed", async || {
         let secret = env.secrets().get("client1").await.map_err(|e| e.to_string())?;
         assert_eq!(Caller::of(&secret).calls(&env).await, "200", "no gap");
         if text(&secret, "tls.crt") == text(&first, "tls.crt") {
@@ -84,7 +86,7 @@ async fn it_is_trusted_itself_renewed_without_a_gap_and_out_when_deleted() {
     assert_eq!(
         old.calls(&env).await,
         "200",
-        "the old one stays for whoever still has it"
+        "the old certificate stays for callers who still have it"
     );
     let new = Caller::of(&second);
 
@@ -101,7 +103,7 @@ async fn a_superseded_one_leaves_after_the_overlap() {
     let env = TestEnv::start("overlap").await;
     let trust = json!({"authorities": [], "overlap": "5s"});
     create(&env, DOMAIN, "partners", domain_spec(&env, trust)).await;
-    // Without any authority the first certificate is what there is to trust.
+    // Without any authority the first certificate is the whole truststore.
     create(&env, CERTIFICATE, "client1", self_signed("client1")).await;
     let (_, first) = issued(&env, "client1", 1).await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
@@ -115,8 +117,8 @@ async fn a_superseded_one_leaves_after_the_overlap() {
         "{text_}"
     );
 
-    // API Gateway needs one certificate at the least: the last one cannot leave before there is another, and
-    // that is said aloud.
+    // API Gateway needs at least one certificate: the last one cannot leave before there is another, and the
+    // operator says so.
     delete(&env, CERTIFICATE, "client1").await;
     until(&env, DOMAIN, "partners", "Ready", "False", "NoValidCACertificate").await;
     assert_eq!(Caller::of(&second).calls(&env).await, "200");
@@ -126,7 +128,7 @@ async fn a_superseded_one_leaves_after_the_overlap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subject_is_had_once() {
+async fn a_subject_has_one_holder() {
     let env = TestEnv::start("subject").await;
     ready_domain(&env).await;
     create(&env, CERTIFICATE, "client1", self_signed("client1")).await;
@@ -204,22 +206,22 @@ async fn killed_at(operation: &str, when: When) {
         .secrets()
         .get("client1-next")
         .await
-        .expect("it waits to be trusted");
+        .expect("the new certificate waits to be trusted");
     env.operator.kill();
     env.control().remove_fault(fault).await.expect("gone");
     assert_eq!(Caller::of(&first).calls(&env).await, "200");
-    env.operator.restart().expect("it starts");
+    env.operator.restart().expect("the operator starts");
     let (_, second) = issued(&env, "client1", 2).await;
     assert_eq!(
         second.data, next.data,
-        "{operation} {when:?}: what was there is used"
+        "{operation} {when:?}: the waiting certificate is used"
     );
     assert_eq!(Caller::of(&second).calls(&env).await, "200");
     gone(&env, "client1-next").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_between_swap_and_clean_up_nothing_is_left_and_a_lost_secret_is_made_good() {
+async fn killed_between_swap_and_clean_up_nothing_is_left_and_a_lost_secret_is_issued_again() {
     let mut env = TestEnv::start("leftover").await;
     ready_domain(&env).await;
     create(&env, CERTIFICATE, "client1", self_signed("client1")).await;
@@ -237,7 +239,7 @@ async fn killed_between_swap_and_clean_up_nothing_is_left_and_a_lost_secret_is_m
         .create(&Default::default(), &left)
         .await
         .expect("as a crash leaves it");
-    env.operator.restart().expect("it starts");
+    env.operator.restart().expect("the operator starts");
     gone(&env, "client1-next").await;
     assert_eq!(
         env.secrets().get("client1").await.expect("the Secret").data,
@@ -257,15 +259,16 @@ async fn killed_between_swap_and_clean_up_nothing_is_left_and_a_lost_secret_is_m
     assert_eq!(
         Caller::of(&first).calls(&env).await,
         "200",
-        "whoever has a copy is not shut out by the loss"
+        "a caller with a copy is not shut out by the loss"
     );
     assert_eq!(object["status"]["previous"].as_array().map(Vec::len), Some(1));
 
-    // A certificate that somebody else put into the Secret is not trusted for it, and is replaced.
+    // The operator does not trust a certificate because another writer put it into the Secret, and replaces
+    // it.
     let stranger = Ca::new("Stranger CA");
     damage(&env, "client1", &[("tls.crt", &stranger.pem)]).await;
     let (_, third) = issued(&env, "client1", 3).await;
-    assert_eq!(stranger.leaf("somebody").calls(&env).await, "403");
+    assert_eq!(stranger.leaf("caller").calls(&env).await, "403");
     assert_eq!(Caller::of(&third).calls(&env).await, "200");
     let merge = Patch::Merge(json!({"metadata": {"labels": {"mtls-operator.io/trusted-by": null}}}));
     env.secrets()

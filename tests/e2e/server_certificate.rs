@@ -1,5 +1,5 @@
-//! The server certificate: requested, replaced, watched, given up and tried again; or one that is in ACM
-//! already, which is only read.
+//! The server certificate: requested, replaced, watched, given up and requested again; or an existing
+//! certificate of ACM, which the operator only reads.
 use aws_sdk_acm::{
     primitives::Blob,
     types::{CertificateDetail, ValidationMethod},
@@ -29,7 +29,7 @@ fn epoch(at: Timestamp) -> Option<f64> {
     Some(at.as_second() as f64)
 }
 
-/// What only AWS does to a certificate.
+/// Puts a certificate into a state that only AWS causes.
 async fn becomes(env: &TestEnv, state: CertificateState<'_>) {
     assert_eq!(
         env.control().set_certificate(&state).await.expect("the emulator"),
@@ -68,7 +68,7 @@ async fn upsert(env: &TestEnv, zone_id: &str, name: &str, value: &str) {
     request.send().await.expect("the record can be written");
 }
 
-/// Somebody's public certificate for a name in the zone of this environment, ISSUED.
+/// Creates another user's public certificate for a name in the zone of this environment, ISSUED.
 async fn public(env: &TestEnv, name: &str) -> String {
     let request = env
         .acm()
@@ -98,7 +98,7 @@ async fn public(env: &TestEnv, name: &str) -> String {
     arn
 }
 
-/// Somebody's own certificate for a name, imported, under an ARN that is there or a new one.
+/// Imports another user's own certificate for a name, under an ARN that exists or a new one.
 async fn imported(env: &TestEnv, name: &str, days: i64, arn: Option<&str>) -> String {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
@@ -144,7 +144,7 @@ async fn refused(env: &TestEnv, reason: &str, says: &str) -> Condition {
     condition
 }
 
-/// The certificate that the custom domain has, and the one that proves its name.
+/// Certificate that the custom domain has, and the certificate that proves its name.
 async fn in_use(env: &TestEnv) -> (String, Option<String>) {
     let config = env
         .gateway_domain()
@@ -158,7 +158,7 @@ async fn in_use(env: &TestEnv) -> (String, Option<String>) {
     (config.certificate_arn.expect("a certificate"), ownership)
 }
 
-/// The certificate in status, once it is so.
+/// Certificate in the status, once `is` holds.
 async fn shown(env: &TestEnv, what: &str, is: impl Fn(&Shown) -> bool) -> Shown {
     eventually(what, async || {
         let status = env
@@ -219,7 +219,7 @@ fn an_existing_certificate_is_used_and_otherwise_left_alone() {
         let mut theirs = vec![wildcard.clone(), own.clone(), proof.clone(), other_proof.clone()];
         theirs.sort();
 
-        // One that ACM issued, for a wildcard.
+        // A certificate that ACM issued, for a wildcard.
         let mark = env.mark().await;
         env.create_domain("d", existing(&wildcard, None)).await;
         env.ready("d").await;
@@ -227,8 +227,8 @@ fn an_existing_certificate_is_used_and_otherwise_left_alone() {
         let told = shown(&env, "its ARN", |c| c.arn == wildcard).await;
         assert_eq!((told.status.as_str(), told.not_after.is_some()), ("ISSUED", true));
 
-        // An imported one needs a proof of the name; until then all stays as it is. Then both go into one
-        // call.
+        // An imported certificate needs a proof of the name; until then all stays as it is. Then both go into
+        // one call.
         env.change("d", existing(&own, None)).await;
         refused(
             &env,
@@ -314,7 +314,11 @@ fn an_existing_certificate_that_cannot_serve_is_named_with_the_reason() {
             "refused before anything is written"
         );
 
-        let spec = json!({"serverCertificate": {"existing": {"arn": arn(region, account), "ownershipVerificationArn": null}}});
+        let spec = json!({
+            "serverCertificate": {
+                "existing": {"arn": arn(region, account), "ownershipVerificationArn": null},
+            },
+        });
         env.change("d", spec).await;
         let condition = refused(&env, "RefNotFound", &arn(region, account)).await;
         assert!(condition.message.contains(field), "{}", condition.message);
@@ -333,7 +337,7 @@ fn an_existing_certificate_that_cannot_serve_is_named_with_the_reason() {
         refused(&env, "CertificateFailed", &format!("is not for {}", env.host())).await;
         assert_eq!(env.gateway_domains().await, [""; 0]);
 
-        // Put right by its owner, it is taken as it is.
+        // The operator takes the certificate as it is once its owner has corrected it.
         env.change("d", existing(&pending, None)).await;
         let record = described(&env, &pending).await.domain_validation_options()[0]
             .resource_record()
@@ -342,7 +346,7 @@ fn an_existing_certificate_that_cannot_serve_is_named_with_the_reason() {
         upsert(&env, &env.prepared.zone_id, record.name(), record.value()).await;
         env.ready("d").await;
 
-        // It expires: said, and nothing is torn down for it.
+        // The certificate expires: the operator says so, and removes nothing because of it.
         let mark = env.mark().await;
         becomes(
             &env,
@@ -368,7 +372,7 @@ fn ours_is_replaced_by_an_existing_one_and_back() {
         let ours = in_use(&env).await.0;
         let theirs = public(&env, &env.host()).await;
         let only = async |arn: &str| {
-            eventually("the other one's end", async || {
+            eventually("the other certificate is gone", async || {
                 match env.server_certificates().await {
                     all if all == [arn] => Ok(()),
                     all => Err(format!("{all:?}")),
@@ -389,13 +393,13 @@ fn ours_is_replaced_by_an_existing_one_and_back() {
         assert_eq!(
             env.writes(mark).await,
             ["RequestCertificate", "UpdateDomainName"],
-            "the record is there still"
+            "the record stays"
         );
         assert_eq!(env.server_certificates().await.len(), 2, "theirs stays");
     });
 }
 
-/// Killed after the swap, and again while ACM says that the old one is in use still.
+/// The operator is killed after the swap, and again while ACM says that the old certificate is still in use.
 #[test]
 fn another_key_and_more_names_are_one_new_certificate_swapped_in_place() {
     run(async {
@@ -459,7 +463,8 @@ fn another_key_and_more_names_are_one_new_certificate_swapped_in_place() {
             .count();
         assert_eq!(cnames, 1, "a name and its wildcard share a record");
 
-        // In use still, says ACM: it stays, and nobody tries to delete it or waits for that.
+        // ACM says that the old certificate is still in use: the operator keeps it, and neither tries to
+        // delete it nor waits for that.
         env.reconciles(2).await;
         assert_eq!(env.server_certificates().await.len(), 2);
         env.operator.kill();
@@ -470,7 +475,7 @@ fn another_key_and_more_names_are_one_new_certificate_swapped_in_place() {
             .advance(&account, std::time::Duration::from_secs(3601))
             .await
             .unwrap();
-        eventually("the old one's end", async || {
+        eventually("the old certificate is gone", async || {
             match env.server_certificates().await {
                 all if all == [new.as_str()] => Ok(()),
                 all => Err(format!("{all:?}")),
@@ -509,7 +514,7 @@ fn without_a_zone_for_every_name_nothing_is_requested() {
 }
 
 #[test]
-fn what_failed_or_timed_out_is_requested_again_later_and_later() {
+fn a_failed_or_timed_out_certificate_is_requested_again_later_and_later() {
     run(async {
         let env = TestEnv::start("invain").await;
         let control = env.control();
@@ -590,7 +595,7 @@ fn what_failed_or_timed_out_is_requested_again_later_and_later() {
             .unwrap();
         env.ready("d").await;
         assert_eq!(in_use(&env).await.0, third);
-        eventually("the end of those in vain", async || {
+        eventually("the failed certificates are gone", async || {
             match env.server_certificates().await {
                 all if all == [third.as_str()] => Ok(()),
                 all => Err(format!("{all:?}")),
@@ -738,7 +743,7 @@ fn a_domain_locked_for_its_certificate_says_so_and_takes_the_one_that_helps() {
             assert!(condition.message.contains(message), "{}", condition.message);
         }
         env.reconciles(2).await;
-        assert_eq!(env.writes(mark).await, [""; 0], "nothing that would be refused");
+        assert_eq!(env.writes(mark).await, [""; 0], "no write that AWS would refuse");
         let other_proof = public(&env, &env.host()).await;
         let mark = env.mark().await;
         changed(&env, existing(&own, Some(&other_proof))).await;
@@ -762,9 +767,9 @@ fn a_request_that_acm_does_not_list_yet_is_one_certificate_and_few_calls() {
     });
 }
 
-/// What somebody deletes leaves no trace in ACM, but AWS counts it for a year.
+/// Certificates that another user deletes leave no trace in ACM, but AWS counts them for a year.
 #[test]
-fn whoever_deletes_our_certificates_makes_us_request_no_more_than_twelve_in_a_day() {
+fn certificates_that_a_user_keeps_deleting_are_requested_at_most_twelve_times_a_day() {
     run(async {
         let env = TestEnv::start("deleter").await;
         env.control()
@@ -785,7 +790,7 @@ fn whoever_deletes_our_certificates_makes_us_request_no_more_than_twelve_in_a_da
                 .certificate_arn(arn)
                 .send()
                 .await
-                .expect("it can be deleted");
+                .expect("the certificate can be deleted");
         }
         let queued = env
             .condition("d", "CertificateIssued", |c| c.reason == "Queued")

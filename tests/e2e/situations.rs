@@ -1,5 +1,5 @@
-//! The situation table: what Ready, Reconciling, Stalled and observedGeneration say in each, and what kstatus
-//! makes of it. The rows past two and ten minutes are in the table of `conditions.rs`.
+//! The situation table: Ready, Reconciling, Stalled and observedGeneration in each situation, and kstatus's
+//! answer. The rows past two and ten minutes are in the table of `conditions.rs`.
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -14,9 +14,11 @@ use crate::{
     world::{TestEnv, eventually},
 };
 
-/// What kstatus says of each object.
+/// Answer of kstatus for each object.
 async fn statuses(objects: &[&Value]) -> Vec<String> {
-    let program = tokio::task::spawn_blocking(kstatus).await.expect("it is built");
+    let program = tokio::task::spawn_blocking(kstatus)
+        .await
+        .expect("the program is built");
     let mut child = tokio::process::Command::new(program)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -39,7 +41,7 @@ async fn statuses(objects: &[&Value]) -> Vec<String> {
         .collect()
 }
 
-/// kstatus' own library as a program.
+/// Program around kstatus's own library.
 fn kstatus() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kstatus");
     tools::go_program("kstatus", &source, ".", &[]).expect("kstatus can be built")
@@ -53,7 +55,7 @@ fn was_reconciled(object: &Value) -> bool {
     object["status"]["observedGeneration"] == object["metadata"]["generation"]
 }
 
-/// The row "first reconcile, or a new generation": while it waits, and at no time Ready=False.
+/// True in the row "first reconcile, or a new generation": the object waits. Ready is False at no time.
 fn waits(object: &Value) -> bool {
     was_reconciled(object) && summary(object) == ["Unknown", "True", ""]
 }
@@ -78,12 +80,12 @@ async fn from_unreconciled_to_served_ready_is_never_false() {
         assert_eq!(
             new["status"],
             json!({"observedGeneration": -1}),
-            "never looked at"
+            "never reconciled"
         );
         kstatus_says(&new, "InProgress").await;
     }
 
-    // First look: ACM takes its time.
+    // First reconcile: ACM takes its time.
     env.operator.restart().expect("the operator starts");
     let waiting = until(
         &env,
@@ -100,7 +102,7 @@ async fn from_unreconciled_to_served_ready_is_never_false() {
     assert_eq!(
         (&ready["reason"], &ready["message"]),
         (&step["reason"], &step["message"]),
-        "Ready says what it waits for"
+        "Ready names the cause of the wait"
     );
     kstatus_says(&waiting, "InProgress").await;
     let waiting = until_object(&env, CERTIFICATE, "client1", "waits for its domain", waits).await;
@@ -138,14 +140,14 @@ async fn from_unreconciled_to_served_ready_is_never_false() {
     assert_eq!(summary(&served), ["True", "", ""]);
     assert_eq!(served["status"]["observedGeneration"], 2);
 
-    // And at no time in between.
+    // The same at all times in between.
     let certificate = get(&env, CERTIFICATE, "client1").await;
     for (recorder, last) in [(&domain_record, &served), (&certificate_record, &certificate)] {
         let seen = recorder.until(last).await;
         assert_eq!(
             seen[0]["status"],
             json!({"observedGeneration": -1}),
-            "the record begins with the birth"
+            "the record begins with the creation"
         );
         for object in &seen {
             assert_ne!(says(object, "Ready"), "False", "{}", object["status"]);
@@ -165,7 +167,7 @@ async fn drift_and_an_aws_out_of_reach_leave_ready_as_it_was() {
         Recorder::start(&env, CERTIFICATE, "client1").await,
     );
 
-    // Drift: somebody takes the mapping away. It is back; Ready said True all the time.
+    // Drift: another writer deletes the mapping. The operator restores it; Ready was True all the time.
     let gateway = aws_sdk_apigatewayv2::Client::new(&env.account.sdk());
     let mapping = async || {
         let all = gateway
@@ -189,7 +191,7 @@ async fn drift_and_an_aws_out_of_reach_leave_ready_as_it_was() {
         .expect("deleted");
     eventually("the mapping is back", mapping).await;
 
-    // Out of reach: every call fails.
+    // AWS is unreachable: every call fails.
     let fault = Fault {
         account: &env.account.id,
         times: -1,
@@ -203,7 +205,7 @@ async fn drift_and_an_aws_out_of_reach_leave_ready_as_it_was() {
             .is_some_and(|c| c["status"] == "Unknown" && c["reason"] == "Unreachable")
     })
     .await;
-    assert_eq!(summary(&blind), ["True", "", ""], "as it was");
+    assert_eq!(summary(&blind), ["True", "", ""], "the summary is unchanged");
     let ready = condition(&blind, "Ready").expect("Ready");
     assert!(
         ready["message"]
@@ -227,7 +229,7 @@ async fn drift_and_an_aws_out_of_reach_leave_ready_as_it_was() {
         }
     }
 
-    // Suspended: as it was, and Accepted says so.
+    // Suspended: the summary is unchanged, and Accepted says so.
     change(&env, DOMAIN, "partners", json!({"suspend": true})).await;
     let suspended = until(&env, DOMAIN, "partners", "Accepted", "True", "Suspended").await;
     assert_eq!(summary(&suspended), ["True", "", ""]);
@@ -236,7 +238,7 @@ async fn drift_and_an_aws_out_of_reach_leave_ready_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_aws_refuses_is_named_with_the_right_that_is_missing() {
+async fn a_call_that_aws_refuses_is_named_with_the_missing_right() {
     let env = TestEnv::start("denied").await;
     control()
         .deny(&env.account.id, &["acm:RequestCertificate"])
@@ -247,7 +249,7 @@ async fn what_aws_refuses_is_named_with_the_right_that_is_missing() {
     assert_eq!(
         summary(&refused),
         ["False", "", ""],
-        "somebody else than the spec has to change"
+        "the remedy is outside of the spec"
     );
     assert!(was_reconciled(&refused));
     for type_ in ["Ready", "CertificateIssued"] {
@@ -259,7 +261,7 @@ async fn what_aws_refuses_is_named_with_the_right_that_is_missing() {
     let served = until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     assert_eq!(summary(&served), ["True", "", ""]);
 
-    // A right that is needed to look, taken from a served domain.
+    // A right that a read needs, taken from a served domain.
     control()
         .deny(&env.account.id, &["apigateway:GET"])
         .await

@@ -1,7 +1,8 @@
-//! Half an hour in which everything happens at once: many domains and certificates with random edits, drift,
-//! faults and kills; at the end all of it is as the specs say, nothing is left over, and the operator's
-//! memory has not grown. Not part of a normal run: `cargo test --test e2e -- --ignored soak --nocapture`.
-//! `SOAK_MINUTES`, `SOAK_DOMAINS` and `SOAK_CERTIFICATES` change its size, `SOAK_SEED` repeats one.
+//! Soak test, half an hour in which everything happens at once: many domains and certificates with random
+//! edits, drift, faults and kills. At the end all of it is as the specs say, nothing is left over, and the
+//! operator's memory has not grown. Not part of a normal run: `cargo test --test e2e -- --ignored soak
+//! --nocapture`. `SOAK_MINUTES`, `SOAK_DOMAINS` and `SOAK_CERTIFICATES` change its size, `SOAK_SEED` repeats
+//! a run.
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -22,13 +23,13 @@ use crate::{
 
 /// Partners whose authorities come and go.
 const PARTNERS: usize = 4;
-/// How long it may take until everything is as it is to be, once nothing more happens.
+/// Maximum time until everything is in the desired state, once nothing more happens.
 const DEADLINE: Duration = Duration::from_secs(900);
-/// Between two kills.
+/// Time between two kills.
 const KILL: Duration = Duration::from_secs(60);
-/// Memory when it is warm, in relation to the end: more is a leak.
+/// Maximum memory at the end, in relation to that of the warm process: more is a leak.
 const GROWTH: f64 = 1.25;
-/// What goes wrong, at random calls.
+/// Faults at random calls.
 const TROUBLES: [(u16, &str, bool); 4] = [
     (429, "TooManyRequestsException", false),
     (500, "InternalFailure", false),
@@ -43,7 +44,7 @@ fn setting(name: &str, default: u64) -> u64 {
         .unwrap_or(default)
 }
 
-/// What the spec of a domain says now.
+/// Current spec of a domain.
 #[derive(Clone, Debug, Default)]
 struct DesiredState {
     partners: BTreeSet<usize>,
@@ -56,9 +57,9 @@ struct Soak {
     random: fastrand::Rng,
     partners: Vec<Ca>,
     domains: BTreeMap<String, DesiredState>,
-    /// The certificates and the domain of each.
+    /// Certificates, and the domain of each.
     certificates: BTreeMap<String, String>,
-    /// Ever created.
+    /// Number of certificates created by the edits.
     created: usize,
 }
 
@@ -97,10 +98,10 @@ fn soak() {
             edits += 1;
             if killed.elapsed() > KILL {
                 soak.env.operator.kill();
-                soak.env.operator.restart().expect("it starts again");
+                soak.env.operator.restart().expect("the operator starts again");
                 (killed, kills) = (Instant::now(), kills + 1);
             }
-            // Warm again, and with the next kill still to come.
+            // The process is warm again, and the next kill is still to come.
             if sampled.elapsed() > KILL && killed.elapsed() > KILL / 2 {
                 memory.push(soak.memory());
                 sampled = Instant::now();
@@ -133,7 +134,7 @@ fn soak() {
         );
         assert!(
             memory[memory.len() - 1] < memory[0] * GROWTH,
-            "it grows: {memory:?} MiB"
+            "memory grows: {memory:?} MiB"
         );
     });
 }
@@ -169,10 +170,11 @@ impl Soak {
             .map(|i| json!({"name": format!("partner{i}"), "pem": self.partners[*i].pem}));
         let own = json!({"name": "partners", "generate": {}});
         let api = json!({"id": self.env.prepared.api_id, "stage": "$default"});
+        let mapping = |path: &String| json!({"path": path, "api": api});
         json!({
             "trust": {"authorities": std::iter::once(own).chain(partners).collect::<Vec<_>>()},
             "ipAddressType": if desired.dual_stack { "DualStack" } else { "IPv4" },
-            "mappings": desired.paths.iter().map(|path| json!({"path": path, "api": api})).collect::<Vec<_>>(),
+            "mappings": desired.paths.iter().map(mapping).collect::<Vec<_>>(),
         })
     }
 
@@ -205,20 +207,22 @@ impl Soak {
                     .certificates()
                     .delete(&name, &DeleteParams::default())
                     .await
-                    .expect("it can be deleted");
+                    .expect("the resource can be deleted");
                 self.certificates.remove(&name);
             }
             6 => {
                 let Some(name) = self.any_certificate() else {
                     return;
                 };
-                let patch = json!({"metadata": {"annotations": {"mtls-operator.io/renew": self.random.u64(..).to_string()}}});
+                let patch = json!({
+                    "metadata": {"annotations": {"mtls-operator.io/renew": self.random.u64(..).to_string()}},
+                });
                 let patched = self
                     .env
                     .certificates()
                     .patch(&name, &PatchParams::default(), &Patch::Merge(patch))
                     .await;
-                patched.expect("it can be changed");
+                patched.expect("the object can be changed");
             }
             7 => {
                 let Some(name) = self.any_certificate() else {
@@ -256,7 +260,7 @@ impl Soak {
     async fn edit(&mut self) {
         let name = self.any_domain();
         let (what, partner) = (self.random.u8(..3), self.random.usize(..PARTNERS));
-        let desired = self.domains.get_mut(&name).expect("it is there");
+        let desired = self.domains.get_mut(&name).expect("the domain is there");
         let toggled = format!("p{partner}");
         match what {
             0 if !desired.partners.remove(&partner) => drop(desired.partners.insert(partner)),
@@ -268,7 +272,7 @@ impl Soak {
         self.env.change(&name, spec).await;
     }
 
-    /// Somebody changes what is there, behind the operator's back. What is not there (yet) cannot be changed.
+    /// Changes a resource behind the operator's back. A resource that does not exist (yet) cannot be changed.
     async fn drift(&mut self) {
         let host = {
             let name = self.any_domain();
@@ -298,8 +302,8 @@ impl Soak {
     }
 
     fn memory(&mut self) -> f64 {
-        let id = self.env.operator.process().expect("it runs").id();
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs");
+        let id = self.env.operator.process().expect("the operator runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the operator runs");
         let kib = status.lines().find_map(|line| {
             line.strip_prefix("VmRSS:")?
                 .trim()
@@ -310,7 +314,7 @@ impl Soak {
         kib.expect("Linux says so") / 1024.0
     }
 
-    /// Waits until every object is Ready with its spec of now; how long that took.
+    /// Waits until every object is Ready with its current spec. Returns the time that this took.
     async fn settled(&self) -> Duration {
         let started = Instant::now();
         loop {
@@ -361,7 +365,7 @@ impl Soak {
         }
     }
 
-    /// What is not as the specs say. Drift of the last moment is noticed at the next reconcile only.
+    /// Differences from the specs. The operator notices drift of the last moment at the next reconcile only.
     async fn differences(&self) -> Result<(), String> {
         let env = &self.env;
         let hosts: BTreeSet<_> = env.gateway_domains().await.into_iter().collect();
@@ -403,9 +407,12 @@ impl Soak {
             .domain_name(&host)
             .send()
             .await
-            .expect("it is there");
+            .expect("the domain is there");
         let configuration = &domain.domain_name_configurations()[0];
-        let kind = configuration.ip_address_type().expect("it has one").as_str();
+        let kind = configuration
+            .ip_address_type()
+            .expect("the domain has an address type")
+            .as_str();
         same(name, kind, if desired.dual_stack { "dualstack" } else { "ipv4" })?;
         let mappings = gateway
             .get_api_mappings()

@@ -1,4 +1,4 @@
-//! What the operator says when it cannot go on: without credentials, with a deletion that waits, and of
+//! Reports of an operator that cannot continue: without credentials, with a deletion that waits, and about
 //! objects that are applied in the wrong order.
 use aws_sdk_acm::types::CertificateStatus;
 use sandbox::control::Fault;
@@ -27,14 +27,14 @@ fn logged(env: &TestEnv, part: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_credentials_it_says_whose_role_is_missing_and_goes_on_when_it_is_there() {
+async fn without_credentials_the_missing_role_is_named_and_work_continues_once_it_exists() {
     let none = [
         ("AWS_ACCESS_KEY_ID", ""),
         ("AWS_SECRET_ACCESS_KEY", ""),
         ("AWS_SESSION_TOKEN", ""),
     ];
     let mut env = TestEnv::start_with("credentials", &none).await;
-    // Before there is an object to say it on.
+    // There is no object yet that could carry the report.
     eventually("the log says it", async || {
         match logged(&env, "no usable AWS credentials") {
             0 => Err("nothing yet".to_owned()),
@@ -68,7 +68,7 @@ async fn without_credentials_it_says_whose_role_is_missing_and_goes_on_when_it_i
     );
     assert_eq!(logged(&env, "no usable AWS credentials"), 1, "once");
 
-    // A policy that keeps the operator from asking who it is is another matter.
+    // A policy that denies the operator the request for its identity is another matter.
     for (name, value) in keys(&env) {
         env.operator.set_env(&name, &value);
     }
@@ -83,7 +83,7 @@ async fn without_credentials_it_says_whose_role_is_missing_and_goes_on_when_it_i
     let rules = control().add_faults(&[fault]).await.expect("a fault");
     env.operator.kill();
     env.end_lease().await;
-    env.operator.restart().expect("it starts");
+    env.operator.restart().expect("the operator starts");
     let denied = until_object(&env, DOMAIN, "partners", "denied", |o| {
         reason(o, "Ready") == "PermissionDenied"
     })
@@ -99,7 +99,7 @@ async fn without_credentials_it_says_whose_role_is_missing_and_goes_on_when_it_i
     until(&env, DOMAIN, "partners", "Ready", "True", "Ready").await;
 }
 
-/// The credentials of this environment's account.
+/// Credentials of this environment's account.
 fn keys(env: &TestEnv) -> Vec<(String, String)> {
     let all = world().operator_env(&env.account, &env.prepared.bucket);
     all.into_iter()
@@ -108,7 +108,7 @@ fn keys(env: &TestEnv) -> Vec<(String, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_that_waits_says_for_what() {
+async fn a_deletion_that_waits_names_the_cause() {
     let env = TestEnv::start("deletion").await;
     ready_domain(&env).await;
     change(&env, DOMAIN, "partners", json!({"suspend": true})).await;
@@ -163,7 +163,11 @@ async fn a_deletion_that_waits_says_for_what() {
         );
     }
     assert_ne!(says(&waiting, "DomainProgrammed"), "True");
-    assert_eq!(says(&waiting, "BypassClosed"), "True", "it stays closed");
+    assert_eq!(
+        says(&waiting, "BypassClosed"),
+        "True",
+        "the endpoint stays closed"
+    );
     let acm = aws_sdk_acm::Client::new(&env.account.sdk());
     let arn = waiting["status"]["certificate"]["arn"].as_str().expect("an ARN");
     let there = acm
@@ -171,7 +175,7 @@ async fn a_deletion_that_waits_says_for_what() {
         .certificate_arn(arn)
         .send()
         .await
-        .expect("it is there")
+        .expect("the server certificate is there")
         .certificate;
     assert_eq!(
         there.expect("a certificate").status,
@@ -206,7 +210,7 @@ async fn a_certificate_whose_domain_comes_a_moment_later_is_never_false() {
     }
     assert_eq!(ready["status"]["secretName"], "client1");
 
-    // One whose domain does not come is told of after half a minute, with nothing else happening.
+    // The operator reports a domain that does not come after half a minute, without any other event.
     let mut lost = certificate_spec("client2");
     lost["domainRef"] = json!({"name": "nowhere"});
     create(&env, CERTIFICATE, "client2", lost).await;
@@ -221,7 +225,7 @@ async fn a_certificate_whose_domain_comes_a_moment_later_is_never_false() {
     .await;
     until(&env, CERTIFICATE, "client2", "Ready", "False", "RefNotFound").await;
 
-    // A renewal is an Event, and the first issue is none.
+    // A renewal causes an Event, and the first issuance does not.
     assert!(
         !events_about(&env, "client1")
             .await

@@ -1,4 +1,4 @@
-//! Nothing changes, so nothing is written: neither to AWS nor to Kubernetes.
+//! Steady state: in an unchanged world the operator writes neither to AWS nor to Kubernetes.
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::events::v1::Event;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::world::{TestEnv, run};
 
-/// The resourceVersion of everything that the operator writes but its Lease.
+/// ResourceVersions of everything that the operator writes but its Lease.
 async fn versions(env: &TestEnv) -> BTreeMap<String, String> {
     let list = ListParams::default();
     let mut all = BTreeMap::new();
@@ -89,11 +89,11 @@ fn a_restart_writes_nothing_either() {
         env.ready("d").await;
         env.certificate_ready("client1").await;
         env.reconciles(1).await;
-        env.operator.stop().await.expect("it stops");
+        env.operator.stop().await.expect("the operator stops");
         let (mark, before) = (env.mark().await, versions(&env).await);
-        env.operator.restart().expect("it starts");
+        env.operator.restart().expect("the operator starts");
         env.reconciles(2).await;
-        // Its domain is known by now, so the other certificate has been looked at, too.
+        // The operator knows the domain by now, so it has reconciled the other certificate, too.
         env.create_certificate("fence", "d").await;
         env.certificate_ready("fence").await;
         assert_eq!(env.writes(mark).await, [""; 0]);

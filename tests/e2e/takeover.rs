@@ -1,5 +1,5 @@
-//! Domains that serve already and carry nobody's mark: taken over in place when the spec says so, left alone
-//! when somebody would lose access, given back when the MtlsDomain goes.
+//! Domains that serve already and carry no ownership tag: taken over in place when the spec says so, left
+//! alone when a caller would lose access, released when the MtlsDomain goes.
 use std::path::Path;
 
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, SecurityPolicy};
@@ -14,7 +14,7 @@ use crate::{
     world::{Identity, TestEnv, eventually, run},
 };
 
-/// A private CA and a client certificate under it, by the commands that a reader of a walk-through types.
+/// Private CA and a client certificate under it, made by the commands that a reader of a walk-through types.
 pub struct PrivateCa {
     pub ca: String,
     pub client: Identity,
@@ -85,7 +85,7 @@ impl PrivateCa {
         }
     }
 
-    /// In a Secret without its key, which stays with whoever runs the CA.
+    /// Writes the CA into a Secret without its key, which stays with the CA's owner.
     pub async fn publish(&self, env: &TestEnv, secret: &str) {
         create_secret(env, secret, &[("ca.crt", &self.ca)]).await;
     }
@@ -118,11 +118,11 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
         assert_eq!(
             env.call(&host, "/", None).await.status,
             200,
-            "before: anybody gets in"
+            "before: every caller gets in"
         );
         assert_eq!(env.call(&execute_api, "/", None).await.status, 200);
 
-        // Without leave nothing is touched.
+        // Without permission the operator touches nothing.
         let mark = env.mark().await;
         let file = "takeover-private-ca.yaml";
         examples::apply(
@@ -158,7 +158,7 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
             closed.body
         );
 
-        // One update in place, and nothing else of it was touched.
+        // The operator updated the domain once in place, and touched nothing else of it.
         assert_eq!(
             env.writes(mark).await,
             ["PutObject", "TagResource", "UpdateDomainName", "UpdateApi"]
@@ -172,7 +172,7 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
         assert_eq!(
             config.certificate_arn,
             Some(arn.clone()),
-            "it keeps its certificate"
+            "the domain keeps its certificate"
         );
         assert_eq!(env.records().await, records, "its record was right");
         assert_eq!(env.mapped().await.len(), 2);
@@ -186,7 +186,7 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
         ];
         assert_eq!(tags(&env).await, owned);
 
-        // Whoever deletes the MtlsDomain gets the domain back as it serves now.
+        // The deletion of the MtlsDomain leaves the domain as it serves now.
         let mark = env.mark().await;
         env.delete_domain("partners").await;
         assert_eq!(env.writes(mark).await, ["UntagResource"]);
@@ -199,7 +199,7 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
 
 /// Walk-through (c): a versioned bucket that holds an older truststore, and a domain that uses it.
 #[test]
-fn nobody_loses_access_by_a_takeover() {
+fn no_caller_loses_access_by_a_takeover() {
     run(async {
         let env = TestEnv::start("narrowing").await;
         let host = env.host();
@@ -207,7 +207,7 @@ fn nobody_loses_access_by_a_takeover() {
         old.publish(&env, "old-ca").await;
         new.publish(&env, "new-ca").await;
         let (bucket, key) = (env.prepared.bucket.clone(), "truststore.pem");
-        // As an editor of Windows saves it: the byte order mark stands before the first BEGIN.
+        // As an editor of Windows saves a file: the byte order mark stands before the first BEGIN.
         let put = env
             .s3()
             .put_object()
@@ -252,10 +252,10 @@ fn nobody_loses_access_by_a_takeover() {
         );
         assert!(
             env.object_versions().await.contains(&version),
-            "the older object is still there"
+            "the older version is still there"
         );
 
-        // Once it is ours, the spec alone says who is trusted.
+        // Once the operator owns the domain, the spec alone decides the trust.
         examples::apply(&env, file, &[in_bucket, without_old]).await;
         env.ready("partners").await;
         eventually("the old CA is out", async || {
@@ -276,7 +276,7 @@ fn nobody_loses_access_by_a_takeover() {
 }
 
 #[test]
-fn what_cannot_have_mutual_tls_is_named_and_left_alone() {
+fn a_domain_that_cannot_have_mutual_tls_is_named_and_left_alone() {
     run(async {
         let env = TestEnv::start("unfit").await;
         let arn = existing::certificate(&env).await;
@@ -326,7 +326,7 @@ fn what_cannot_have_mutual_tls_is_named_and_left_alone() {
     });
 }
 
-/// Rules would decide before mappings do, so a domain of that kind is not one that the spec describes.
+/// Routing rules would decide before mappings do, so the spec does not describe a domain of that mode.
 #[test]
 fn another_routing_mode_is_named() {
     run(async {
@@ -385,9 +385,12 @@ fn a_taken_over_domain_goes_when_the_spec_says_so() {
         assert_eq!(
             env.server_certificates().await,
             theirs,
-            "their certificate is not ours to delete"
+            "the operator does not delete the user's certificate"
         );
-        assert!(env.record(RrType::A).await.is_some(), "nor their record");
+        assert!(
+            env.record(RrType::A).await.is_some(),
+            "the operator does not delete the user's record"
+        );
     });
 }
 

@@ -1,6 +1,6 @@
-//! Attacks on what belongs to others, each by a tenant: a user of one namespace with its own token, who may
-//! write MtlsDomains, ClientCertificates, Secrets and ConfigMaps there and nothing else. Judged by the
-//! journal of AWS calls and by what is left standing.
+//! Attacks on resources of others, each by a tenant: a user of one namespace with its own token, who may
+//! write MtlsDomains, ClientCertificates, Secrets and ConfigMaps there and nothing else. The tests check the
+//! journal of AWS calls and the resources that remain.
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::{core::v1::Namespace, rbac::v1};
@@ -25,7 +25,7 @@ use crate::{
     world::{TestEnv, eventually, run, world},
 };
 
-/// A user who may do what a team may in its own namespace.
+/// User with the rights that a team has in its own namespace.
 struct Tenant {
     client: Client,
     namespace: String,
@@ -34,7 +34,10 @@ struct Tenant {
 impl Tenant {
     async fn of(env: &TestEnv, namespace: &str) -> Tenant {
         let rules = json!([
-            {"apiGroups": ["mtls-operator.io"], "resources": ["mtlsdomains", "clientcertificates"], "verbs": ["*"]},
+            {
+                "apiGroups": ["mtls-operator.io"], "resources": ["mtlsdomains", "clientcertificates"],
+                "verbs": ["*"],
+            },
             {"apiGroups": [""], "resources": ["secrets", "configmaps"], "verbs": ["*"]},
         ]);
         let tenant = Tenant {
@@ -76,7 +79,7 @@ impl Tenant {
             .unwrap();
     }
 
-    /// The message of the condition Accepted, once it is False for this reason.
+    /// Message of the condition Accepted, once it is False for this reason.
     async fn refused(&self, name: &str, reason: &str) -> String {
         eventually(&format!("{reason} of {name}"), async || {
             let conditions = self
@@ -109,7 +112,7 @@ impl Tenant {
     }
 }
 
-/// A user with its own token who may do this in one namespace, and nothing else.
+/// User with its own token and with these rights in one namespace, and no others.
 pub async fn user(env: &TestEnv, namespace: &str, rules: Value) -> Client {
     let role = json!({"metadata": {"name": "tenant"}, "rules": rules});
     let binding = json!({
@@ -144,7 +147,7 @@ pub async fn user(env: &TestEnv, namespace: &str, rules: Value) -> Client {
     Client::try_from(config).unwrap()
 }
 
-/// The API server's answer to what a tenant may not do.
+/// True for the API server's answer to a request that a tenant may not make.
 pub fn is_forbidden<T>(answer: Result<T, kube::Error>) -> bool {
     matches!(answer, Err(kube::Error::Api(status)) if status.is_forbidden())
 }
@@ -171,7 +174,9 @@ fn nothing_outside_of_the_policy_is_called_for() {
             (json!({"domainName": format!("mtls.{there}")}), "spec.domainName"),
             (json!({"domainName": format!("mtls.my{zone}")}), "spec.domainName"),
             (
-                json!({"serverCertificate": {"request": {"subjectAlternativeNames": [format!("www.{there}")]}}}),
+                json!({
+                    "serverCertificate": {"request": {"subjectAlternativeNames": [format!("www.{there}")]}},
+                }),
                 "subjectAlternativeNames",
             ),
             (
@@ -217,7 +222,14 @@ fn nothing_outside_of_the_policy_is_called_for() {
                 "existing.arn",
             ),
             (
-                json!({"serverCertificate": {"existing": {"arn": format!("arn:aws:acm:eu-west-1:{own}:certificate/own-1"), "ownershipVerificationArn": certificate}}}),
+                json!({
+                    "serverCertificate": {
+                        "existing": {
+                            "arn": format!("arn:aws:acm:eu-west-1:{own}:certificate/own-1"),
+                            "ownershipVerificationArn": certificate,
+                        },
+                    },
+                }),
                 "existing.ownershipVerificationArn",
             ),
             (json!({"adoptionPolicy": "Unowned"}), "spec.adoptionPolicy"),
@@ -234,7 +246,7 @@ fn nothing_outside_of_the_policy_is_called_for() {
         for (n, (_, field)) in rows.iter().enumerate() {
             let name = format!("attack-{n}");
             let message = bounded.not_permitted(&name, field).await;
-            // His own words, and none of the rule's.
+            // The message has the tenant's own words, and none of the rule's.
             assert!(
                 !message.contains("own-*") && !message.contains("role/own"),
                 "{message}"
@@ -242,7 +254,10 @@ fn nothing_outside_of_the_policy_is_called_for() {
             told.push(message);
         }
         let not_owned = told[3].replace(&zone_of_others, "ZNOTTHERE");
-        assert_eq!(not_owned, told[4], "whether a zone is there is not told");
+        assert_eq!(
+            not_owned, told[4],
+            "the message does not tell whether a zone exists"
+        );
         for n in 0..rows.len() {
             tenant
                 .domains()
@@ -264,7 +279,7 @@ fn nothing_outside_of_the_policy_is_called_for() {
 }
 
 #[test]
-fn which_apis_there_are_is_not_told_and_one_of_others_is_not_touched() {
+fn the_existence_of_an_api_is_not_told_and_one_of_others_is_not_touched() {
     run(async {
         let bounded = Bounded::start("apioracle", &[]).await;
         let env = &bounded.env;
@@ -275,7 +290,10 @@ fn which_apis_there_are_is_not_told_and_one_of_others_is_not_touched() {
         let mut told = BTreeSet::new();
         for (name, id) in [("there", theirs.as_str()), ("absent", "zzzzzzzzzz")] {
             let mappings = json!([{"path": "", "api": {"id": id, "stage": "$default"}}]);
-            let spec = json!({"domainName": format!("mtls.{}", env.prepared.zone), "mappings": mappings, "restDeployment": "Allow"});
+            let spec = json!({
+                "domainName": format!("mtls.{}", env.prepared.zone), "mappings": mappings,
+                "restDeployment": "Allow",
+            });
             tenant.create(json!({"name": name}), spec).await;
             let message = bounded.not_permitted(name, &format!("the API {id}")).await;
             told.insert(message.replace(id, "ID"));
@@ -305,7 +323,7 @@ fn which_apis_there_are_is_not_told_and_one_of_others_is_not_touched() {
             .filter(|c| c.resource.contains(&theirs))
             .map(|c| c.operation.as_str())
             .collect();
-        assert_eq!(touched, ["GetApi"].into(), "its tags were looked at");
+        assert_eq!(touched, ["GetApi"].into(), "the operator read its tags");
         assert_eq!(env.writes(mark).await, [""; 0]);
     });
 }
@@ -318,7 +336,7 @@ fn deleting_a_domain_reaches_no_api_that_its_spec_was_given_before() {
         bounded.tag_api().await;
         let tenant = Tenant::of(env, &env.namespace).await;
         bounded.rules(&json!([bounded.rule(json!({}))]));
-        // As the operator leaves them in the middle of its work for others.
+        // As the operator leaves the APIs in the middle of its work for others.
         let gateway = env.gateway();
         let mut theirs = vec![];
         for (name, key, value) in [
@@ -407,7 +425,8 @@ fn a_domain_of_others_is_neither_taken_over_nor_deleted() {
         });
         let truststore = json!({"bucket": env.prepared.bucket, "key": format!("{}.pem", env.owner("d"))});
         let spec = json!({
-            "domainName": env.host(), "truststore": truststore, "adoptionPolicy": "Unowned", "deletionPolicy": "Delete",
+            "domainName": env.host(), "truststore": truststore, "adoptionPolicy": "Unowned",
+            "deletionPolicy": "Delete",
             "unlistedMappings": "Delete", "trust": {"authorities": [{"name": "mine", "generate": {}}]},
         });
         let shown = async || {
@@ -431,7 +450,7 @@ fn a_domain_of_others_is_neither_taken_over_nor_deleted() {
             );
         };
 
-        // As if it had been served and had something to clean up.
+        // As if the domain had been served and had something to clean up.
         let mark = env.mark().await;
         tenant.create(forged.clone(), spec.clone()).await;
         let told = tenant.refused("d", "NotPermitted").await;
@@ -462,22 +481,44 @@ fn a_domain_of_others_is_neither_taken_over_nor_deleted() {
         tenant.gone("d").await;
         statuses().await;
 
-        // The same where the policy lets both have the name: the older has it, and marks in AWS say whose
-        // things are.
-        bounded.rules(
-            &json!([own, {"name": "attacker", "namespaces": {"names": [tenant.namespace]}, "adoption": "Unowned"}]),
-        );
-        eventually("the policy lets him", async || {
+        // The same where the policy allows both the name: the older object has it, and ownership tags in AWS
+        // say whose the resources are.
+        bounded.rules(&json!([
+            own, {"name": "attacker", "namespaces": {"names": [tenant.namespace]}, "adoption": "Unowned"},
+        ]));
+        eventually("the policy allows the tenant", async || {
             let name = json!({"generateName": "probe-"});
-            let probe = tenant.create(name, json!({"domainName": format!("probe.{}", env.prepared.zone), "suspend": false, "managementPolicy": "Observe"})).await;
+            let probe = tenant
+                .create(
+                    name,
+                    json!({
+                        "domainName": format!("probe.{}", env.prepared.zone), "suspend": false,
+                        "managementPolicy": "Observe",
+                    }),
+                )
+                .await;
             let accepted = eventually("a reconcile", async || {
-                let status = tenant.domains().get(&probe.name_any()).await.unwrap().status.unwrap_or_default();
+                let status = tenant
+                    .domains()
+                    .get(&probe.name_any())
+                    .await
+                    .unwrap()
+                    .status
+                    .unwrap_or_default();
                 let accepted = status.conditions.into_iter().find(|c| c.type_ == "Accepted");
                 accepted.map(|c| c.status).ok_or("none".into())
             })
             .await;
-            tenant.domains().delete(&probe.name_any(), &DeleteParams::default()).await.unwrap();
-            if accepted == "True" { Ok(()) } else { Err("not yet".into()) }
+            tenant
+                .domains()
+                .delete(&probe.name_any(), &DeleteParams::default())
+                .await
+                .unwrap();
+            if accepted == "True" {
+                Ok(())
+            } else {
+                Err("not yet".into())
+            }
         })
         .await;
         tenant.create(forged, spec).await;
@@ -495,7 +536,7 @@ fn a_domain_of_others_is_neither_taken_over_nor_deleted() {
 }
 
 #[test]
-fn what_a_tenant_writes_into_the_operators_own_places_decides_nothing() {
+fn a_tenants_writes_into_the_operators_own_fields_decide_nothing() {
     run(async {
         let bounded = Bounded::start("forged", &["victim"]).await;
         let env = &bounded.env;
@@ -516,14 +557,22 @@ fn what_a_tenant_writes_into_the_operators_own_places_decides_nothing() {
                 .await
         ));
 
-        // The status is the operator's: with the object it is ignored, and alone it is refused.
+        // The status is the operator's: the API server ignores it in the object, and refuses it alone.
         let claims = json!({
             "targetDomainName": "d-theirs.execute-api.eu-west-1.amazonaws.com",
-            "certificate": {"arn": "arn:aws:acm:eu-west-1:999999999999:certificate/theirs", "status": "ISSUED"},
+            "certificate": {
+                "arn": "arn:aws:acm:eu-west-1:999999999999:certificate/theirs", "status": "ISSUED",
+            },
             "truststore": {"uri": "s3://theirs/theirs.pem"},
             "conditions": [
-                {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1},
-                {"type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1},
+                {
+                    "type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1,
+                },
+                {
+                    "type": "Ready", "status": "True", "reason": "Ready", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1,
+                },
             ],
         });
         let not_owned = json!({"domainName": "mtls.example.org", "deletionPolicy": "Delete"});
@@ -547,12 +596,22 @@ fn what_a_tenant_writes_into_the_operators_own_places_decides_nothing() {
                 .await
         ));
         tenant.refused("forged", "NotPermitted").await;
-        // Whoever may write it all the same decides nothing either.
+        // A user who may write the status all the same decides nothing either.
         env.domains()
             .patch_status("forged", &PatchParams::default(), &patch)
             .await
             .unwrap();
-        tenant.patch("forged", json!({"metadata": {"finalizers": ["mtls-operator.io/cleanup"], "annotations": {"mtls-operator.io/home": "999999999999/eu-west-1"}}})).await;
+        tenant
+            .patch(
+                "forged",
+                json!({
+                    "metadata": {
+                        "finalizers": ["mtls-operator.io/cleanup"],
+                        "annotations": {"mtls-operator.io/home": "999999999999/eu-west-1"},
+                    },
+                }),
+            )
+            .await;
         tenant.refused("forged", "NotPermitted").await;
         tenant
             .domains()
@@ -574,14 +633,18 @@ fn what_a_tenant_writes_into_the_operators_own_places_decides_nothing() {
             .await;
         tenant.gone("forged").await;
 
-        // A home of his own making, before the first reconcile: nothing is made, read or deleted there.
+        // A placement of the tenant's own making, before the first reconcile: the operator makes, reads and
+        // deletes nothing there.
         bounded.rules(&json!([bounded.rule(json!({}))]));
         let theirs = world().aws.new_account();
         let mark = env.mark().await;
         let home = format!("{}/{}", theirs.id, theirs.region);
         let spec =
             json!({"domainName": env.host(), "trust": {"authorities": [{"name": "a", "generate": {}}]}});
-        let metadata = json!({"name": "home", "finalizers": ["mtls-operator.io/cleanup"], "annotations": {"mtls-operator.io/home": home}});
+        let metadata = json!({
+            "name": "home", "finalizers": ["mtls-operator.io/cleanup"],
+            "annotations": {"mtls-operator.io/home": home},
+        });
         tenant.create(metadata, spec).await;
         tenant.refused("home", "HomeChanged").await;
         tenant
@@ -627,7 +690,7 @@ fn a_label_decides_what_a_namespace_may_do_and_a_tenant_cannot_write_it() {
                 json!({"domainName": env.host(), "mappings": mappings, "trust": trust}),
             )
             .await;
-        // As long as labels cannot be read nothing is decided, either way.
+        // As long as the operator cannot read labels, it decides nothing, either way.
         let unclear = env.condition("d", "Accepted", |c| c.status == "Unknown").await;
         assert!(
             unclear.message.contains("labels of the namespace"),
@@ -666,7 +729,7 @@ fn a_label_decides_what_a_namespace_may_do_and_a_tenant_cannot_write_it() {
         assert!(is_forbidden(
             namespaces.create(&PostParams::default(), &another).await
         ));
-        // A label of the object is not one of its namespace.
+        // A label of the object is not a label of its namespace.
         tenant
             .patch(
                 "d",
@@ -682,7 +745,7 @@ fn a_label_decides_what_a_namespace_may_do_and_a_tenant_cannot_write_it() {
             .await
             .unwrap();
         env.ready("d").await;
-        // A namespace that loses its label: served no further, and nothing is deleted.
+        // A namespace loses its label: the operator applies no further change, and deletes nothing.
         admin
             .patch(&env.namespace, &params, &label(Value::Null))
             .await

@@ -1,6 +1,6 @@
 //! Attacks on a domain and on each other by tenants who may request certificates in a namespace of their own,
-//! each with its own token and the rights of examples/rbac.yaml. Judged by what is in Kubernetes and in the
-//! truststore afterwards.
+//! each with its own token and the rights of examples/rbac.yaml. The tests check Kubernetes and the truststore
+//! afterwards.
 use futures::future::join_all;
 use kube::api::{Patch, PatchParams, PostParams};
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -13,7 +13,7 @@ use crate::{
     world::{TestEnv, eventually, run},
 };
 
-/// A tenant who may request, and owns the Secrets of its namespace.
+/// Tenant who may request, and owns the Secrets of its namespace.
 async fn requester(env: &TestEnv, name: &str) -> Team {
     let roles: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../examples/rbac.yaml")).unwrap();
     let role = roles
@@ -38,7 +38,7 @@ async fn requester(env: &TestEnv, name: &str) -> Team {
     team
 }
 
-/// A signing request with this common name, and URI when there is one.
+/// Signing request with this common name, and URI when there is one.
 fn csr(common_name: &str, uri: Option<&str>) -> String {
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.distinguished_name.remove(DnType::CommonName);
@@ -60,7 +60,7 @@ fn by_csr(env: &TestEnv, csr: &str) -> Value {
 }
 
 #[test]
-fn nobody_gets_somebody_elses_name() {
+fn no_tenant_gets_the_name_of_another() {
     run(async {
         let env = TestEnv::start_among("names", &["acme"], &[]).await;
         ready_domain(&env).await;
@@ -146,7 +146,7 @@ fn nobody_gets_somebody_elses_name() {
         for (n, (_, words)) in rows.iter().enumerate() {
             acme.refused(&format!("c{n}"), words).await;
         }
-        // What is granted is had, and becomes nobody else's later.
+        // A tenant gets a granted name, and no other tenant gets it later.
         acme.request(
             "own",
             asking(
@@ -173,24 +173,24 @@ fn nobody_gets_somebody_elses_name() {
 }
 
 #[test]
-fn secrets_of_others_are_neither_read_nor_written_and_their_objects_not_told_of() {
+fn secrets_of_others_are_neither_read_nor_written_and_their_objects_not_revealed() {
     run(async {
         let env = TestEnv::start_among("reach", &["acme"], &[]).await;
         ready_domain(&env).await;
         create_secret(&env, "victim", &[("password", "hunter2")]).await;
         let acme = requester(&env, "acme").await;
 
-        // Whether there is a domain: no word and no event tells.
+        // No message and no Event tells whether there is a domain.
         acme.request("there", asking(&env, "acme-1", json!({}))).await;
         let nowhere = json!({"domainRef": {"name": "nowhere", "namespace": env.namespace}});
         acme.request("nowhere", asking(&env, "acme-1", nowhere)).await;
         let in_no_namespace = json!({"domainRef": {"name": "partners", "namespace": "no-such-namespace"}});
-        acme.request("nobody", asking(&env, "acme-1", in_no_namespace))
+        acme.request("unknown", asking(&env, "acme-1", in_no_namespace))
             .await;
         let long = json!({"duration": "876000h"});
         acme.request("long", asking(&env, "acme-1", long)).await;
         let mut told = Vec::new();
-        for name in ["there", "nowhere", "nobody", "long"] {
+        for name in ["there", "nowhere", "unknown", "long"] {
             acme.refused(name, "").await;
             let object = acme.until(name, "Ready", |o| says(o, "Ready") == "False").await;
             let mut conditions = object["status"]["conditions"].clone();
@@ -203,9 +203,14 @@ fn secrets_of_others_are_neither_read_nor_written_and_their_objects_not_told_of(
         }
         assert!(told.iter().all(|one| *one == told[0]), "{told:#?}");
 
-        // References to Secrets are to those of its own namespace, also by names that exist elsewhere.
+        // References to Secrets are to those of the tenant's own namespace, also by names that exist
+        // elsewhere.
         create(&env, GRANT, "acme", granting(&acme.namespace, json!({}))).await;
-        let keystore = |secret: &str| json!({"keystores": {"pkcs12": {"passwordSecretRef": {"name": secret, "key": "password"}}}});
+        let keystore = |secret: &str| {
+            json!({
+                "keystores": {"pkcs12": {"passwordSecretRef": {"name": secret, "key": "password"}}},
+            })
+        };
         for (name, secret) in [("reads", "victim"), ("reads-nothing", "no-such-secret")] {
             acme.request(name, asking(&env, "acme-1", keystore(secret))).await;
         }
@@ -223,8 +228,8 @@ fn secrets_of_others_are_neither_read_nor_written_and_their_objects_not_told_of(
         }
         assert_eq!(told[0], told[1]);
 
-        // A secretName that exists elsewhere is written here; one that exists here and is not the
-        // certificate's is left alone.
+        // A secretName that exists elsewhere is written in the tenant's namespace. The operator leaves an
+        // existing Secret alone that is not the certificate's.
         acme.request("writes", asking(&env, "acme-2", json!({"secretName": "victim"})))
             .await;
         acme.ready("writes").await;
@@ -244,7 +249,7 @@ fn secrets_of_others_are_neither_read_nor_written_and_their_objects_not_told_of(
         })
         .await;
         assert_eq!(text(&acme.secrets().get("app").await.unwrap(), "password"), "own");
-        // And what the tenant itself may reach by its own token.
+        // Resources that the tenant itself may reach by its own token.
         let outside = Team {
             client: acme.client.clone(),
             namespace: env.namespace.clone(),
@@ -276,7 +281,7 @@ fn a_forged_secret_of_a_self_signed_certificate_adds_no_trust() {
         .await;
         acme.ready("client").await;
         let good = acme.secrets().get("client").await.unwrap();
-        // A certificate with somebody else's name into the Secret that the domain reads.
+        // A certificate with another tenant's name goes into the Secret that the domain reads.
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.distinguished_name.remove(DnType::CommonName);
@@ -307,13 +312,13 @@ fn a_forged_secret_of_a_self_signed_certificate_adds_no_trust() {
             };
             patched.unwrap();
         }
-        // The domain has looked since: another certificate has come into its truststore.
+        // The domain has been reconciled since: another certificate has come into its truststore.
         acme.request("other", asking(&env, "acme-2", json!({"issuance": "SelfSigned"})))
             .await;
         acme.ready("other").await;
         assert!(!holds(&truststore(&env).await.1, &forged.crt));
         assert_ne!(forged.calls(&env).await, "200");
-        acme.until("client", "it is put right", |o| {
+        acme.until("client", "the Secret is corrected", |o| {
             o["status"]["revision"].as_i64() > Some(1)
         })
         .await;
@@ -329,20 +334,30 @@ fn annotations_status_and_owners_decide_nothing() {
         let (victim, victims) = issued(&env, "victim", 1).await;
         let acme = requester(&env, "acme").await;
 
-        // The status is the operator's: with the object it is ignored, and alone it is refused.
+        // The status is the operator's: the API server ignores it in the object, and refuses it alone.
         let at = "2026-01-01T00:00:00Z";
         let yes = |type_: &str| {
-            json!({"type": type_, "status": "True", "reason": type_, "message": "by the \
-                                                  ClientGrant acme", "lastTransitionTime": at, "observedGeneration": 1})
+            json!({
+                "type": type_, "status": "True", "reason": type_, "message": "by the ClientGrant acme",
+                "lastTransitionTime": at, "observedGeneration": 1,
+            })
         };
-        let claims = json!({"observedGeneration": 1, "conditions": [yes("Accepted"), yes("Issued"), yes("Ready")], "revision": 7});
+        let claims = json!({
+            "observedGeneration": 1, "conditions": [yes("Accepted"), yes("Issued"), yes("Ready")],
+            "revision": 7,
+        });
         let forged = json!({
-            "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "spec": asking(&env, "acme-1", json!({})), "status": claims,
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE,
+            "spec": asking(&env, "acme-1", json!({})), "status": claims,
             "metadata": {
                 "name": "forged", "finalizers": ["mtls-operator.io/cleanup"],
-                "annotations": {"mtls-operator.io/renew": "now", "mtls-operator.io/renewed": "now", "mtls-operator.io/revision": "9"},
+                "annotations": {
+                    "mtls-operator.io/renew": "now", "mtls-operator.io/renewed": "now",
+                    "mtls-operator.io/revision": "9",
+                },
                 "ownerReferences": [{
-                    "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "name": "victim", "uid": victim["metadata"]["uid"],
+                    "apiVersion": "mtls-operator.io/v1alpha1", "kind": CERTIFICATE, "name": "victim",
+                    "uid": victim["metadata"]["uid"],
                 }],
             },
         });
@@ -357,7 +372,7 @@ fn annotations_status_and_owners_decide_nothing() {
                 .patch_status("forged", &PatchParams::default(), &patch)
                 .await
         ));
-        // Even with that right, it decides nothing: no grant, no certificate.
+        // A status written with that right decides nothing: no grant, no certificate.
         let admin = Team::admin(&env, &acme.namespace);
         if admin.api(CERTIFICATE).get_opt("forged").await.unwrap().is_some() {
             admin
@@ -372,7 +387,7 @@ fn annotations_status_and_owners_decide_nothing() {
             .patch_status("plain", &PatchParams::default(), &patch)
             .await
             .unwrap();
-        // To ask for a renewal is to be looked at, and no more.
+        // A renewal request causes a reconcile, and no more.
         acme.patch(
             "plain",
             json!({"metadata": {"annotations": {"mtls-operator.io/renew": "please"}}}),
@@ -383,7 +398,7 @@ fn annotations_status_and_owners_decide_nothing() {
             assert!(acme.secrets().get_opt(name).await.unwrap().is_none(), "{name}");
         }
 
-        // To ask for renewals of others' certificates.
+        // Renewal requests for certificates of others.
         let outside = Team {
             client: acme.client.clone(),
             namespace: env.namespace.clone(),
@@ -407,7 +422,7 @@ fn annotations_status_and_owners_decide_nothing() {
 }
 
 #[test]
-fn many_objects_and_edits_starve_nobody() {
+fn many_objects_and_edits_starve_no_other_tenant() {
     run(async {
         let env = TestEnv::start_among("starve", &["acme", "zeta"], &[]).await;
         ready_domain(&env).await;
@@ -427,8 +442,8 @@ fn many_objects_and_edits_starve_nobody() {
         )
         .await;
         let names: Vec<_> = (0..1000).map(|n| format!("c{n}")).collect();
-        // The last names first, and many in each second: who comes later in the same second has the older
-        // name, and still no place is given twice.
+        // The last names first, and many in each second: an object created later in the same second has the
+        // name that sorts first, and still the operator gives no place twice.
         for some in names.rchunks(30) {
             join_all(
                 some.iter()
@@ -451,7 +466,7 @@ fn many_objects_and_edits_starve_nobody() {
         tokio::join!(edits, other);
         let caller = Caller::of(&zeta.secrets().get("client").await.unwrap());
         assert_eq!(caller.calls(&env).await, "200");
-        // And the many had three places.
+        // The many objects had three places.
         until_object(&env, GRANT, "acme", "all places are taken", |o| {
             o["status"]["certificates"] == 3
         })

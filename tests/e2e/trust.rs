@@ -1,5 +1,5 @@
-//! Lives of authorities: whatever they come from, they end in the truststore version that the domain pins,
-//! and leave it as designed.
+//! Authorities from every source: they end in the truststore version that the domain pins, and leave it as
+//! designed.
 use k8s_openapi::{ByteString, api::core::v1::ConfigMap};
 use kube::api::{Api, ObjectMeta, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -24,7 +24,8 @@ pub fn message(object: &Value, type_: &str) -> String {
         .unwrap_or_default()
 }
 
-/// The domain pins a truststore version of which this is true.
+/// Waits until the domain pins a truststore version for which `held` is true. Returns the version and its
+/// text.
 pub async fn pinned(env: &TestEnv, what: &str, held: impl Fn(&str) -> bool) -> (String, String) {
     eventually(&format!("the pinned truststore {what}"), async || {
         let (version, text) = truststore(env).await;
@@ -67,12 +68,12 @@ async fn authorities_from_every_source_are_let_in() {
     let (_, text_) = truststore(&env).await;
     for ca in [&own, &legacy, &acme, &pasted] {
         assert!(holds(&text_, &ca.pem), "{text_}");
-        answers(&env, &ca.leaf("somebody"), "200", "a leaf of each is let in").await;
+        answers(&env, &ca.leaf("caller"), "200", "a leaf of each is let in").await;
     }
     assert!(!holds(&text_, &stranger.pem));
-    answers(&env, &stranger.leaf("somebody"), "403", "a stranger's is not").await;
+    answers(&env, &stranger.leaf("caller"), "403", "a stranger's is not").await;
 
-    // The only one with a key issues.
+    // The only authority with a key issues.
     let secret = env.secrets().get("client1").await.expect("the Secret");
     assert!(holds(&text(&secret, "ca.crt"), &own.pem));
     sound(&secret).await.expect("sound");
@@ -81,7 +82,7 @@ async fn authorities_from_every_source_are_let_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_source_is_named_and_picked_up_when_it_comes() {
-    // Looks that nothing has woken are an hour away: it is the watch that brings the news.
+    // Resyncs are an hour away: the watch brings the news.
     let env = TestEnv::start_with("missing", &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")]).await;
     let (own, late) = (Ca::new("Own CA"), Ca::new("Late CA"));
     let trust = json!({"authorities": [
@@ -99,11 +100,11 @@ async fn a_missing_source_is_named_and_picked_up_when_it_comes() {
         );
     }
     assert_eq!(summary(&object), ["False", "", ""]);
-    // The others do not wait for it.
+    // The other authorities do not wait for the missing one.
     until(&env, DOMAIN, "partners", "BypassClosed", "True", "").await;
     answers(
         &env,
-        &own.leaf("somebody"),
+        &own.leaf("caller"),
         "200",
         "the authority that is there is trusted",
     )
@@ -116,7 +117,7 @@ async fn a_missing_source_is_named_and_picked_up_when_it_comes() {
     for ca in [&late, &later] {
         answers(
             &env,
-            &ca.leaf("somebody"),
+            &ca.leaf("caller"),
             "200",
             "a leaf of the late one is let in",
         )
@@ -125,7 +126,7 @@ async fn a_missing_source_is_named_and_picked_up_when_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_source_keeps_what_it_gave_last() {
+async fn a_broken_source_keeps_its_last_certificates() {
     let env = TestEnv::start("broken").await;
     let (own, acme, new) = (Ca::new("Own CA"), Ca::new("Acme CA"), Ca::new("New CA"));
     write_config_map(&env, "acme-ca", &acme.pem).await;
@@ -164,7 +165,7 @@ async fn a_broken_source_keeps_what_it_gave_last() {
         holds(&text, &acme.pem),
         "the broken one's last good certificate is still in it: {text}"
     );
-    answers(&env, &acme.leaf("somebody"), "200", "and lets its leaves in").await;
+    answers(&env, &acme.leaf("caller"), "200", "and lets its leaves in").await;
 
     let renewed = Ca::new("Acme CA 2");
     write_config_map(&env, "acme-ca", &renewed.pem).await;
@@ -176,10 +177,10 @@ async fn a_broken_source_keeps_what_it_gave_last() {
     );
 }
 
-/// What pipelines and editors make of one file that holds the authorities of two partners, who call all the
+/// Forms that pipelines and editors give one file with the authorities of two partners, who call all the
 /// while.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_in_another_shape_locks_nobody_out() {
+async fn a_file_in_another_shape_locks_no_caller_out() {
     let env = TestEnv::start("shapes").await;
     let [first, second, third] = ["First CA", "Second CA", "Third CA"].map(Ca::new);
     let written = format!("{}{}", first.pem, second.pem);
@@ -193,7 +194,7 @@ async fn a_file_in_another_shape_locks_nobody_out() {
     answers(&env, &one, "200", "the first partner").await;
     answers(&env, &other, "200", "the second partner").await;
 
-    // The same certificates: nothing is written, and nobody notices.
+    // The certificates are the same: the operator writes nothing, and no caller notices.
     let mark = env.mark().await;
     let indented: String = written.lines().map(|line| format!("  {line}\n")).collect();
     for shape in [
@@ -209,7 +210,7 @@ async fn a_file_in_another_shape_locks_nobody_out() {
     }
     assert_eq!(env.writes(mark).await, [""; 0]);
 
-    // What is lost is said, with its line, and stays trusted.
+    // The operator names a lost certificate with its line, and keeps trusting it.
     write_config_map(
         &env,
         "acme-ca",
@@ -271,7 +272,7 @@ async fn a_file_in_another_shape_locks_nobody_out() {
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     answers(&env, &third.leaf("newcomer"), "200", "the third partner").await;
 
-    // Under another name: it is said which there are.
+    // The file has another name: the operator lists the names that exist.
     write(ConfigMap {
         binary_data: Some([("root.crt".to_owned(), ByteString(latin))].into()),
         ..ConfigMap::default()
@@ -300,7 +301,11 @@ async fn a_removed_authority_stays_for_its_leaves_and_a_distrusted_one_goes_at_o
         json!({"name": "new", "generate": {}}),
         json!({"name": "other", "pem": other.pem}),
     ];
-    let trust = |issuing: &str, more: Vec<Value>| json!({"issuingAuthority": issuing, "authorities": ([&others[..], &more[..]].concat())});
+    let trust = |issuing: &str, more: Vec<Value>| {
+        json!({
+            "issuingAuthority": issuing, "authorities": ([&others[..], &more[..]].concat()),
+        })
+    };
     create(
         &env,
         DOMAIN,
@@ -317,7 +322,8 @@ async fn a_removed_authority_stays_for_its_leaves_and_a_distrusted_one_goes_at_o
     let living = Caller::of(&env.secrets().get("client1").await.expect("the Secret"));
     answers(&env, &living, "200", "a leaf of the old authority").await;
 
-    // Gone from the spec: certificates move to another issuer, what they had is let in until it has expired.
+    // The authority leaves the spec: certificates move to another issuer, and AWS accepts their earlier
+    // leaves until these expire.
     change(
         &env,
         DOMAIN,
@@ -340,9 +346,10 @@ async fn a_removed_authority_stays_for_its_leaves_and_a_distrusted_one_goes_at_o
     let (_, kept) = truststore(&env).await;
     assert!(holds(&kept, &old.pem), "{kept}");
     assert_eq!(living.calls(&env).await, "200");
-    assert_eq!(acme.leaf("somebody").calls(&env).await, "200");
+    assert_eq!(acme.leaf("caller").calls(&env).await, "200");
 
-    // Distrusted: out at once, trust-only or issuing, whatever hangs on it. Nobody else notices.
+    // Distrusted authorities are out at once, trust-only or issuing, with any leaves under them. No other
+    // caller notices.
     change(
         &env,
         DOMAIN,
@@ -355,9 +362,9 @@ async fn a_removed_authority_stays_for_its_leaves_and_a_distrusted_one_goes_at_o
     })
     .await;
     answers(&env, &living, "403", "a living leaf of a distrusted authority").await;
-    answers(&env, &acme.leaf("somebody"), "403", "a distrusted partner").await;
+    answers(&env, &acme.leaf("caller"), "403", "a distrusted partner").await;
     until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    assert_eq!(other.leaf("somebody").calls(&env).await, "200");
+    assert_eq!(other.leaf("caller").calls(&env).await, "200");
     let moved = Caller::of(&env.secrets().get("client1").await.expect("the Secret"));
     assert_eq!(moved.calls(&env).await, "200");
 }
@@ -394,7 +401,7 @@ async fn a_lost_authority_key_is_never_created_again() {
         "{}",
         message(&object, "Ready")
     );
-    // Another look, which a change of the spec brings about, does not make one either.
+    // Another reconcile, which a change of the spec causes, does not create a key either.
     change(&env, DOMAIN, "partners", json!({"trust": {"overlap": "720h"}})).await;
     until(
         &env,

@@ -1,5 +1,5 @@
-//! Two clusters, each with an operator and a cluster id of its own, in one AWS account: neither touches what
-//! the other has, whatever one of them goes through meanwhile.
+//! Two clusters, each with an operator and a cluster id of its own, in one AWS account: neither touches the
+//! resources of the other, whatever happens to one of them meanwhile.
 use std::collections::BTreeSet;
 
 use kube::Api;
@@ -16,7 +16,8 @@ use crate::{
     world::{TestEnv, eventually, run, world},
 };
 
-/// What of the account carries the mark of this cluster, or stands beside one: as it is now.
+/// Resources of the account that carry the ownership tag of this cluster, or stand beside such a tag, as they
+/// are now.
 async fn of_cluster(env: &TestEnv, cluster: &str, host: &str) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for domain in env
@@ -77,7 +78,7 @@ async fn of_cluster(env: &TestEnv, cluster: &str, host: &str) -> BTreeSet<String
 #[test]
 fn two_operators_in_one_account_leave_each_others_things_alone() {
     run(async {
-        // One with the cluster id `lives`, and the other beside it.
+        // One operator with the cluster id `e2e`, and the other beside it.
         let mut env = TestEnv::start("cluster-a").await;
         let host = env.host();
         env.create_domain("d", json!({})).await;
@@ -132,9 +133,9 @@ fn two_operators_in_one_account_leave_each_others_things_alone() {
             .await;
         };
 
-        // The first one stands still from here on, so that every write is the other's; it goes through a
-        // whole scenario, with an object of the same name, in the same zone and bucket, on the same API; and
-        // wants the same host name too.
+        // The first operator stands still from here on, so that every write is the other's. The other goes
+        // through a whole scenario, with an object of the same name, in the same zone and bucket, on the same
+        // API, and wants the same host name too.
         env.change("d", json!({"suspend": true})).await;
         env.condition("d", "Accepted", |c| c.reason == "Suspended").await;
         let before = of_cluster(&env, "e2e", &host).await;
@@ -153,7 +154,7 @@ fn two_operators_in_one_account_leave_each_others_things_alone() {
         there.ready("client1").await;
         until("d", "Ready", "True", "").await;
         until("same", "Ready", "False", "ForeignOwner").await;
-        other.restart().expect("it starts again");
+        other.restart().expect("the operator starts again");
         let theirs = of_cluster(&env, "other", &own).await;
         assert!(theirs.len() > 4, "{theirs:?}");
         for name in ["same", "d"] {
@@ -178,7 +179,7 @@ fn two_operators_in_one_account_leave_each_others_things_alone() {
             "{writes:?}"
         );
 
-        // And it is served as before, by its own.
+        // The first cluster's own operator serves the domain as before.
         other.kill();
         env.change("d", json!({"suspend": false})).await;
         env.ready("d").await;

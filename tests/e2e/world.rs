@@ -1,4 +1,4 @@
-//! What every test environment starts from: one local world for all tests of this binary; for each test a
+//! Common start of every test environment: one local world for all tests of this binary; for each test a
 //! namespace, an AWS account and an operator of its own, under the rights that the chart ships.
 use std::{
     fs::File,
@@ -32,11 +32,11 @@ use sandbox::{
 };
 use tokio::runtime::Runtime;
 
-/// How long anything may take, on a machine that does much else.
+/// Maximum time of any step, on a machine that does much else.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// How often is looked whether it is so: on two cores, what looks more often takes them from what it waits
-/// for.
+/// Interval between two checks of a condition. On two cores, more frequent checks slow down the processes
+/// under test.
 const POLL: Duration = Duration::from_millis(200);
 
 /// The world, on a runtime that outlives every test: its edge and DNS server run there.
@@ -68,8 +68,8 @@ static WORLD: LazyLock<(World, Runtime, File)> = LazyLock::new(|| {
     .expect("the world starts")
 });
 
-/// A new folder for the world, which stays with its logs until the next run; those of earlier runs go. Locked
-/// while this process lives.
+/// Creates a folder for the world, which stays with its logs until the next run, and removes those of earlier
+/// runs. The folder is locked while this process lives.
 fn folder() -> std::io::Result<(PathBuf, File)> {
     const PREFIX: &str = "mtls-e2e-";
     for other in std::env::temp_dir().read_dir()?.flatten() {
@@ -90,7 +90,7 @@ pub fn run(test: impl Future<Output = ()>) {
     WORLD.1.block_on(Box::pin(test));
 }
 
-/// One test's share of the world.
+/// Share of the world that one test has.
 pub struct TestEnv {
     pub namespace: String,
     pub account: Account,
@@ -104,17 +104,17 @@ pub fn world() -> &'static World {
 }
 
 impl TestEnv {
-    /// With a hosted zone, a bucket and an API in an account of its own, and the operator running.
+    /// Starts with a hosted zone, a bucket and an API in an account of its own, and the operator running.
     pub async fn start(name: &str) -> TestEnv {
         TestEnv::start_with(name, &[]).await
     }
 
-    /// `env` comes after what makes the operator use this world, and wins.
+    /// Starts with these environment variables, which override those that make the operator use this world.
     pub async fn start_with(name: &str, variables: &[(&str, &str)]) -> TestEnv {
         TestEnv::start_among(name, &[], variables).await
     }
 
-    /// With more namespaces that the operator watches; see [`TestEnv::beside`].
+    /// Starts with more namespaces that the operator watches; see [`TestEnv::beside`].
     pub async fn start_among(name: &str, beside: &[&str], variables: &[(&str, &str)]) -> TestEnv {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let world = tokio::task::spawn_blocking(world)
@@ -156,7 +156,7 @@ impl TestEnv {
         }
     }
 
-    /// A namespace that was asked for beside the one of this environment.
+    /// Namespace that was requested beside the one of this environment.
     pub fn beside(&self, other: &str) -> String {
         beside_of(&self.namespace, other)
     }
@@ -178,15 +178,15 @@ impl TestEnv {
         format!("mtls.{}", self.prepared.zone)
     }
 
-    /// The mark of the MtlsDomain `name` in AWS.
+    /// Ownership tag of the MtlsDomain `name` in AWS.
     pub fn owner(&self, name: &str) -> String {
         format!("e2e/{}/{name}", self.namespace)
     }
 
     // ---- Kubernetes
 
-    /// An MtlsDomain with a generated authority and everything mapped to the prepared API; `spec` is merged
-    /// over that.
+    /// Creates an MtlsDomain with a generated authority and everything mapped to the prepared API; `spec` is
+    /// merged over that.
     pub async fn create_domain(&self, name: &str, spec: serde_json::Value) -> MtlsDomain {
         let mut object = serde_json::json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": name},
@@ -208,7 +208,8 @@ impl TestEnv {
 
     pub async fn create_certificate(&self, name: &str, domain: &str) -> ClientCertificate {
         let object = serde_json::from_value(serde_json::json!({
-            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate", "metadata": {"name": name},
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
+            "metadata": {"name": name},
             "spec": {"domainRef": {"name": domain}, "subject": {"commonName": name}, "secretName": name},
         }))
         .expect("a ClientCertificate");
@@ -227,7 +228,7 @@ impl TestEnv {
             .expect("the change is accepted");
     }
 
-    /// The condition of the MtlsDomain, as soon as it speaks of the current spec and is what `wanted` says.
+    /// Condition of the MtlsDomain, as soon as it is about the current spec and `wanted` holds.
     pub async fn condition(&self, name: &str, type_: &str, wanted: impl Fn(&Condition) -> bool) -> Condition {
         eventually(&format!("{type_} of {name}"), async || {
             let domain = self.domains().get(name).await.map_err(|e| e.to_string())?;
@@ -264,7 +265,7 @@ impl TestEnv {
         self.domains()
             .delete(name, &DeleteParams::default())
             .await
-            .expect("it can be deleted");
+            .expect("the MtlsDomain can be deleted");
         self.domain_gone(name).await;
     }
 
@@ -284,17 +285,17 @@ impl TestEnv {
         world().aws.control()
     }
 
-    /// The number of the last AWS call so far.
+    /// Number of the last AWS call so far.
     pub async fn mark(&self) -> u64 {
-        let nobody = Calls {
-            account: "nobody",
+        let none = Calls {
+            account: "none",
             ..Calls::default()
         };
-        self.control().calls(&nobody).await.expect("the journal").last
+        self.control().calls(&none).await.expect("the journal").last
     }
 
-    /// The writes of this account after `mark`: the operation, then for Route 53 the changes, as in
-    /// `ChangeResourceRecordSets CREATE A mtls.example.com`
+    /// Writes of this account after `mark`: the operation, then for Route 53 the changes, as in
+    /// `ChangeResourceRecordSets CREATE A mtls.example.com`.
     pub async fn writes(&self, mark: u64) -> Vec<String> {
         let which = Calls {
             account: &self.account.id,
@@ -304,7 +305,7 @@ impl TestEnv {
         };
         let journal = self.control().calls(&which).await.expect("the journal");
         let line = |c: sandbox::control::Call| {
-            // With or without the final dot, as the caller likes.
+            // The caller chooses whether names end with a dot.
             let changes = c
                 .detail
                 .iter()
@@ -314,9 +315,9 @@ impl TestEnv {
         journal.calls.into_iter().map(line).collect()
     }
 
-    /// Waits until the operator has looked through `count` whole times from now on. Each reconcile reads the
-    /// domain: by its name, or where no news are expected, in the list of all; and by its name again if that
-    /// brought some.
+    /// Waits until the operator has made `count` whole reconciles from now on. Each reconcile reads the
+    /// domain: by its name, or in the list of all when it expects no change; and by its name again if the
+    /// list shows one.
     pub async fn reconciles(&self, count: usize) {
         let mark = self.mark().await;
         eventually(&format!("{count} more reconciles"), async || {
@@ -336,8 +337,8 @@ impl TestEnv {
                 .iter()
                 .filter(|c| ["GetDomainName", "GetDomainNames"].contains(&c.operation.as_str()));
             let seen = seen.count();
-            // The first may have begun before the mark, the last may be under way, and one may have read it
-            // twice.
+            // The first reconcile may have begun before the mark, the last may be under way, and one may have
+            // read the domain twice.
             if seen >= count + 3 {
                 Ok(())
             } else {
@@ -372,8 +373,8 @@ impl TestEnv {
         self.operator.restart().unwrap();
     }
 
-    /// Takes the Lease of an operator that was killed away, so that the next one need not wait until it has
-    /// run out.
+    /// Deletes the Lease of an operator that was killed, so that the next operator need not wait until it
+    /// runs out.
     pub async fn end_lease(&self) {
         let leases = Api::<Lease>::namespaced(self.client.clone(), &self.namespace);
         let _ = leases.delete("mtls-operator", &DeleteParams::default()).await; // none yet is fine
@@ -397,7 +398,7 @@ impl TestEnv {
         aws_sdk_s3::Client::new(&self.account.sdk())
     }
 
-    /// The custom domain with the name of [`TestEnv::host`].
+    /// Custom domain with the name of [`TestEnv::host`].
     pub async fn gateway_domain(&self) -> GetDomainNameOutput {
         self.gateway()
             .get_domain_name()
@@ -407,7 +408,7 @@ impl TestEnv {
             .expect("the custom domain")
     }
 
-    /// The names of all custom domains of the account.
+    /// Names of all custom domains of the account.
     pub async fn gateway_domains(&self) -> Vec<String> {
         let all = self
             .gateway()
@@ -421,7 +422,7 @@ impl TestEnv {
             .collect()
     }
 
-    /// The mappings of the custom domain, sorted: path, API, stage.
+    /// Mappings of the custom domain, sorted: path, API, stage.
     pub async fn mapped(&self) -> Vec<(String, String, String)> {
         let all = self
             .gateway()
@@ -458,7 +459,7 @@ impl TestEnv {
             .to_owned()
     }
 
-    /// Whether the default endpoint of the prepared API is closed.
+    /// True when the default endpoint of the prepared API is closed.
     pub async fn endpoint_closed(&self) -> bool {
         let api = self
             .gateway()
@@ -470,7 +471,7 @@ impl TestEnv {
         api.disable_execute_api_endpoint().unwrap_or_default()
     }
 
-    /// All record sets of the zone but its own NS and SOA.
+    /// Record sets of the zone but its own NS and SOA.
     pub async fn records(&self) -> Vec<ResourceRecordSet> {
         let request = self
             .route53()
@@ -486,7 +487,7 @@ impl TestEnv {
             .collect()
     }
 
-    /// The record of that type at [`TestEnv::host`].
+    /// Record of that type at [`TestEnv::host`].
     pub async fn record(&self, kind: RrType) -> Option<ResourceRecordSet> {
         let name = format!("{}.", self.host());
         self.records()
@@ -513,7 +514,7 @@ impl TestEnv {
             .expect("the record can be changed");
     }
 
-    /// The ARNs of all certificates of the account, sorted.
+    /// ARNs of all certificates of the account, sorted.
     pub async fn server_certificates(&self) -> Vec<String> {
         let kinds = [
             KeyAlgorithm::EcPrime256v1,
@@ -538,7 +539,7 @@ impl TestEnv {
         arns
     }
 
-    /// The versions of all objects in the bucket, newest first; delete markers do not count.
+    /// Versions of all objects in the bucket, newest first; delete markers do not count.
     pub async fn object_versions(&self) -> Vec<String> {
         let all = self
             .s3()
@@ -560,7 +561,7 @@ impl TestEnv {
         self.call_with(host, path, identity, &[]).await
     }
 
-    /// The same, with options of curl's.
+    /// Calls as [`TestEnv::call`] does, with more options of curl.
     pub async fn call_with(
         &self,
         host: &str,
@@ -608,7 +609,7 @@ impl TestEnv {
         }
     }
 
-    /// The identity in a Secret of type kubernetes.io/tls.
+    /// Identity in a Secret of type kubernetes.io/tls.
     pub async fn identity(&self, secret: &str) -> Identity {
         let data = self
             .secrets()
@@ -624,12 +625,12 @@ impl TestEnv {
     }
 }
 
-/// A life whose operator talks to the API server through a proxy.
+/// Environment whose operator talks to the API server through a proxy.
 pub async fn through_proxy(name: &str) -> (TestEnv, ApiProxy) {
     through_proxy_with(TestEnv::start(name).await).await
 }
 
-/// The same of a life that has begun, and has no objects yet.
+/// Puts that proxy into an environment that has started, and has no objects yet.
 pub async fn through_proxy_with(mut env: TestEnv) -> (TestEnv, ApiProxy) {
     let proxy = ApiProxy::start(world().kubernetes.admin_config())
         .await
@@ -651,19 +652,19 @@ fn beside_of(namespace: &str, other: &str) -> String {
     }
 }
 
-/// A client certificate and its key, PEM.
+/// Client certificate and its key, PEM.
 pub struct Identity {
     pub certificate: Vec<u8>,
     pub key: Vec<u8>,
 }
 
-/// What a caller got; status 0 is no answer at all, with what curl says about that.
+/// Answer to a caller; status 0 is no answer at all, with curl's message.
 pub struct Answer {
     pub status: u16,
     pub body: String,
 }
 
-/// All conditions in a line each, for the message of a test that fails.
+/// Conditions, one a line, for the message of a test that fails.
 fn shown(conditions: &[Condition]) -> String {
     let line = |c: &Condition| {
         format!(
@@ -674,8 +675,7 @@ fn shown(conditions: &[Condition]) -> String {
     conditions.iter().map(line).collect()
 }
 
-/// Asks again and again until there is an answer; panics with the last thing that was seen when it takes too
-/// long.
+/// Repeats the check until it succeeds; panics with its last error when it takes too long.
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {

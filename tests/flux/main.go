@@ -1,10 +1,13 @@
-// flux does with the repository what Flux's controllers do, by their own packages:
+// Command flux processes the repository as Flux's controllers do, by their own packages:
 //
-//	flux archive DIR OUT       what source-controller makes of a Git checkout, unpacked into OUT as its consumers unpack it
-//	flux check FILE...         every Flux object of the files, read as strictly as its CustomResourceDefinition is
-//	flux health FILE           objects as JSON, one a line on stdin: what the healthCheckExprs of the Kustomizations in FILE
-//	                           say of each, and after it what kstatus says without them
-//	flux kustomize DIR         what kustomize makes of DIR
+//	flux archive DIR OUT       packs a Git checkout as source-controller does, and unpacks the archive into
+//	                           OUT as its consumers do
+//	flux check FILE...         reads every Flux object of the files as strictly as its
+//	                           CustomResourceDefinition is
+//	flux health FILE           reads objects as JSON from stdin, one a line; prints the answer of the
+//	                           healthCheckExprs of the Kustomizations in FILE for each, and after it the
+//	                           answer of kstatus without them
+//	flux kustomize DIR         builds DIR as kustomize does
 package main
 
 import (
@@ -57,7 +60,8 @@ func run(args []string) error {
 	return errors.New("archive DIR OUT | check FILE... | health FILE | kustomize DIR")
 }
 
-// As GitRepositoryReconciler does it: the .sourceignore of the checkout, else the default patterns.
+// archive packs as GitRepositoryReconciler does: by the .sourceignore of the checkout, else by the default
+// patterns.
 func archive(dir, out string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -94,7 +98,7 @@ func archive(dir, out string) error {
 	return tar.Untar(packed, out, tar.WithMaxUntarSize(-1))
 }
 
-// The objects of a file, each as JSON.
+// objects returns the objects of a file, each as JSON.
 func objects(file string) ([][]byte, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

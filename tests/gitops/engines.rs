@@ -1,4 +1,4 @@
-//! What Argo CD and Flux say of objects, by their own packages, which are built once on a machine.
+//! Argo CD's and Flux's answers about objects, by their own packages, which are built once on a machine.
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -8,30 +8,31 @@ use std::{
 use sandbox::tools;
 use serde_json::Value;
 
-/// A path of the repository.
+/// Path in the repository.
 pub fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Our health scripts and actions, in Argo CD's own layout.
+/// Health scripts and actions of the project, in Argo CD's own layout.
 pub fn customizations() -> PathBuf {
     here("examples/gitops/argo-cd/resource_customizations")
 }
 
-/// Argo CD's engine and Flux's packages, built where they are not yet. That takes minutes and all of the
+/// Builds Argo CD's engine and Flux's packages where they are not built yet. That takes minutes and the whole
 /// machine.
 pub fn build() -> [PathBuf; 2] {
-    [("argo-cd-lua", "tests/argo-cd"), ("flux", "tests/flux")]
-        .map(|(name, source)| tools::go_program(name, &here(source), ".", &[]).expect("it can be built"))
+    [("argo-cd-lua", "tests/argo-cd"), ("flux", "tests/flux")].map(|(name, source)| {
+        tools::go_program(name, &here(source), ".", &[]).expect("the program can be built")
+    })
 }
 
-/// Argo CD's Lua engine over our scripts.
+/// Runs Argo CD's Lua engine over the project's scripts.
 pub fn argo_cd(arguments: &[&str], input: &str) -> Output {
     let [engine, _] = build();
     fed(Command::new(engine).arg(customizations()).args(arguments), input)
 }
 
-/// A command of `tests/flux`, in the folder examples/.
+/// Runs a command of `tests/flux`, in the folder examples/.
 pub fn flux(arguments: &[&str], input: &str) -> String {
     let [_, program] = build();
     let out = fed(
@@ -54,18 +55,18 @@ fn fed(command: &mut Command, input: &str) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("it starts");
+        .expect("the program starts");
     child
         .stdin
         .take()
         .expect("piped")
         .write_all(input.as_bytes())
-        .expect("it reads");
-    child.wait_with_output().expect("it ends")
+        .expect("the program reads its input");
+    child.wait_with_output().expect("the program ends")
 }
 
-/// The health of each object: in Argo CD, by Flux's healthCheckExprs, and by kstatus, which Flux goes by
-/// without them.
+/// Health of each object: in Argo CD, by Flux's healthCheckExprs, and by kstatus, which Flux uses without
+/// them.
 pub fn health(objects: &[Value]) -> Vec<[String; 3]> {
     let lines: String = objects.iter().map(|object| format!("{object}\n")).collect();
     let argo_cd = argo_cd(&["health"], &lines);

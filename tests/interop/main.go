@@ -1,7 +1,8 @@
-// Other people's eyes on what the operator issues:
+// Command interop checks issued certificates with independent programs:
 //
-//	interop lint                                 certificates (PEM) on stdin; one line per finding of zlint that is an error
-//	interop call ADDRESS HOST CA CERT KEY        an HTTPS request with crypto/tls; prints the HTTP status
+//	interop lint                             reads certificates (PEM) from stdin; prints one line per finding
+//	                                         of zlint that is an error
+//	interop call ADDRESS HOST CA CERT KEY    makes an HTTPS request with crypto/tls; prints the HTTP status
 package main
 
 import (
@@ -43,7 +44,8 @@ func check() error {
 	if err != nil {
 		return err
 	}
-	// What binds the authorities that browsers trust (a country in the name, policies, ...) does not bind a private one.
+	// Rules for authorities that browsers trust (a country in the name, policies, ...) do not apply to a private
+	// one.
 	private, err := lint.GlobalRegistry().Filter(lint.FilterOptions{
 		IncludeSources: lint.SourceList{lint.RFC3279, lint.RFC5280, lint.RFC5480, lint.RFC5891, lint.RFC8813},
 	})

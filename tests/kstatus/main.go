@@ -1,6 +1,6 @@
-// kstatus judges Kubernetes objects: one JSON object per line on stdin, one verdict per line on stdout
-// ("InProgress", "Current", "Failed", "Terminating" or "Unknown"), computed by the library that kubectl
-// apply tools (Flux, Argo, kpt) wait with.
+// Command kstatus reports the status of Kubernetes objects: one JSON object per line on stdin, one status per
+// line on stdout ("InProgress", "Current", "Failed", "Terminating" or "Unknown"), computed by the library
+// that kubectl apply tools (Flux, Argo, kpt) wait with.
 package main
 
 import (

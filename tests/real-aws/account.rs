@@ -1,5 +1,5 @@
-//! Where the suite runs: the account that `REAL_AWS_ACCOUNT` and `REAL_AWS_ZONE` name, or an account of the
-//! AWS emulator. How its endpoints are called, and how long anything may take there.
+//! Account of the suite: the one that `REAL_AWS_ACCOUNT` and `REAL_AWS_ZONE` name, or an account of the AWS
+//! emulator. Also calls of its endpoints, and the maximum times there.
 use std::{
     env,
     path::{Path, PathBuf},
@@ -19,9 +19,9 @@ use sandbox::{
     world::World,
 };
 
-/// How everything is called that any run makes.
+/// Prefix of all names that any run makes.
 pub const ALL_RUNS: &str = "mtls-real-";
-/// What the operator's marks name as the cluster, in every run.
+/// Cluster in the operator's ownership tags, in every run.
 const NAMESPACE: &str = "real-aws";
 
 pub struct Account {
@@ -30,11 +30,11 @@ pub struct Account {
     pub sdk: SdkConfig,
     pub zone: String,
     pub zone_id: String,
-    /// How everything is called that this run makes.
+    /// Prefix of all names that this run makes.
     pub run: String,
-    /// How long any step may take.
+    /// Maximum time of any step.
     pub timeout: Duration,
-    /// An HTTP server that answers GET with 200.
+    /// HTTP server that answers GET with 200.
     pub backend: String,
     dir: PathBuf,
     operator_env: Vec<(String, String)>,
@@ -46,7 +46,7 @@ enum Place {
     Local { world: Box<World>, _backend: Echo },
 }
 
-/// A client certificate and its key, PEM.
+/// Client certificate and its key, PEM.
 pub struct Identity {
     pub certificate: String,
     pub key: String,
@@ -78,8 +78,8 @@ impl Account {
         account
     }
 
-    /// With the credentials and the Region of the environment, which must be those of the account that was
-    /// named: nothing may happen to another.
+    /// Opens the account with the credentials and the Region of the environment. They must be those of the
+    /// named account: the suite may do nothing to another.
     async fn real(dir: &Path, id: String, zone: String) -> Account {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
@@ -203,7 +203,7 @@ impl Account {
         NAMESPACE
     }
 
-    /// A name of this run in the zone.
+    /// Name of this run in the zone.
     pub fn host(&self, name: &str) -> String {
         format!("{}-{name}.{}", self.run, self.zone)
     }
@@ -225,8 +225,8 @@ impl Account {
             .expect("the operator starts")
     }
 
-    /// The status of `https://<host><path>`, asked of `front`, which is a host too; "000" when there was no
-    /// answer.
+    /// HTTP status of `https://<host><path>`, requested from `front`, which is a host too; "000" when there
+    /// was no answer.
     pub async fn status(
         &self,
         host: &str,
@@ -275,8 +275,7 @@ impl Account {
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
-    /// Asks again and again until there is an answer; panics with the last thing that was seen when it takes
-    /// too long.
+    /// Repeats the check until it succeeds; panics with its last error when it takes too long.
     pub async fn eventually<T>(&self, what: &str, mut check: impl AsyncFnMut() -> Result<T, String>) -> T {
         let started = Instant::now();
         loop {

@@ -1,4 +1,4 @@
-//! The entries of sandbox/aws/ASSUMPTIONS.md, each by its name: tried here, or the reason why not.
+//! Entries of sandbox/aws/ASSUMPTIONS.md, each by its name: tried here, or listed with the reason why not.
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_acm::types::ValidationMethod;
@@ -21,7 +21,7 @@ use crate::{
     scenarios::{ByHand, execute_api, self_signed, self_signed_until, settled},
 };
 
-/// What takes more than a zone and some minutes to find out.
+/// Entries that take more than a zone and some minutes to find out.
 const NOT_TRIED: [(&str, &str); 24] = [
     (
         "list-as-late-as-describe",
@@ -33,7 +33,7 @@ const NOT_TRIED: [(&str, &str); 24] = [
     ),
     (
         "serves-once-available",
-        "what the front ends say in the first minutes is not the same from one to the next",
+        "the front ends differ from one another in the first minutes",
     ),
     ("ownership-certificate", "takes a public certificate with its key"),
     ("locked-domain", "takes a public certificate with its key"),
@@ -91,7 +91,7 @@ const NOT_TRIED: [(&str, &str); 24] = [
     ("dual-stack", "of the local DNS server, not of AWS"),
 ];
 
-/// What was found out, by the name of the entry, and what it was told by.
+/// Results by the name of the entry, each with its evidence.
 #[derive(Default)]
 pub struct Findings(BTreeMap<&'static str, (bool, String)>);
 
@@ -100,7 +100,7 @@ impl Findings {
         self.0.insert(name, (holds, seen));
     }
 
-    /// A line for each, and the figures of the last line.
+    /// Prints a line for each entry. Returns the figures of the last line.
     pub fn print(&self) -> String {
         let listed = listed();
         for name in &listed {
@@ -124,14 +124,14 @@ impl Findings {
         )
     }
 
-    /// Fails where one differs, and where the list and the checks do.
+    /// Fails where an assumption differs, and where the list and the checks differ.
     pub fn hold(&self) {
         let tried = self.0.keys().map(|name| (*name).to_owned());
         let known: BTreeSet<_> = tried.chain(NOT_TRIED.map(|(name, _)| name.to_owned())).collect();
         assert_eq!(
             known,
             listed(),
-            "what is tried, or said why not, and what ASSUMPTIONS.md lists"
+            "entries that are tried or have a reason why not, and entries of ASSUMPTIONS.md"
         );
         let differ: Vec<_> = self
             .0
@@ -151,7 +151,7 @@ fn listed() -> BTreeSet<String> {
     names.collect()
 }
 
-/// What an AWS call that was refused says.
+/// Returns true when AWS refused the call with this code, and AWS's answer.
 fn refusal<T: std::fmt::Debug, E: std::fmt::Debug>(result: &Result<T, E>, code: &str) -> (bool, String) {
     let seen = format!("{result:?}");
     (result.is_err() && seen.contains(code), seen)
@@ -205,8 +205,8 @@ pub async fn without_a_domain(account: &Account, findings: &mut Findings) {
     buckets(account, findings).await;
     http_apis(account, findings).await;
     rest_apis(account, findings).await;
-    let nobody = execute_api(account, "zzzzzzzzzz");
-    let status = account.status(&nobody, &nobody, "/", None, &[]).await;
+    let absent = execute_api(account, "zzzzzzzzzz");
+    let status = account.status(&absent, &absent, "/", None, &[]).await;
     findings.note("unknown-api", status == "403", status);
 }
 
@@ -362,7 +362,7 @@ async fn http_apis(account: &Account, findings: &mut Findings) {
 
     let jwt = JwtConfiguration::builder()
         .issuer("https://accounts.google.com")
-        .audience("nobody")
+        .audience("absent")
         .build();
     let request = gateway
         .create_authorizer()
@@ -434,8 +434,8 @@ async fn http_apis(account: &Account, findings: &mut Findings) {
     findings.note("undeployed-stage", serves, format!("serves {serves}"));
 }
 
-/// A REST API that answers GET of `/` and, once that is deployed, of what is added, by itself: it needs no
-/// function and no server. Its id.
+/// REST API that answers GET of `/` and, after a deployment, of later resources, by itself: it needs no
+/// function and no server. Returns its id.
 pub async fn mock_api(account: &Account, name: &str) -> String {
     let rest = aws_sdk_apigateway::Client::new(&account.sdk);
     let regional = EndpointConfiguration::builder()
@@ -452,7 +452,7 @@ pub async fn mock_api(account: &Account, name: &str) -> String {
     id
 }
 
-/// GET of this resource is answered with 200.
+/// Makes the API answer GET of this resource with 200.
 async fn answer(rest: &aws_sdk_apigateway::Client, api: &str, resource: &str) {
     let request = rest
         .put_method()
@@ -576,7 +576,7 @@ async fn set_flag(rest: &aws_sdk_apigateway::Client, api: &str, closed: bool) {
         .expect("UpdateRestApi");
 }
 
-/// Whether it becomes so within a tenth of what anything may take.
+/// True when the check holds within a tenth of the maximum time.
 async fn soon(account: &Account, check: impl AsyncFn() -> bool) -> bool {
     let started = std::time::Instant::now();
     while started.elapsed() < account.timeout / 10 {
@@ -600,7 +600,7 @@ pub async fn of_certificates_in_use(account: &Account, arn: &str, findings: &mut
                 .map_err(|e| format!("{e:?}"))?;
             let users = answer.certificate.and_then(|c| c.in_use_by).unwrap_or_default();
             if users.is_empty() {
-                Err("nobody uses it".into())
+                Err("nothing uses the certificate".into())
             } else {
                 Ok(users)
             }
@@ -617,11 +617,11 @@ pub async fn of_certificates_in_use(account: &Account, arn: &str, findings: &mut
     );
 }
 
-/// On a custom domain that has no mutual TLS yet; it has some afterwards, which trusts nobody.
+/// Checks on a custom domain that has no mutual TLS yet. Afterwards it has mutual TLS that no caller passes.
 pub async fn with_a_domain(account: &Account, domain: &ByHand, findings: &mut Findings) {
     let ByHand { host, front } = domain;
     let status = account
-        .status(&account.host("nobody"), front, "/", None, &["--insecure"])
+        .status(&account.host("absent"), front, "/", None, &["--insecure"])
         .await;
     findings.note("unknown-name", status == "000", status);
     let other = format!("host: {}", account.host("other"));
@@ -692,7 +692,7 @@ pub async fn with_a_domain(account: &Account, domain: &ByHand, findings: &mut Fi
     off(account, host).await;
 }
 
-/// Sets the domain's truststore to an object with this text; the warnings of it.
+/// Sets the domain's truststore to an object with this text. Returns AWS's warnings.
 async fn trust(account: &Account, host: &str, key: &str, pem: &str) -> Result<Vec<String>, String> {
     let bucket = format!("{}-bucket", account.run);
     let body = ByteStream::from(pem.as_bytes().to_vec());
@@ -772,7 +772,7 @@ async fn update_once(
         .map_err(|error| format!("{} {error:?}", account.id))
 }
 
-/// A certificate of X.509 version 1, as `openssl x509 -signkey` makes it of a request.
+/// Certificate of X.509 version 1, as `openssl x509 -signkey` makes it from a request.
 fn version_1(common_name: &str) -> crate::account::Identity {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let subject = format!("/CN={common_name}");
@@ -790,14 +790,15 @@ fn version_1(common_name: &str) -> crate::account::Identity {
     openssl(&[
         "x509", "-signkey", "key", "-in", "csr", "-req", "-days", "2", "-out", "crt",
     ]);
-    let file = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("it was made");
+    let file =
+        |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("openssl has written the file");
     crate::account::Identity {
         certificate: file("crt"),
         key: file("key"),
     }
 }
 
-/// The domain is deleted in the middle of a change.
+/// Deletes the domain in the middle of a change.
 pub async fn at_the_end(account: &Account, domain: &ByHand, findings: &mut Findings) {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
     account

@@ -1,6 +1,6 @@
-//! What this run and others left in the account, by the beginning of its name, and its removal. The order is
-//! that of dependence: a domain before its certificate, and what AWS refuses is tried again until it takes
-//! it.
+//! Leftovers of this run and of others in the account, by the prefix of their names, and their removal. The
+//! order is that of dependence: a domain before its certificate. The suite repeats a removal that AWS refuses
+//! until AWS accepts it.
 use aws_sdk_acm::types::{Filters, KeyAlgorithm};
 use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecordSet};
 
@@ -16,7 +16,7 @@ pub enum Leftover {
     Bucket(String),
 }
 
-/// In the order in which they can be removed.
+/// Leftovers, in the order in which they can be removed.
 pub async fn find(account: &Account) -> Vec<Leftover> {
     let is_ours = |name: Option<&str>| name.is_some_and(|name| name.starts_with(ALL_RUNS));
     let mut all = vec![];
@@ -100,7 +100,7 @@ pub async fn find(account: &Account) -> Vec<Leftover> {
     all
 }
 
-/// Those of the zone whose name has a part that begins as ours do.
+/// Records of the zone whose name has a part with the prefix of the runs.
 async fn records(account: &Account) -> Vec<ResourceRecordSet> {
     let route53 = aws_sdk_route53::Client::new(&account.sdk);
     let (mut found, mut name, mut kind) = (vec![], None, None);
@@ -130,8 +130,8 @@ pub async fn remove(account: &Account) {
     }
 }
 
-/// AWS says no for a while: one DeleteDomainName and one DeleteRestApi in 30 s; a certificate is in use for
-/// up to an hour after its domain.
+/// Removes one leftover. AWS refuses for a while: it allows one DeleteDomainName and one DeleteRestApi in 30
+/// s, and a certificate is in use for up to an hour after its domain.
 async fn remove_one(account: &Account, one: &Leftover) -> Result<(), String> {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
     match one {
@@ -172,7 +172,7 @@ async fn remove_one(account: &Account, one: &Leftover) -> Result<(), String> {
     }
 }
 
-/// With all versions of all that is in it.
+/// Deletes a bucket with all versions of all its objects.
 async fn bucket(account: &Account, name: &str) -> Result<(), String> {
     let s3 = aws_sdk_s3::Client::new(&account.sdk);
     let all = s3

@@ -1,6 +1,6 @@
-//! The main job on a real AWS account, and what the AWS emulator assumes, entry by entry. Without an account
-//! named in the environment all of it runs against the AWS emulator, so that it works on the day when
-//! somebody has one. docs/real-aws.md says how; nothing is left behind.
+//! The main job on a real AWS account, and the assumptions of the AWS emulator, entry by entry. Without an
+//! account named in the environment all of it runs against the AWS emulator, so that it works on the day when
+//! there is an account. docs/real-aws.md says how; nothing is left behind.
 
 mod account;
 mod assumptions;

@@ -1,5 +1,5 @@
-//! What a user does: the quickstart from nothing to nothing, and a custom domain that serves taken over and
-//! given back. On the way what the AWS emulator assumes is tried, where there is what it takes.
+//! Actions of a user: the quickstart from nothing to nothing, and a custom domain that serves, taken over and
+//! released. On the way the suite tries the emulator's assumptions, where it has the means.
 use aws_sdk_acm::types::ValidationMethod;
 use aws_sdk_apigatewayv2::types::{DomainNameConfiguration, DomainNameStatus, EndpointType, SecurityPolicy};
 use aws_sdk_route53::types::{
@@ -30,7 +30,7 @@ pub async fn all(account: &Account, findings: &mut Findings) {
     assumptions::at_the_end(account, &domain, findings).await;
 }
 
-/// From nothing to an endpoint that asks for a certificate, and back.
+/// Quickstart from nothing to an endpoint that requires a client certificate, and back.
 async fn quickstart(account: &Account, api: &str) {
     let host = account.host("quick");
     let spec = json!({
@@ -41,7 +41,9 @@ async fn quickstart(account: &Account, api: &str) {
         "dns": {"route53": {"hostedZoneId": account.zone_id}},
     });
     create(account, "MtlsDomain", "quick", spec).await;
-    let spec = json!({"domainRef": {"name": "quick"}, "subject": {"commonName": "client1"}, "secretName": "client1"});
+    let spec = json!({
+        "domainRef": {"name": "quick"}, "subject": {"commonName": "client1"}, "secretName": "client1",
+    });
     create(account, "ClientCertificate", "client1", spec).await;
     ready(account, "MtlsDomain", "quick").await;
     ready(account, "ClientCertificate", "client1").await;
@@ -49,7 +51,7 @@ async fn quickstart(account: &Account, api: &str) {
     let secret = Api::<Secret>::namespaced(account.client(), account.namespace())
         .get("client1")
         .await
-        .expect("it is");
+        .expect("the Secret");
     let text =
         |key: &str| String::from_utf8(secret.data.as_ref().expect("data")[key].0.clone()).expect("PEM");
     let client1 = Identity {
@@ -67,7 +69,7 @@ async fn quickstart(account: &Account, api: &str) {
     assert_eq!(
         status(Some(&self_signed("client1"))).await,
         "403",
-        "with the same name by nobody's authority"
+        "with the same name by an unknown authority"
     );
     let closed = execute_api(account, api);
     assert_eq!(
@@ -78,13 +80,13 @@ async fn quickstart(account: &Account, api: &str) {
 
     delete::<ClientCertificate>(account, "client1").await;
     delete::<MtlsDomain>(account, "quick").await;
-    println!("quickstart: {host} answered client1 and nobody else, and is gone");
+    println!("quickstart: {host} answered client1 and no other caller, and is gone");
 }
 
-/// A custom domain without mutual TLS that answers everybody, made by hand.
+/// Custom domain without mutual TLS that answers every caller, made by hand.
 pub struct ByHand {
     pub host: String,
-    /// What its name is an alias of.
+    /// Target of the alias for the domain's name.
     pub front: String,
 }
 
@@ -149,7 +151,7 @@ async fn by_hand(account: &Account, api: &str, findings: &mut Findings) -> ByHan
     ByHand { host, front }
 }
 
-/// The domain gets mutual TLS in place, and stays as it is then when the object goes.
+/// Gives the domain mutual TLS in place, and checks that it stays so when the object goes.
 async fn take_over(account: &Account, api: &str, domain: &ByHand) {
     let caller = self_signed("caller");
     let spec = json!({
@@ -173,9 +175,9 @@ async fn take_over(account: &Account, api: &str, domain: &ByHand) {
         .await;
     assert_eq!(status(None).await, "000", "without a certificate");
     delete::<MtlsDomain>(account, "hand").await;
-    assert_eq!(status(Some(&caller)).await, "200", "given back as it is");
+    assert_eq!(status(Some(&caller)).await, "200", "released as it is");
     println!(
-        "take-over: {} got mutual TLS in place, and was given back",
+        "take-over: {} got mutual TLS in place, and was released",
         domain.host
     );
 }
@@ -223,7 +225,7 @@ where
     let api = Api::<K>::namespaced(account.client(), account.namespace());
     api.delete(name, &DeleteParams::default())
         .await
-        .expect("it can be deleted");
+        .expect("the object can be deleted");
     account
         .eventually(&format!("{name} is gone"), async || {
             let left = api.get_opt(name).await.map_err(|e| e.to_string())?;
@@ -246,7 +248,7 @@ pub fn execute_api(account: &Account, api: &str) -> String {
     format!("{api}.execute-api.{}.amazonaws.com", account.region)
 }
 
-/// The custom domain's own name in AWS.
+/// Custom domain's own name in AWS.
 async fn regional(account: &Account, host: &str) -> String {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
     let domain = gateway
@@ -281,7 +283,7 @@ pub async fn settled(account: &Account, host: &str) {
         .await;
 }
 
-/// An ISSUED certificate, by a record in the zone.
+/// Certificate that is ISSUED, by a record in the zone.
 async fn certificate(account: &Account, host: &str) -> String {
     let acm = aws_sdk_acm::Client::new(&account.sdk);
     let request = acm
@@ -351,13 +353,13 @@ pub async fn change_record(account: &Account, action: ChangeAction, record: Reso
     request.send().await.expect("ChangeResourceRecordSets");
 }
 
-/// A certificate that is itself in the truststore, or nowhere.
+/// Certificate that is itself in the truststore, or nowhere.
 pub fn self_signed(common_name: &str) -> Identity {
     self_signed_until(common_name, rcgen::date_time_ymd(2045, 1, 1))
 }
 
-/// One as the operator makes it with `issuance: SelfSigned`, which says that it is no authority, and one that
-/// is signed with its key.
+/// Certificate as the operator makes it with `issuance: SelfSigned`, which says that it is no authority, and
+/// a certificate that is signed with its key.
 pub fn anchor_and_child() -> (Identity, Identity) {
     let make = |common_name: &str| {
         let mut params = CertificateParams::default();

@@ -1,4 +1,4 @@
-//! The record on disk: what a world was when it was recorded, in files that a diff can show.
+//! Record on disk: the state of a world when it was recorded, in files that a diff can show.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use crate::stage::{ACCOUNT, Caller, KINDS, REGISTRAR, of_kind};
 
-/// All that is recorded.
+/// Recorded state.
 pub struct Recorded {
     pub objects: Vec<Value>,
-    /// Of both accounts.
+    /// State of both accounts.
     pub aws: Vec<Value>,
     pub callers: Vec<Caller>,
 }
@@ -25,7 +25,7 @@ impl Recorded {
             .collect();
         files.sort();
         let mut objects: Vec<_> = files.iter().flat_map(|file| list(file)).collect();
-        // Owners before what they own.
+        // Owners before the objects that they own.
         objects.sort_by_key(|object| KINDS.iter().position(|(_, _, kind)| object["kind"] == *kind));
         let aws = [ACCOUNT, REGISTRAR].map(|id| json(&folder("aws").join(format!("{id}.json"))));
         let callers = list(&folder("callers.json")).into_iter();
@@ -39,7 +39,7 @@ impl Recorded {
         }
     }
 
-    /// Replaces what is there.
+    /// Replaces the record on disk.
     pub fn write(&self) {
         for name in ["kubernetes", "aws"] {
             let _ = fs::remove_dir_all(folder(name)); // none the first time
@@ -79,7 +79,7 @@ impl Recorded {
     }
 }
 
-/// A file or folder of the record.
+/// File or folder of the record.
 pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/upgrade/world")

@@ -1,16 +1,17 @@
-//! The upgrade gate: a world that an earlier release made, restored as it was, meets the operator of this
-//! build and the CRDs of this tree. The test fails on every write to AWS or Kubernetes that [`EXPECTED`] does
-//! not name, and on every caller who gets another answer than before.
+//! The upgrade gate: a world that an earlier release made, restored to its recorded state, meets the operator
+//! of this build and the CRDs of this tree. The test fails on every write to AWS or Kubernetes that
+//! [`EXPECTED`] does not name, and on every caller who gets another answer than before.
 //!
-//! `world/` holds the record; its README.md says what is in it. It is created again when a release is made
-//! and at no other time, by that release's own build, so that what users have is what is tested:
+//! `world/` holds the record; its README.md describes the content. The record is created again when a release
+//! is made and at no other time, by that release's own build, so that the test covers the state that users
+//! have:
 //!
 //!     RECORD_WORLD=1 cargo test --test upgrade
 //!
-//! **A write that is meant to be.** Where a change of the operator has to write something once to what an
-//! earlier release left, add a line to [`EXPECTED`], as narrow as it can be and with the reason, and say so
-//! in CHANGELOG.md. The failing test prints what to write there. A line for a write that does not come is
-//! wrong, too, and all lines go when the world is recorded again.
+//! **Intended writes.** A change of the operator may have to write something once to the resources of an
+//! earlier release. Add a line to [`EXPECTED`] for it, as narrow as it can be and with the reason, and say so
+//! in CHANGELOG.md. The failing test prints the line to add. A line for a write that does not come is wrong,
+//! too, and all lines go when the world is recorded again.
 mod fixture;
 mod record;
 mod stage;
@@ -29,7 +30,7 @@ use fixture::{Recorded, folder};
 use stage::{Caller, Identity, Stage, eventually, full_name, of_kind};
 use writes::{Expected, judge, of_event, of_objects, to_aws, to_kubernetes};
 
-/// The writes that an upgrade from the recorded release makes.
+/// Writes that an upgrade from the recorded release makes.
 const EXPECTED: &[Expected] = &[
     Expected {
         what: &["AWS PutObject", "AWS UpdateDomainName"],
@@ -42,7 +43,7 @@ const EXPECTED: &[Expected] = &[
         what: &["AWS PutObject", "AWS UpdateDomainName"],
         whose: &["distrusted/partners"],
         at_most: 1,
-        why: "the keys that a Distrusted entry keeps out are remembered in the truststore object from now on",
+        why: "the truststore object records the keys that a Distrusted entry keeps out from now on",
     },
     Expected {
         what: &["Kubernetes PATCH mtlsdomains/status"],
@@ -125,18 +126,18 @@ const EXPECTED: &[Expected] = &[
     },
 ];
 
-/// How many namespaces the operator is given at a time. A certificate whose domain has not been read ten
-/// seconds after the start says so in its status, which on a busy machine is no fault of the upgrade.
+/// Number of namespaces that the operator is given at a time. A certificate whose domain has not been read
+/// ten seconds after the start says so in its status, which on a busy machine is no fault of the upgrade.
 const AT_A_TIME: usize = 10;
 
-/// How often all of AWS is read about each domain without a write before the operator counts as having found
-/// nothing to do.
+/// Number of times that the operator reads all of AWS about each domain without a write before it counts as
+/// finished.
 const RESYNCS: usize = 3;
-/// How often at most, should it go on writing forever.
+/// Maximum number of such times, should the operator write forever.
 const MOST_RESYNCS: usize = 15;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_writes_only_what_is_expected_and_refuses_nobody() {
+async fn an_upgrade_makes_only_expected_writes_and_refuses_no_caller() {
     if std::env::var_os("RECORD_WORLD").is_some() {
         record_world().await;
     }
@@ -144,7 +145,7 @@ async fn an_upgrade_writes_only_what_is_expected_and_refuses_nobody() {
     let stage = Stage::start().await;
     let namespaces = recorded.namespaces();
 
-    // As it was, and then as `helm upgrade` does it.
+    // The recorded state first, and then the steps of `helm upgrade`.
     stage
         .world
         .kubernetes
@@ -169,7 +170,7 @@ async fn an_upgrade_writes_only_what_is_expected_and_refuses_nobody() {
         .expect("a proxy");
     stage.grant(&namespaces).await;
     let (before, mark) = (stage.objects(&namespaces).await, stage.last_call().await);
-    assert_eq!(before.len(), recorded.objects.len(), "everything is there again");
+    assert_eq!(before.len(), recorded.objects.len(), "all objects are restored");
 
     let mut wrong = BTreeSet::new();
     for group in groups(&before) {
@@ -229,7 +230,7 @@ fn groups(objects: &[Value]) -> Vec<Vec<String>> {
     groups
 }
 
-/// What goes wrong for callers while the operator of this build takes over these namespaces.
+/// Faults that callers notice while the operator of this build takes over these namespaces.
 async fn upgraded(
     stage: &Stage,
     proxy: &ApiProxy,
@@ -284,7 +285,7 @@ async fn upgraded(
     wrong
 }
 
-/// A record that runs out would fail one day for no fault of anybody's: this test says so a year before.
+/// The record expires one day, which is no fault of any change: this test says so a year before.
 #[test]
 fn nothing_recorded_falls_due_within_a_year() {
     let objects = Recorded::read().objects;
@@ -348,7 +349,7 @@ async fn record_world() {
     }
 }
 
-/// Waits until the operator has read everything that concerns the recorded objects, again and again.
+/// Waits until the operator has read everything about the recorded objects, again and again.
 async fn until_all_is_read(stage: &Stage, proxy: &ApiProxy, objects: &[Value], mark: u64) {
     let text =
         |object: &Value, pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
@@ -434,7 +435,7 @@ async fn until_all_is_read(stage: &Stage, proxy: &ApiProxy, objects: &[Value], m
     }
 }
 
-/// The callers who get another answer than they got when the world was recorded.
+/// Callers who get another answer than they got when the world was recorded.
 async fn wrong_answers(stage: &Stage, callers: &[&Caller], when: &str) -> Vec<String> {
     let mut wrong = vec![];
     for caller in callers {
@@ -451,12 +452,12 @@ async fn wrong_answers(stage: &Stage, callers: &[&Caller], when: &str) -> Vec<St
     wrong
 }
 
-/// The domains that answer somebody whom they should not.
+/// Domains that answer a caller whom they should refuse.
 async fn let_in(stage: &Stage, recorded: &Recorded) -> Vec<String> {
     let mut params = rcgen::CertificateParams::new(vec![]).expect("no names");
     params
         .distinguished_name
-        .push(rcgen::DnType::CommonName, "nobody");
+        .push(rcgen::DnType::CommonName, "unknown");
     let key = rcgen::KeyPair::generate().expect("a key");
     let certificate = params.self_signed(&key).expect("a certificate").pem();
     let unknown = Identity {
@@ -467,8 +468,8 @@ async fn let_in(stage: &Stage, recorded: &Recorded) -> Vec<String> {
     let mut wrong = vec![];
     for host in hosts {
         for (who, identity, wanted) in [
-            ("somebody unknown", Some(&unknown), 403),
-            ("somebody without a certificate", None, 0),
+            ("an unknown caller", Some(&unknown), 403),
+            ("a caller without a certificate", None, 0),
         ] {
             let status = stage.call(host, "/", identity).await;
             if status != wanted {

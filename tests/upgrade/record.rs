@@ -1,6 +1,6 @@
-//! Makes the world that is recorded, with the operator of this very build: every example and walk-through,
-//! and shapes that stricter rules will question. Everything lives for decades, so that nothing falls due
-//! while the record is in use.
+//! Recording of the world, with the operator of this very build: every example and walk-through, and shapes
+//! that stricter rules will question. Everything is valid for decades, so that nothing falls due while the
+//! record is in use.
 use std::{path::Path, time::Duration};
 
 use aws_sdk_acm::types::{CertificateStatus, KeyAlgorithm, ValidationMethod};
@@ -31,15 +31,14 @@ use crate::{
     stage::{ACCOUNT, BUCKET, Caller, Identity, Stage, eventually, full_name, of_kind},
 };
 
-/// Lives of authorities and of leaves, in hours and for openssl: long, and before 2050 for leaves.
+/// Validity of authorities and of leaves, in hours and for openssl: long, and before 2050 for leaves.
 const AUTHORITY_LIFE: &str = "350400h";
 const LEAF_LIFE: &str = "175200h";
 const AUTHORITY_DAYS: &str = "14600";
 const LEAF_DAYS: &str = "7300";
-/// 2100-01-01: until then ACM's certificates are valid.
+/// End of the validity of ACM's certificates: 2100-01-01.
 const NOT_AFTER: f64 = 4_102_444_800.0;
-/// How long nothing may have been written before the world is at rest: what is told only after a while is
-/// told after two minutes.
+/// Time without a write after which the world is at rest: the operator delays some reports by two minutes.
 const REST: Duration = Duration::from_secs(150);
 
 const ZONE: &str = "example.com";
@@ -49,7 +48,7 @@ const REGISTRARS_ZONE: &str = "registrar.example";
 const CA: &str = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid";
 const LEAF: &str = "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\nkeyUsage=digitalSignature";
 
-/// Every namespace of the record.
+/// Namespaces of the record.
 pub const NAMESPACES: [&str; 31] = [
     "client-certificates",
     "client-grant",
@@ -84,7 +83,7 @@ pub const NAMESPACES: [&str; 31] = [
     "unlisted-mapping",
 ];
 
-/// Makes it and takes it down. The CRDs are installed.
+/// Makes the world, records it and takes it down. The CRDs are installed.
 pub async fn record(stage: &Stage) -> Recorded {
     let namespaces = NAMESPACES.map(str::to_owned).to_vec();
     for namespace in &namespaces {
@@ -112,11 +111,11 @@ pub async fn record(stage: &Stage) -> Recorded {
     let mut callers = maker.everything().await;
     maker.prolong_server_certificates(&namespaces).await;
     maker.place("suspended").suspend().await;
-    // What the last process knew and wrote by, the next one may not know.
+    // The next process may not know all that the last process knew and wrote by.
     operator.stop().await.expect("the operator stops");
     operator.restart().expect("the operator starts");
     maker.until_at_rest(&namespaces).await;
-    // Whom the edge lets in is not for us to say.
+    // The edge decides whom it accepts, and not this test.
     for caller in &mut callers {
         let seen = stage
             .call(&caller.host, &caller.path, Some(&caller.identity))
@@ -144,7 +143,7 @@ pub async fn record(stage: &Stage) -> Recorded {
     }
 }
 
-/// It is of the API server that it comes from.
+/// Removes the resourceVersion, which belongs to the API server that the object comes from.
 fn without_version(mut object: Value) -> Value {
     object["metadata"]
         .as_object_mut()
@@ -159,7 +158,7 @@ struct Maker<'s> {
     registrars_zone_id: String,
 }
 
-/// What one namespace is made of.
+/// Content of one namespace.
 struct Place<'m> {
     maker: &'m Maker<'m>,
     namespace: &'m str,
@@ -178,7 +177,7 @@ impl Maker<'_> {
         }
     }
 
-    /// The callers of all of it.
+    /// Callers of the whole world.
     async fn everything(&self) -> Vec<Caller> {
         let mut callers = vec![];
         callers.extend(self.examples().await);
@@ -190,7 +189,7 @@ impl Maker<'_> {
         callers
     }
 
-    /// Those that start from nothing.
+    /// Examples that start from nothing.
     async fn examples(&self) -> Vec<Caller> {
         let mut callers = vec![];
         let place = self.place("quickstart");
@@ -258,14 +257,15 @@ impl Maker<'_> {
         callers
     }
 
-    /// Those that start from what is there, by the commands that a reader types.
+    /// Walk-throughs that start from existing resources, by the commands that a reader types.
     async fn walkthroughs(&self) -> Vec<Caller> {
         let mut callers = vec![];
         for (namespace, commands) in [
             (
                 "self-signed",
                 &[
-                    "openssl req -newkey rsa:2048 -nodes -keyout client.key -out client.csr -subj /CN=client1",
+                    "openssl req -newkey rsa:2048 -nodes -keyout client.key -out client.csr \
+                     -subj /CN=client1",
                     "openssl x509 -signkey client.key -in client.csr -req -days 7300 -out client.crt",
                 ][..],
             ),
@@ -426,14 +426,14 @@ impl Maker<'_> {
         callers
     }
 
-    /// What is trusted now and stricter rules may question. Each with its callers.
+    /// Trust that exists now and that stricter rules may question, each with its callers.
     async fn questionable(&self) -> Vec<Caller> {
         let mut callers = vec![];
         // An issuing CA whose ca.crt holds more than its chain.
         let place = self.place("extra-in-ca-crt");
         place.authority("root", "/CN=Root", "").await;
         place.issued("int", "/CN=Int", "root", CA, AUTHORITY_DAYS).await;
-        place.authority("other", "/CN=Somebody Else", "").await;
+        place.authority("other", "/CN=Another Root", "").await;
         place
             .issued("stranger", "/CN=stranger", "other", LEAF, LEAF_DAYS)
             .await;
@@ -484,7 +484,7 @@ impl Maker<'_> {
         place.ready().await;
         callers.push(place.leaf("caller"));
 
-        // Authorities that say of themselves that no client can be trusted through them.
+        // Authorities whose own extensions say that no client can be trusted through them.
         for (namespace, root, extensions) in [
             (
                 "path-length",
@@ -523,7 +523,7 @@ impl Maker<'_> {
             });
         }
 
-        // Two CAs, one of which an entry takes out.
+        // Two CAs; an entry distrusts one of them.
         let place = self.place("distrusted");
         for name in ["compromised", "fine"] {
             place.authority(name, &format!("/CN={name}"), "").await;
@@ -559,7 +559,7 @@ impl Maker<'_> {
         callers
     }
 
-    /// Sources of authorities that are nobody's example.
+    /// Sources of authorities that no example has.
     async fn sources(&self) -> Vec<Caller> {
         let mut callers = vec![];
         let place = self.place("issuing-secret");
@@ -636,10 +636,10 @@ impl Maker<'_> {
         callers
     }
 
-    /// Objects in the middle or at the end of something.
+    /// Objects in the middle or at the end of a transition.
     async fn states(&self) -> Vec<Caller> {
         let mut callers = vec![];
-        // The second authority has taken over, and a certificate of the first one is still out there.
+        // The second authority has taken over, and a certificate of the first one is still in use.
         let place = self.place("two-generated");
         let generated =
             |name: &str| json!({"name": name, "generate": {"commonName": format!("Partners {name}")}});
@@ -682,7 +682,7 @@ impl Maker<'_> {
         place.ready().await;
         callers.push(place.caller_of("client1", "/").await);
 
-        // Certificates that were renewed, each with its predecessor still let in.
+        // Renewed certificates, each with a predecessor that is still accepted.
         let place = self.place("renewed");
         let overlap = json!({"trust": {"overlap": LEAF_LIFE}});
         place
@@ -725,14 +725,20 @@ impl Maker<'_> {
         place.ready().await;
         callers.push(place.leaf("caller"));
 
-        // Nothing by default.
+        // Options that all differ from their defaults.
         let place = self.place("options");
         let other = http_api(&self.stage.account, "other", Some("optionsother"))
             .await
             .expect("an API");
         let more = json!({
-            "serverCertificate": {"request": {"keyAlgorithm": "EC_secp384r1", "subjectAlternativeNames": ["alt.options.example.com"]}},
-            "truststore": {"bucket": "made-for-options", "key": "of/options.pem", "bucketCreation": "IfMissing"},
+            "serverCertificate": {
+                "request": {
+                    "keyAlgorithm": "EC_secp384r1", "subjectAlternativeNames": ["alt.options.example.com"],
+                },
+            },
+            "truststore": {
+                "bucket": "made-for-options", "key": "of/options.pem", "bucketCreation": "IfMissing",
+            },
             "mappings": [
                 {"path": "", "api": {"id": place.api_id(), "stage": "$default"}},
                 {"path": "orders/v2", "api": {"id": other, "stage": "$default"}},
@@ -741,7 +747,11 @@ impl Maker<'_> {
             "clients": {"maxDuration": LEAF_LIFE}, "aws": {"region": "eu-west-1", "accountId": ACCOUNT},
             "dns": {"route53": {"hostedZoneId": self.zone_id}},
         });
-        place.domain(json!([{"name": "partners", "generate": {"organizations": ["Acme"], "privateKey": {"algorithm": "RSA", "size": 2048}}}]), more).await;
+        let authorities = json!([{
+            "name": "partners",
+            "generate": {"organizations": ["Acme"], "privateKey": {"algorithm": "RSA", "size": 2048}},
+        }]);
+        place.domain(authorities, more).await;
         place
             .certificate(
                 "client1",
@@ -753,8 +763,8 @@ impl Maker<'_> {
         callers
     }
 
-    /// Server certificates are valid for half a year; a record is used for longer. Waits until every status
-    /// says so.
+    /// Prolongs the server certificates: they are valid for half a year, and a record is used for longer.
+    /// Waits until every status says so.
     async fn prolong_server_certificates(&self, namespaces: &[String]) {
         let kinds = [
             KeyAlgorithm::EcPrime256v1,
@@ -787,11 +797,11 @@ impl Maker<'_> {
                     .control()
                     .set_certificate(&state)
                     .await
-                    .expect("it is changed"),
+                    .expect("the certificate is changed"),
                 1
             );
         }
-        eventually("every server certificate lives long", async || {
+        eventually("every server certificate is valid for long", async || {
             let objects = self.stage.objects(namespaces).await;
             let short = of_kind(&objects, "MtlsDomain").find(|domain| {
                 let until = domain
@@ -829,7 +839,7 @@ impl Maker<'_> {
     }
 }
 
-/// Of all that is not part of a certificate's life, in which nothing falls due.
+/// Makes everything valid for decades, so that nothing falls due.
 fn for_decades(mut object: Value) -> Value {
     let kind = object["kind"].as_str().unwrap_or_default().to_owned();
     let Some(spec) = object.get_mut("spec") else {
@@ -855,8 +865,7 @@ fn for_decades(mut object: Value) -> Value {
     object
 }
 
-/// The lines between BEGIN and END, as they are pasted in the place of a hint that stands behind so many
-/// blanks.
+/// Lines between BEGIN and END, as a user pastes them in the place of a hint with this indentation.
 fn pasted(pem: &str, blanks: &str) -> String {
     let lines: Vec<_> = pem.lines().filter(|line| !line.starts_with("-----")).collect();
     lines.join(&format!("\n{blanks}"))
@@ -881,7 +890,7 @@ impl Place<'_> {
         self.maker.stage
     }
 
-    /// Of the API of this namespace.
+    /// Id of the API of this namespace.
     fn api_id(&self) -> String {
         self.namespace.replace('-', "")
     }
@@ -916,13 +925,14 @@ impl Place<'_> {
             .unwrap_or_else(|e| panic!("{}: {e}", self.namespace));
     }
 
-    /// Every object of an example, with the host and an API of this namespace, and with `others` replaced.
+    /// Applies every object of an example, with the host and an API of this namespace, and with `others`
+    /// replaced.
     async fn apply(&self, example: &str, others: &[(&str, &str)]) {
         self.make_api().await;
         self.apply_only(example, others).await;
     }
 
-    /// The same, where the API is made otherwise.
+    /// Applies an example whose API is made otherwise.
     async fn apply_only(&self, example: &str, others: &[(&str, &str)]) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("examples")
@@ -946,7 +956,7 @@ impl Place<'_> {
             .await;
     }
 
-    /// The MtlsDomain `partners` with these authorities; of `more`, `trust` is merged.
+    /// Creates the MtlsDomain `partners` with these authorities; of `more`, `trust` is merged.
     async fn domain(&self, authorities: Value, more: Value) {
         let mut spec = json!({
             "domainName": self.host, "trust": {"authorities": authorities},
@@ -965,7 +975,7 @@ impl Place<'_> {
         self.create("MtlsDomain", "partners", spec).await;
     }
 
-    /// A ClientCertificate of `partners`.
+    /// Creates a ClientCertificate of `partners`.
     async fn certificate(&self, name: &str, more: Value) {
         let mut spec = json!({"domainRef": {"name": "partners"}, "subject": {"commonName": name}});
         more.as_object()
@@ -1062,7 +1072,8 @@ impl Place<'_> {
         aws_sdk_acm::Client::new(&self.stage().account.sdk())
     }
 
-    /// Creates at the registrar what the status lists, as soon as it lists it, until the domain is Ready.
+    /// Creates at the registrar each record that the status lists, as soon as it lists it, until the domain
+    /// is Ready.
     async fn create_listed_records(&self) {
         for wanted in ["_", &self.host] {
             let record = eventually(&format!("a record of {} is listed", self.namespace), async || {
@@ -1084,7 +1095,8 @@ impl Place<'_> {
         }
     }
 
-    /// A custom domain that serves the API of this namespace, with its certificate and record, made by hand.
+    /// Creates by hand a custom domain that serves the API of this namespace, with its certificate and
+    /// record.
     async fn serving(&self, truststore: Option<(&str, &str)>) {
         self.make_api().await;
         let zone = &self.maker.zone_id;
@@ -1201,7 +1213,7 @@ impl Place<'_> {
         );
     }
 
-    /// A self-signed CA `<name>.crt`, `<name>.key`; without extensions with those of openssl's own
+    /// Creates a self-signed CA `<name>.crt`, `<name>.key`; without `extensions`, with those of openssl's own
     /// configuration.
     async fn authority(&self, name: &str, subject: &str, extensions: &str) {
         self.request(name, subject, extensions).await;
@@ -1213,7 +1225,7 @@ impl Place<'_> {
             .await;
     }
 
-    /// `<name>.crt`, `<name>.key`, issued by `<issuer>`.
+    /// Creates `<name>.crt` and `<name>.key`, issued by `<issuer>`.
     async fn issued(&self, name: &str, subject: &str, issuer: &str, extensions: &str, days: &str) {
         self.request(name, subject, extensions).await;
         let by = format!("-CA {issuer}.crt -CAkey {issuer}.key -CAcreateserial");
@@ -1249,7 +1261,7 @@ impl Place<'_> {
         }
     }
 
-    /// Whoever has what [`Place::issued`] made.
+    /// Caller with the files that [`Place::issued`] made.
     fn leaf(&self, name: &str) -> Caller {
         self.caller(
             name,
@@ -1257,7 +1269,7 @@ impl Place<'_> {
         )
     }
 
-    /// Whoever has what is in the Secret now.
+    /// Caller with the current content of the Secret.
     async fn caller_of(&self, secret: &str, path: &str) -> Caller {
         let (certificate, key) = (
             self.secret_text(secret, "tls.crt").await,

@@ -1,5 +1,5 @@
-//! The local world that a recorded one is made in and restored into, with one operator for all of its
-//! namespaces: Kubernetes, the AWS emulator, the edge, and callers.
+//! Local world that a recorded one is made in and restored into, with one operator for all of its namespaces:
+//! Kubernetes, the AWS emulator, the edge, and callers.
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -21,23 +21,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The account that everything is in, and the one of somebody else, whose zone the operator cannot see.
+/// Account that everything is in, and the account of another owner, whose zone the operator cannot see.
 pub const ACCOUNT: &str = "123456789012";
 pub const REGISTRAR: &str = "210987654321";
-/// In every ownership tag in the recorded AWS.
+/// Cluster id in every ownership tag of the recorded AWS.
 pub const CLUSTER_ID: &str = "upgrade";
 pub const BUCKET: &str = "truststores-123456789012";
-/// The operator's own namespace, which is not recorded.
+/// Namespace of the operator itself, which is not recorded.
 const OPERATOR: &str = "mtls-operator";
-/// Stands in the recorded AWS for the URL of the back end, which has another port each time.
+/// Placeholder in the recorded AWS for the URL of the back end, which has another port each time.
 const BACKEND: &str = "http://backend.invalid";
 /// Full resync interval: short, so that all of AWS is read several times in a test.
 const DRIFT_INTERVAL: &str = "5s";
-/// How long anything may take, on a machine that does much else.
+/// Maximum time of any step, on a machine that does much else.
 const DEADLINE: Duration = Duration::from_secs(240);
 const POLL: Duration = Duration::from_millis(200);
 
-/// What is recorded of Kubernetes, owners before what they own.
+/// Kinds of Kubernetes objects in the record, owners before the objects that they own.
 pub const KINDS: [(&str, &str, &str); 6] = [
     ("", "v1", "Namespace"),
     ("", "v1", "ConfigMap"),
@@ -53,13 +53,13 @@ pub struct Stage {
     pub registrar: Account,
     pub client: Client,
     pub echo: Echo,
-    /// Where the operator serves its metrics.
+    /// Address at which the operator serves its metrics.
     listen: String,
     dir: TempDir,
 }
 
 impl Stage {
-    /// Without CRDs, objects and operator, and with an empty AWS.
+    /// Starts without CRDs, objects and operator, and with an empty AWS.
     pub async fn start() -> Stage {
         let dir = tempfile::Builder::new()
             .prefix("mtls-upgrade-")
@@ -91,7 +91,7 @@ impl Stage {
         self.world.aws.control()
     }
 
-    /// An operator for these namespaces. It does not run yet.
+    /// Operator for these namespaces, which does not run yet.
     pub async fn operator(&self, namespaces: &[String]) -> Operator {
         let mut env = self.world.operator_env(&self.account, BUCKET);
         let settings = [
@@ -114,14 +114,14 @@ impl Stage {
             .expect("a kubeconfig")
     }
 
-    /// Lets an operator into these namespaces, by the rights that the chart ships.
+    /// Gives an operator access to these namespaces, by the rights that the chart ships.
     pub async fn grant(&self, namespaces: &[String]) {
         grant(&self.world.kubernetes, OPERATOR, namespaces)
             .await
             .expect("the operator's rights");
     }
 
-    /// The series that the operator shows.
+    /// Series that the operator shows.
     pub async fn series(&self) -> Result<Vec<String>, String> {
         let answer = reqwest::Client::builder().no_proxy().build().expect("a client");
         let answer = answer
@@ -137,7 +137,7 @@ impl Stage {
             .collect())
     }
 
-    /// The sum of these series of a controller (empty: of all).
+    /// Sum of these series of a controller (empty: of all).
     pub async fn counted(&self, series: &str, controller: &str) -> Result<f64, String> {
         let label = format!("controller=\"{controller}");
         let all = self.series().await?;
@@ -149,7 +149,7 @@ impl Stage {
             .sum())
     }
 
-    /// Everything of these namespaces that is recorded, in an order that depends on names alone.
+    /// Objects of these namespaces that the record has, in an order that depends on names alone.
     pub async fn objects(&self, namespaces: &[String]) -> Vec<Value> {
         let mut all = vec![];
         for (group, version, kind) in KINDS {
@@ -172,16 +172,16 @@ impl Stage {
         all
     }
 
-    /// The number of the last AWS call so far.
+    /// Number of the last AWS call so far.
     pub async fn last_call(&self) -> u64 {
-        let nobody = Calls {
-            account: "nobody",
+        let none = Calls {
+            account: "none",
             ..Calls::default()
         };
-        self.control().calls(&nobody).await.expect("the journal").last
+        self.control().calls(&none).await.expect("the journal").last
     }
 
-    /// All that both accounts have, with [`BACKEND`] in place of the back end's URL.
+    /// Dump of both accounts, with [`BACKEND`] in place of the back end's URL.
     pub async fn dump(&self) -> Vec<Value> {
         let mut dumps = vec![];
         for account in [ACCOUNT, REGISTRAR] {
@@ -203,7 +203,7 @@ impl Stage {
         }
     }
 
-    /// The HTTP status that a caller gets at `https://<host><path>`; 0 is no answer at all.
+    /// HTTP status that a caller gets at `https://<host><path>`; 0 is no answer at all.
     pub async fn call(&self, host: &str, path: &str, identity: Option<&Identity>) -> u16 {
         let mut curl = tokio::process::Command::new("curl");
         curl.args([
@@ -240,14 +240,14 @@ impl Stage {
     }
 }
 
-/// A client certificate (leaf first) and its key, PEM.
+/// Client certificate (leaf first) and its key, PEM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     pub certificate: String,
     pub key: String,
 }
 
-/// Somebody who called when the world was recorded, and the status that they got.
+/// Caller at the time when the world was recorded, and the status that the caller got.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Caller {
     pub name: String,
@@ -272,8 +272,7 @@ pub fn of_kind<'o>(objects: &'o [Value], kind: &str) -> impl Iterator<Item = &'o
     objects.iter().filter(move |object| object["kind"] == kind)
 }
 
-/// Asks again and again until there is an answer; panics with the last thing that was seen when it takes too
-/// long.
+/// Repeats the check until it succeeds; panics with its last error when it takes too long.
 pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Result<T, String>) -> T {
     let started = Instant::now();
     loop {

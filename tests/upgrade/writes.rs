@@ -1,4 +1,4 @@
-//! What an operator wrote, line by line, and what of that an upgrade may write. Pure.
+//! An operator's writes, line by line, and the writes that an upgrade may make. Pure functions.
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::events::v1::Event;
@@ -11,30 +11,30 @@ use crate::stage::{full_name, of_kind};
 /// Writes that an upgrade makes: each of `what` to each of `whose`.
 #[derive(Debug)]
 pub struct Expected {
-    /// As [`Write::what`].
+    /// Kinds of writes, in the form of [`Write::what`].
     pub what: &'static [&'static str],
-    /// As [`Write::whose`].
+    /// Owners of the writes, in the form of [`Write::whose`].
     pub whose: &'static [&'static str],
-    /// How many of them; none at all is wrong, too.
+    /// Maximum number of them; none at all is wrong, too.
     pub at_most: usize,
-    /// Why it has to be.
-    #[allow(dead_code)] // for whoever reads the table
+    /// Reason of the write.
+    #[allow(dead_code)] // for readers of the table
     pub why: &'static str,
 }
 
-/// A write that was seen.
+/// Write that the test saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// `AWS PutObject`, `Kubernetes PATCH mtlsdomains/status`, `Event WouldBeRefused` or, of a change that
-    /// nobody saw being made, `changed MtlsDomain`.
+    /// `AWS PutObject`, `Kubernetes PATCH mtlsdomains/status`, `Event WouldBeRefused` or, of a change without
+    /// a request that the test saw, `changed MtlsDomain`.
     pub what: String,
-    /// `<namespace>/<name>`: of AWS the MtlsDomain that it is for, else the object itself.
+    /// `<namespace>/<name>`: of AWS the MtlsDomain that the write is for, else the object itself.
     pub whose: String,
-    /// What else there is to know.
+    /// Further details.
     pub shown: String,
 }
 
-/// Every write that is not expected, and every expected one that did not come.
+/// Writes that are not expected, and expected writes that did not come.
 pub fn judge(writes: &[Write], expected: &[Expected]) -> Vec<String> {
     let each = expected
         .iter()
@@ -66,7 +66,7 @@ pub fn judge(writes: &[Write], expected: &[Expected]) -> Vec<String> {
     wrong
 }
 
-/// A write to AWS. `objects` are the recorded ones.
+/// Write to AWS. `objects` are the recorded ones.
 pub fn to_aws(call: &Call, objects: &[Value]) -> Write {
     let Call {
         operation,
@@ -90,7 +90,7 @@ pub fn to_aws(call: &Call, objects: &[Value]) -> Write {
     }
 }
 
-/// What tells the AWS calls about a domain from those about others.
+/// Texts that tell the AWS calls about a domain from those about others.
 fn marks(domain: &Value) -> Vec<&str> {
     let text = |pointer: &str| domain.pointer(pointer).and_then(Value::as_str);
     let uri = text("/status/truststore/uri").map(|uri| uri.trim_start_matches("s3://"));
@@ -107,7 +107,7 @@ fn marks(domain: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// A write to Kubernetes by the operator, but for its Lease and Events.
+/// Write to Kubernetes by the operator, but for its Lease and Events.
 pub fn to_kubernetes(seen: &Seen) -> Option<Write> {
     let place = seen
         .path
@@ -129,7 +129,7 @@ pub fn to_kubernetes(seen: &Seen) -> Option<Write> {
     })
 }
 
-/// A warning.
+/// Write of a warning Event.
 pub fn of_event(event: &Event) -> Option<Write> {
     let about = event.regarding.clone().unwrap_or_default();
     let whose = format!(
@@ -142,7 +142,7 @@ pub fn of_event(event: &Event) -> Option<Write> {
     (event.type_.as_deref() == Some("Warning")).then_some(Write { what, whose, shown })
 }
 
-/// What became of the objects. A change is shown with the request that made it, when one was seen.
+/// Changes of the objects, each with the request that made it, when the test saw one.
 pub fn of_objects(before: &[Value], after: &[Value], mut requests: Vec<Write>) -> Vec<Write> {
     let keyed = |objects: &[Value]| -> BTreeMap<(String, String), Value> {
         objects
@@ -183,7 +183,8 @@ pub fn of_objects(before: &[Value], after: &[Value], mut requests: Vec<Write>) -
     requests
 }
 
-/// Each place at which two values differ, but for what changes with every write; without what is in Secrets.
+/// Places at which two values differ, but for fields that change with every write; without the content of
+/// Secrets.
 fn differences(at: &str, old: &Value, new: &Value) -> Vec<String> {
     const WITH_EVERY_WRITE: [&str; 2] = ["/metadata/resourceVersion", "/metadata/managedFields"];
     if old == new || WITH_EVERY_WRITE.contains(&at) {
@@ -283,8 +284,11 @@ mod tests {
     #[test]
     fn a_change_is_shown_with_its_request_or_by_itself() {
         let object = |version: &str, ready: &str| {
-            json!({"kind": "MtlsDomain", "metadata": {"namespace": "a", "name": "b", "resourceVersion": version},
-                "status": {"conditions": [{"type": "Ready", "status": ready}]}})
+            json!({
+                "kind": "MtlsDomain",
+                "metadata": {"namespace": "a", "name": "b", "resourceVersion": version},
+                "status": {"conditions": [{"type": "Ready", "status": ready}]},
+            })
         };
         let (before, after) = ([object("1", "True")], [object("2", "False")]);
         assert_eq!(of_objects(&before, &before, vec![]), []);
@@ -304,7 +308,11 @@ mod tests {
         };
         assert_eq!(of_objects(&before, &after, vec![]), [alone]);
         assert_eq!(of_objects(&before, &[], vec![])[0].shown, "(is gone)");
-        let secret = |key: &str| json!({"kind": "Secret", "metadata": {"namespace": "a", "name": "s"}, "data": {"tls.key": key}});
+        let secret = |key: &str| {
+            json!({
+                "kind": "Secret", "metadata": {"namespace": "a", "name": "s"}, "data": {"tls.key": key},
+            })
+        };
         assert_eq!(
             of_objects(&[secret("old")], &[secret("new")], vec![])[0].shown,
             "(/data/tls.key is another)"
@@ -314,11 +322,17 @@ mod tests {
     #[test]
     fn a_call_is_its_domains() {
         let domain = json!({"kind": "MtlsDomain", "metadata": {"namespace": "a", "name": "b"},
-            "spec": {"domainName": "a.example.com", "mappings": [{"path": "", "api": {"id": "api1", "stage": "$default"}}]},
+            "spec": {
+                "domainName": "a.example.com",
+                "mappings": [{"path": "", "api": {"id": "api1", "stage": "$default"}}],
+            },
             "status": {"truststore": {"uri": "s3://bucket/c/a/b.pem"}, "certificate": {"arn": "arn:x"}}});
         let call = |resource: &str, detail: &[&str]| {
-            let call = json!({"n": 1, "time": 0.0, "account": "1", "region": "r", "service": "s", "operation": "Do", "resource": resource,
-                "detail": detail, "write": true, "status": 200, "code": "", "fault": "", "bucket_owner": "", "external_id": "", "duration_ms": 1.0});
+            let call = json!({
+                "n": 1, "time": 0.0, "account": "1", "region": "r", "service": "s", "operation": "Do",
+                "resource": resource, "detail": detail, "write": true, "status": 200, "code": "", "fault": "",
+                "bucket_owner": "", "external_id": "", "duration_ms": 1.0,
+            });
             to_aws(
                 &serde_json::from_value(call).unwrap(),
                 std::slice::from_ref(&domain),

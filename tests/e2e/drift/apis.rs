@@ -1,5 +1,5 @@
-//! Rows of the mapped APIs: the flag of the default endpoint, and the parameters by which the back end learns
-//! who called.
+//! Rows of the mapped APIs: the flag of the default endpoint, and the parameters that tell the back end who
+//! called.
 use aws_sdk_apigateway::types::{Op, PatchOperation};
 use mtls_operator::domain::plan::identity::HEADER_TAG;
 use sandbox::prepare::{http_proxy_api, rest_proxy_api};
@@ -13,14 +13,14 @@ use super::{
 use crate::world::TestEnv;
 
 const HEADER: &str = "x-client-cert-sub";
-/// A back end that nobody calls.
+/// Back end that no caller reaches.
 const NOWHERE: &str = "http://192.0.2.1";
 
 fn v1(env: &TestEnv) -> aws_sdk_apigateway::Client {
     aws_sdk_apigateway::Client::new(&env.account.sdk())
 }
 
-/// The integration of an HTTP API, with this value of our header; empty: without it.
+/// Sets the value of the operator's header in an integration of an HTTP API; empty: removes it.
 async fn set(env: &TestEnv, api: &str, value: &str) {
     let all = env.gateway().get_integrations().api_id(api).send().await.unwrap();
     let request = env.gateway().update_integration().api_id(api);
@@ -37,7 +37,7 @@ pub async fn rows() -> Figures {
     let env = TestEnv::start("drift-apis").await;
     let http = http_proxy_api(&env.account, "http", NOWHERE, true).await.unwrap();
     let rest = rest_proxy_api(&env.account, "rest", NOWHERE).await.unwrap();
-    // Not mapped, so none of the operator's business.
+    // Not mapped, so the operator leaves it alone.
     http_proxy_api(&env.account, "theirs", NOWHERE, true)
         .await
         .unwrap();
@@ -145,7 +145,7 @@ pub async fn rows() -> Figures {
             },
         )
         .await;
-    // Whose such a header is nobody can tell any more, so nobody's mark is put there.
+    // The owner of such a header is unknown, so the operator adds no ownership tag for it.
     let arn = format!("arn:aws:apigateway:{}::/apis/{http}", table.env.account.region);
     let tag = format!("{HEADER_TAG}{HEADER}");
     let mark = async |env: &TestEnv, owner: &str| {
@@ -192,7 +192,7 @@ pub async fn rows() -> Figures {
             back,
         )
         .await;
-    // Once more, and it is clear that somebody means it.
+    // The second time, it is clear that another writer insists on the change.
     table
         .corrected("the same again", EveryQuarter, both.0, both.1, async |env| {
             set(env, &http, "").await

@@ -1,4 +1,4 @@
-//! Rows of what is in Kubernetes: Secrets, status, the finalizer and the annotation of an object. None of
+//! Rows of resources in Kubernetes: Secrets, status, the finalizer and the annotation of an object. None of
 //! them takes a write to AWS.
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ use crate::{
 /// The Secret of the generated authority.
 const AUTHORITY: &str = "d.partners-ca";
 
-/// What of `d` and of the Secret of its authority is ours to keep, where the environment has them.
+/// Parts of `d` and of the Secret of its authority that the operator keeps, where the environment has them.
 pub async fn marks(env: &TestEnv) -> BTreeSet<String> {
     let Some(domain) = env.domains().get_opt("d").await.expect("an answer") else {
         return BTreeSet::new();
@@ -43,7 +43,7 @@ pub async fn marks(env: &TestEnv) -> BTreeSet<String> {
         .collect()
 }
 
-/// The Secret of somebody else, where the environment has one.
+/// Secret of another owner, where the environment has one.
 pub async fn not_owned(env: &TestEnv) -> Option<String> {
     let theirs = env.secrets().get_opt("theirs").await.expect("an answer");
     theirs.map(|secret| format!("Secret theirs {:?} {:?}", secret.resource_version(), secret.data))
@@ -53,7 +53,7 @@ async fn restore(env: &TestEnv, backup: &Secret) {
     let mut backup = backup.clone();
     (backup.metadata.resource_version, backup.metadata.uid) = (None, None);
     let _ = env.secrets().delete(AUTHORITY, &Default::default()).await; // gone already is fine
-    eventually("it is gone", async || {
+    eventually("the Secret is gone", async || {
         match env.secrets().get_opt(AUTHORITY).await {
             Ok(None) => Ok(()),
             other => Err(format!("{:?}", other.map(|_| "there"))),
@@ -74,13 +74,14 @@ async fn patch(api: &Api<MtlsDomain>, patch: Value) {
 
 fn unready() -> Value {
     let condition = json!({
-        "type": "Ready", "status": "False", "reason": "Edited", "message": "by somebody", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        "type": "Ready", "status": "False", "reason": "Edited", "message": "by a user",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
     });
     json!({"status": {"conditions": [condition]}})
 }
 
-/// Somebody does something to the Secret of `client1`: another leaf is in it then, and AWS hears nothing of
-/// it.
+/// Checks that the operator issues another leaf after a change of the Secret of `client1`, without a write to
+/// AWS.
 async fn reissued(table: &mut Table, what: &str, act: impl AsyncFnOnce(&TestEnv)) {
     let env = &table.env;
     let (mark, before) = (
@@ -172,7 +173,8 @@ pub async fn rows() -> Figures {
             lost("private key"),
             async |env| {
                 let patch = Patch::Merge(json!({"data": {"tls.key": null}}));
-                // Its type wants a key, and the API server sees to that: an empty one is what can be had.
+                // The Secret's type requires a key, and the API server enforces that: the test can only write
+                // an empty key.
                 let patched = env
                     .secrets()
                     .patch(AUTHORITY, &PatchParams::default(), &patch)

@@ -1,4 +1,4 @@
-//! Rows of the custom domain: each field of it, its tags, and the domain itself.
+//! Rows of the custom domain: its fields, its tags, and the domain itself.
 use aws_sdk_apigateway::types::{
     EndpointConfiguration, EndpointType as V1Type, Op, PatchOperation, SecurityPolicy as V1Policy,
 };
@@ -15,7 +15,7 @@ use crate::{
     world::{TestEnv, eventually},
 };
 
-/// The configuration as it is.
+/// Configuration as it is now.
 async fn configuration(env: &TestEnv) -> DomainNameConfigurationBuilder {
     let now = env
         .gateway_domain()
@@ -30,7 +30,7 @@ async fn configuration(env: &TestEnv) -> DomainNameConfigurationBuilder {
         .set_ip_address_type(now.ip_address_type)
 }
 
-/// An update with the configuration as it is, but for what `change` says.
+/// Updates the domain: the configuration as it is now, with the change that `change` makes.
 async fn update(
     env: &TestEnv,
     change: impl FnOnce(DomainNameConfigurationBuilder) -> DomainNameConfigurationBuilder,
@@ -40,7 +40,7 @@ async fn update(
     request.domain_name_configurations(config).send().await.unwrap();
 }
 
-/// The same with another truststore.
+/// Updates the domain with another truststore.
 async fn trust(env: &TestEnv, uri: &str, version: &str) {
     let config = configuration(env).await.build();
     let mut input = MutualTlsAuthenticationInput::builder().truststore_uri(uri);
@@ -77,12 +77,12 @@ async fn untag(env: &TestEnv) {
     request.tag_keys(OWNER_TAG).send().await.unwrap();
 }
 
-/// Another certificate of the same name, which is nobody's.
+/// Requests another certificate of the same name, without an ownership tag.
 async fn another_certificate(env: &TestEnv) -> String {
     let request = env.acm().request_certificate().domain_name(env.host());
     let request = request.validation_method(aws_sdk_acm::types::ValidationMethod::Dns);
     let arn = request.send().await.unwrap().certificate_arn.unwrap();
-    eventually("it is issued", async || {
+    eventually("the certificate is issued", async || {
         let found = env
             .acm()
             .describe_certificate()
@@ -101,7 +101,7 @@ async fn another_certificate(env: &TestEnv) -> String {
     arn
 }
 
-/// What somebody does while the operator looks away.
+/// Changes AWS while the MtlsDomain is suspended, so that the operator does not see the change.
 async fn unseen(env: &TestEnv, act: impl AsyncFnOnce()) {
     env.change("d", json!({"suspend": true})).await;
     env.condition("d", "Accepted", |c| c.reason == "Suspended").await;
@@ -109,12 +109,12 @@ async fn unseen(env: &TestEnv, act: impl AsyncFnOnce()) {
     env.change("d", json!({"suspend": false})).await;
 }
 
-/// A TLS policy that mutual TLS is not for.
+/// Sets a TLS policy that mutual TLS does not work with.
 async fn lower_policy(env: &TestEnv) {
     let v1 = aws_sdk_apigateway::Client::new(&env.account.sdk());
     unseen(env, async || {
         trust(env, "", "").await;
-        eventually("it is updated", async || {
+        eventually("the domain is updated", async || {
             let config = env
                 .gateway_domain()
                 .await
@@ -144,7 +144,7 @@ async fn lower_policy(env: &TestEnv) {
     .await;
 }
 
-/// In the place of ours, with our own mark, one that mutual TLS is not for.
+/// Replaces the operator's domain by one with the same ownership tag that mutual TLS does not work with.
 async fn replaced_by_an_edge_optimized_one(env: &TestEnv) {
     let v1 = aws_sdk_apigateway::Client::new(&env.account.sdk());
     unseen(env, async || {
@@ -190,7 +190,7 @@ pub async fn rows() -> Figures {
     let other = another_certificate(&env).await;
     let request = env.gateway().tag_resource().resource_arn(arn(&env).await);
     request.tags("team", "payments").send().await.unwrap();
-    // A truststore of somebody else, and an older version of ours.
+    // A truststore of another owner, and an older version of the operator's.
     let bucket = env.prepared.bucket.clone();
     let ours = format!("s3://{bucket}/{}.pem", env.owner("d"));
     let first = truststore(&env).await.0;
@@ -284,7 +284,7 @@ pub async fn rows() -> Figures {
             },
         )
         .await;
-    // Mutual TLS goes first, since API Gateway allows it no other policy; and so it comes back after it.
+    // API Gateway allows no other policy with mutual TLS: mutual TLS goes first, and comes back last.
     let twice = ["UpdateDomainName"; 2];
     table
         .corrected(
@@ -308,7 +308,7 @@ pub async fn rows() -> Figures {
     assert_eq!(
         tags.get("team").map(String::as_str),
         Some("payments"),
-        "a tag of somebody else stays"
+        "a tag of another owner stays"
     );
     let says = ("DomainProgrammed", "False", "ForeignOwner", THEIRS);
     let undo = async |env: &TestEnv| tag(env, &env.owner("d")).await;

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Figures, Notice::EveryFiveMinutes, Table};
 use crate::{existing::record, world::TestEnv};
 
-/// A back end that nobody calls.
+/// Back end that no caller reaches.
 const NOWHERE: &str = "http://192.0.2.1";
 
 async fn alias_elsewhere(env: &TestEnv, kind: RrType) {
@@ -179,7 +179,7 @@ pub async fn rows() -> Figures {
     let back = async |env: &TestEnv| env.change_record(ChangeAction::Upsert, mark.clone()).await;
     table
         .reported(
-            "the marker deleted",
+            "the ownership record deleted",
             EveryFiveMinutes,
             &[&change("DELETE")],
             (
@@ -194,7 +194,7 @@ pub async fn rows() -> Figures {
         .await;
     table
         .reported(
-            "the marker changed",
+            "the ownership record changed",
             EveryFiveMinutes,
             &[&change("UPSERT")],
             (

@@ -1,4 +1,4 @@
-//! Rows of what lies in S3 and ACM: the bucket that the operator made, the truststore object and its
+//! Rows of resources in S3 and ACM: the bucket that the operator created, the truststore object and its
 //! versions, the server certificate.
 use std::collections::BTreeSet;
 
@@ -70,7 +70,7 @@ async fn encrypt(env: &TestEnv, kms_key: &str) {
         .unwrap();
 }
 
-/// The settings of the bucket that the operator made, where it made one.
+/// Settings of the bucket that the operator created, if it created one.
 pub async fn settings(env: &TestEnv) -> BTreeSet<String> {
     let (s3, bucket) = (env.s3(), bucket(env));
     if s3.head_bucket().bucket(&bucket).send().await.is_err() {
@@ -100,7 +100,7 @@ pub async fn settings(env: &TestEnv) -> BTreeSet<String> {
     .into()
 }
 
-/// Somebody deletes a certificate that nothing uses yet.
+/// Checks that the operator replaces a deleted certificate that nothing uses yet.
 async fn unused_certificate(env: &TestEnv) {
     env.create_domain("d", json!({"truststore": {"bucket": "nowhere"}}))
         .await;
@@ -143,7 +143,7 @@ pub async fn rows() -> Figures {
     let (bucket, key) = (bucket(&env), key(&env));
     let truststore = json!({"bucket": bucket, "bucketCreation": "IfMissing", "kmsKeyArn": kms_key});
     env.change("d", json!({"truststore": truststore})).await;
-    // Beside it, a bucket and a certificate of somebody else.
+    // Another owner has a bucket and a certificate beside it.
     let theirs = format!("theirs-{}", env.account.id);
     sandbox::prepare::versioned_bucket(&env.account, &theirs)
         .await
@@ -403,7 +403,7 @@ pub async fn rows() -> Figures {
     let left = table.env.server_certificates().await;
     assert!(
         [unmarked, marked].iter().all(|arn| left.contains(arn)),
-        "what is not ours any more is not ours to delete"
+        "the operator does not delete a resource that it no longer owns"
     );
     table.end().await
 }
