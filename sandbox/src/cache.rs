@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_built_one_is_never_used() {
+    fn a_partial_build_is_never_used() {
         let cache = tempfile::tempdir().unwrap();
         let failed = build_once_in(cache.path(), "tool-1", |dir| {
             fs::write(dir.join("half"), "")?;

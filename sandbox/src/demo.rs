@@ -345,7 +345,7 @@ async fn resolve(stage: &Stage, host: &str) -> anyhow::Result<String> {
     Ok(edge.to_string())
 }
 
-// ---- what is in AWS
+// ---- state in AWS
 
 async fn mapped(stage: &Stage, name: &str) -> anyhow::Result<BTreeSet<String>> {
     let answer = aws_sdk_apigatewayv2::Client::new(&stage.account.sdk())

@@ -66,7 +66,7 @@ mod tests {
     use super::key;
 
     #[test]
-    fn keys_are_as_the_api_server_has_them() {
+    fn keys_match_those_of_the_api_server() {
         assert_eq!(key("", "namespaces", None, "a"), "/registry/namespaces/a");
         assert_eq!(key("", "secrets", Some("a"), "b"), "/registry/secrets/a/b");
         let custom = key("mtls-operator.io", "mtlsdomains", Some("a"), "b");

@@ -26,7 +26,7 @@ fn gateway(account: &Account) -> aws_sdk_apigatewayv2::Client {
 }
 
 #[tokio::test]
-async fn accounts_are_apart_and_the_journal_knows_who_did_what() {
+async fn accounts_are_separate_and_the_journal_names_them() {
     let (aws, _dir) = start().await;
     let (one, other) = (aws.new_account(), aws.new_account());
     assert_ne!(one.id, other.id);

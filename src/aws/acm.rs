@@ -124,7 +124,8 @@ pub struct CertificateRequest {
     /// Further names; ACM adds the domain name itself.
     pub names: Vec<String>,
     pub key_algorithm: KeyAlgorithm,
-    /// Token of at most 32 characters of `[A-Za-z0-9_]`. Within an hour ACM returns the same certificate for the same token.
+    /// Token of at most 32 characters of `[A-Za-z0-9_]`. Within an hour ACM returns the same certificate for
+    /// the same token.
     pub idempotency_token: String,
     pub tags: BTreeMap<String, String>,
 }

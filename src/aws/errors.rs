@@ -389,10 +389,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_is_what_its_code_and_status_say() {
+    fn a_failure_is_classified_by_its_code_and_status() {
         use Kind::*;
         for (code, status, message, kind) in [
-            // by code, whatever the status
+            // by code, with any status
             ("ThrottlingException", 400, "Rate exceeded", Throttled),
             ("Throttling", 400, "Rate exceeded", Throttled),
             ("TooManyRequestsException", 429, "Too Many Requests", Throttled),
@@ -530,7 +530,7 @@ mod tests {
                 "Signature expired: 20261124T120000Z is now earlier than 20261124T121000Z",
                 "Signature expired: (time) is now earlier than (time)",
             ),
-            // what is part of the matter stays
+            // identifiers of resources stay
             (
                 "Certificate arn:aws:acm:eu-west-1:1:certificate/0a1b2c3d-0000-4000-8000-000000000000 is in \
                  use.",

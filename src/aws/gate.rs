@@ -55,7 +55,7 @@ impl Calls {
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "aws_api_calls",
-            "Calls to AWS, each attempt, by how they ended",
+            "Calls to AWS, each attempt, by outcome",
             self.ended.clone(),
         );
         let help = "Duration of a call to AWS, without the wait for its quota";
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_something_is_known_by_its_name() {
+    fn writes_are_recognised_by_their_name() {
         for (operation, expected) in [
             ("apigateway:GetDomainName", false),
             ("acm:ListCertificates", false),

@@ -36,8 +36,8 @@ pub enum Rate {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rates(BTreeMap<Operation, Rate>);
 
-/// Value of `--aws-rate`: `CreateDomainName=1/30:1` (calls per seconds, then calls at once), `apigateway=10:40`,
-/// `*=unlimited`.
+/// Value of `--aws-rate`: `CreateDomainName=1/30:1` (calls per seconds, then calls at once),
+/// `apigateway=10:40`, `*=unlimited`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateOverride {
     /// None for every operation.

@@ -379,7 +379,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_go_where_the_region_and_the_arn_say() {
+    fn calls_go_to_the_region_of_the_session_or_the_arn() {
         let session = fake::answering(vec![]);
         for (region, host) in [
             ("eu-west-1", "a1.execute-api.eu-west-1.amazonaws.com"),

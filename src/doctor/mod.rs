@@ -71,7 +71,7 @@ struct Report<'a> {
 /// Gathers the facts, and writes the findings.
 ///
 /// # Errors
-/// Returned when no fact at all could be read.
+/// No fact at all could be read.
 pub async fn run(args: Doctor) -> anyhow::Result<ExitCode> {
     let caller = match (args.cert, args.key, args.certificate) {
         (Some(cert), Some(key), _) => gather::Caller::Files { cert, key },

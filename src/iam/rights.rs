@@ -36,7 +36,7 @@ pub enum Feature {
     Adoption,
     /// Deletes the operator's resources once the MtlsDomain is deleted: deletionPolicy Delete or unset
     Deletion,
-    /// Releases the resources once the MtlsDomain is deleted: deletionPolicy Retain, or adoptionPolicy Unowned
+    /// Releases resources once the MtlsDomain is deleted: deletionPolicy Retain, or adoptionPolicy Unowned
     Retention,
     /// Assumes roles: aws.assumeRole and dns.route53.assumeRole
     AssumedRole,

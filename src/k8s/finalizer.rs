@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gone_is_fine_and_another_object_of_that_name_is_left_alone() {
+    async fn a_missing_object_is_fine_and_another_object_of_that_name_is_left_alone() {
         let mut held = meta();
         held["finalizers"] = json!([FINALIZER]);
         let (server, client) = Server::with(Some(held.clone()));
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_annotation_is_set_only_while_it_is_as_it_was_seen() {
+    async fn an_annotation_is_set_only_while_it_is_unchanged() {
         let (server, client) = Server::with(Some(meta()));
         let object = server.object();
         assert!(

@@ -47,6 +47,7 @@ pub fn none(metrics: &Metrics) -> InForce {
 /// invalid file changes nothing.
 ///
 /// # Errors
+/// [`Error`]: the file is not a valid policy at the start.
 pub fn follow(path: PathBuf, metrics: Metrics) -> Result<(InForce, impl Future<Output = ()>), Error> {
     let mut text = read(&path)?;
     let first = parse(&path, &text)?;
