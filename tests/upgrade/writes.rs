@@ -28,7 +28,8 @@ pub struct Write {
     /// Kind of the write: `AWS PutObject`, `Kubernetes PATCH mtlsdomains/status`, `Event WouldBeRefused` or,
     /// of a change without a request that the test saw, `changed MtlsDomain`.
     pub what: String,
-    /// Object of the write, `<namespace>/<name>`: of AWS the MtlsDomain that it is for, else the object itself.
+    /// Object of the write, `<namespace>/<name>`: of AWS the MtlsDomain that it is for, else the object
+    /// itself.
     pub whose: String,
     /// Further details.
     pub shown: String,
