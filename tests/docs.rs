@@ -182,7 +182,7 @@ fn contains(all: &Value, part: &Value) -> Result<(), String> {
     }
 }
 
-/// Reads the object as the operator does. Panics with the name of a field that the type does not have.
+/// Reads the object as the operator does. The error names a field that the type does not have.
 fn read<K: Resource<DynamicType = ()> + serde::Serialize + serde::de::DeserializeOwned>(
     object: &Value,
 ) -> Result<(), String> {

@@ -12,8 +12,8 @@ use crate::{
 const BEGIN: &str = "<!-- Generated from values.yaml: WRITE_DOCS=1 cargo test --test chart -->";
 const END: &str = "<!-- End of what is generated. -->";
 
-/// Comment of values.yaml in the form of helm-docs: `# -- ` begins the description of the key below, `#
-/// @default -- ` the text that replaces its default.
+/// Comment of values.yaml in the form of helm-docs: `# -- ` begins the description of the key below, and
+/// `# @default -- ` the text that replaces its default.
 struct Comment {
     path: Vec<String>,
     description: String,

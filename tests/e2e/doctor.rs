@@ -1,5 +1,5 @@
-//! `mtls-operator doctor`, run as a program on domains to which one fault after another is added: it names
-//! each fault, and changes nothing.
+//! Program `mtls-operator doctor`, on domains to which one fault after another is added: it names each fault,
+//! and changes nothing.
 use std::collections::BTreeSet;
 
 use aws_sdk_route53::types::{AliasTarget, ChangeAction, ResourceRecordSet, RrType};

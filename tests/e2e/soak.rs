@@ -1,8 +1,8 @@
 //! Soak test, half an hour in which everything happens at once: many domains and certificates with random
 //! edits, drift, faults and kills. At the end all of it is as the specs say, nothing is left over, and the
-//! operator's memory has not grown. Not part of a normal run: `cargo test --test e2e -- --ignored soak
-//! --nocapture`. `SOAK_MINUTES`, `SOAK_DOMAINS` and `SOAK_CERTIFICATES` change its size, `SOAK_SEED` repeats
-//! a run.
+//! operator's memory has not grown. Not part of a normal run:
+//! `cargo test --test e2e -- --ignored soak --nocapture`. `SOAK_MINUTES`, `SOAK_DOMAINS` and
+//! `SOAK_CERTIFICATES` change its size, `SOAK_SEED` repeats a run.
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},

@@ -1,6 +1,6 @@
 //! Attacks on a domain and on each other by tenants who may request certificates in a namespace of their own,
-//! each with its own token and the rights of examples/rbac.yaml. The tests check Kubernetes and the truststore
-//! afterwards.
+//! each with its own token and the rights of examples/rbac.yaml. The tests check Kubernetes and the
+//! truststore afterwards.
 use futures::future::join_all;
 use kube::api::{Patch, PatchParams, PostParams};
 use rcgen::{CertificateParams, DnType, KeyPair};

@@ -130,8 +130,8 @@ pub async fn remove(account: &Account) {
     }
 }
 
-/// Removes one leftover. AWS refuses for a while: it allows one DeleteDomainName and one DeleteRestApi in 30
-/// s, and a certificate is in use for up to an hour after its domain.
+/// Removes one leftover. AWS refuses for a while: it allows one DeleteDomainName and one DeleteRestApi in
+/// 30 s, and a certificate is in use for up to an hour after its domain.
 async fn remove_one(account: &Account, one: &Leftover) -> Result<(), String> {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
     match one {

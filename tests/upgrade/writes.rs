@@ -13,7 +13,7 @@ use crate::stage::{full_name, of_kind};
 pub struct Expected {
     /// Kinds of writes, in the form of [`Write::what`].
     pub what: &'static [&'static str],
-    /// Owners of the writes, in the form of [`Write::whose`].
+    /// Objects of the writes, in the form of [`Write::whose`].
     pub whose: &'static [&'static str],
     /// Maximum number of them; none at all is wrong, too.
     pub at_most: usize,
@@ -25,10 +25,11 @@ pub struct Expected {
 /// Write that the test saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// `AWS PutObject`, `Kubernetes PATCH mtlsdomains/status`, `Event WouldBeRefused` or, of a change without
-    /// a request that the test saw, `changed MtlsDomain`.
+    /// Kind of the write: `AWS PutObject`, `Kubernetes PATCH mtlsdomains/status`, `Event WouldBeRefused` or,
+    /// of a change without a request that the test saw, `changed MtlsDomain`.
     pub what: String,
-    /// `<namespace>/<name>`: of AWS the MtlsDomain that the write is for, else the object itself.
+    /// Object of the write, `<namespace>/<name>`: of AWS the MtlsDomain that it is for, else the object
+    /// itself.
     pub whose: String,
     /// Further details.
     pub shown: String,
