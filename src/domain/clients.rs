@@ -10,10 +10,7 @@ use super::observed::{Seen, Unseen};
 use crate::{
     api::{ClientCertificate, ClientGrantSpec, Issuance, conditions::Reason},
     k8s::{self, apply},
-    pki::{
-        certificate::{Certificate, parse_pem_bundle},
-        leaf::LeafRequest,
-    },
+    pki::{certificate::Certificate, leaf::LeafRequest, pem},
 };
 
 /// Label on a Secret that holds a leaf: the ClientCertificate that the leaf belongs to.
@@ -125,10 +122,7 @@ impl SelfSigned {
             let secret = secrets.iter().find(is_it)?;
             let theirs = secret.labels().get(CERTIFICATE_LABEL) == Some(&self.name);
             let ByteString(pem) = secret.data.as_ref()?.get("tls.crt").filter(|_| theirs)?;
-            parse_pem_bundle(std::str::from_utf8(pem).ok()?)
-                .ok()?
-                .into_iter()
-                .next()
+            pem::first(pem)
         });
         let mut found: Vec<_> = found.collect();
         found.dedup(); // both Secrets are equal between the two steps of a swap

@@ -1,7 +1,7 @@
 //! Facts about X.509 certificates, and their parsing from PEM. Pure: decides nothing, knows no time.
 
 use super::constraints::NameConstraints;
-use super::keys::KeyStrength;
+use super::keys::{KeyStrength, is_rsa_key};
 pub use super::pem::ParseError;
 use super::{name, pem};
 use aws_lc_rs::signature::{
@@ -11,8 +11,8 @@ use aws_lc_rs::signature::{
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use x509_cert::der::{
-    self, Encode, Tag,
-    asn1::{Any, BitStringRef, Null, ObjectIdentifier, UintRef},
+    Encode, Tag,
+    asn1::{Any, BitStringRef, Null, ObjectIdentifier},
     pem::{LineEnding, encode_string},
 };
 use x509_parser::{
@@ -59,6 +59,9 @@ pub struct Certificate {
     pub client_auth: bool,
     /// Name constraints for certificates below this one; `None`: any name.
     pub name_constraints: Option<NameConstraints>,
+    /// True when it has a critical extension that is not known here: a verifier that does not know it either rejects the
+    /// certificate (RFC 5280, section 4.2).
+    pub unknown_critical: bool,
     pub subject_key_id: Option<Vec<u8>>,
     /// Key identifier of the issuer's key, in lower-case hex.
     pub authority_key_id: Option<String>,
@@ -120,6 +123,7 @@ impl Certificate {
             path_len: None,
             client_auth: true,
             name_constraints: None,
+            unknown_critical: false,
             subject_key_id: None,
             authority_key_id: None,
             spki_sha256: key_hash(spki),
@@ -161,6 +165,9 @@ impl Certificate {
                 }
                 _ if extension.oid == OID_X509_EXT_NAME_CONSTRAINTS => {
                     certificate.name_constraints = Some(NameConstraints::unreadable());
+                }
+                ParsedExtension::UnsupportedExtension { .. } | ParsedExtension::ParseError { .. } => {
+                    certificate.unknown_critical |= extension.critical;
                 }
                 _ => {}
             }
@@ -324,25 +331,34 @@ fn timestamp(seconds: i64) -> Timestamp {
     })
 }
 
-/// Hashes a key. An RSA key without the NULL parameters, or with zeros before its numbers, is the same key.
+/// Returns the SHA-256 of the SubjectPublicKeyInfo as RFC 3279 (RSA) and RFC 5480 (ECDSA) write it: an algorithm without
+/// its NULL parameters, or a length in a longer form, does not make it another key.
 fn key_hash(spki: &SubjectPublicKeyInfo<'_>) -> String {
-    let rewritten = match spki.parsed() {
-        Ok(PublicKey::RSA(rsa)) => rsa_spki(rsa.modulus, rsa.exponent).ok(),
-        _ => None,
-    };
-    sha256(rewritten.as_deref().unwrap_or(spki.raw))
+    sha256(&rewritten(spki).unwrap_or_else(|| spki.raw.to_vec()))
 }
 
-fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> der::Result<Vec<u8>> {
+/// Returns the usual form of an RSA or ECDSA key. `None` for a key of another kind, and for an RSA key whose own bytes are
+/// not the usual ones: verifiers do not agree on it.
+fn rewritten(spki: &SubjectPublicKeyInfo<'_>) -> Option<Vec<u8>> {
     let sequence = |parts: [Vec<u8>; 2]| Any::new(Tag::Sequence, parts.concat())?.to_der();
-    let key = sequence([
-        UintRef::new(modulus)?.to_der()?,
-        UintRef::new(exponent)?.to_der()?,
-    ])?;
-    let algorithm = sequence([RSA_ENCRYPTION.to_der()?, Null.to_der()?])?;
-    sequence([algorithm, BitStringRef::from_bytes(&key)?.to_der()?])
+    let (bits, algorithm) = (&spki.subject_public_key.data, &spki.algorithm);
+    let identifier = match spki.parsed().ok()? {
+        PublicKey::RSA(rsa) if is_rsa_key(bits, rsa.modulus, rsa.exponent) => {
+            [RSA_ENCRYPTION.to_der(), Null.to_der()]
+        }
+        PublicKey::EC(_) => {
+            let curve = algorithm.parameters.as_ref()?.as_oid().ok()?;
+            let curve = Any::new(Tag::ObjectIdentifier, curve.as_bytes()).and_then(|curve| curve.to_der());
+            [EC_PUBLIC_KEY.to_der(), curve]
+        }
+        _ => return None,
+    };
+    let [kind, parameters] = identifier;
+    let key = BitStringRef::from_bytes(bits).and_then(|bits| bits.to_der());
+    sequence([sequence([kind.ok()?, parameters.ok()?]).ok()?, key.ok()?]).ok()
 }
 
+const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
 fn sha256(bytes: &[u8]) -> String {
@@ -496,7 +512,14 @@ mod tests {
         (without_null[3], without_null[5]) = (0x20, 0x0b);
         let other = with_key(&rsa, &without_null);
         assert_ne!(other.spki_der(), rsa.spki_der());
-        assert_eq!((other.spki_sha256, other.key), (rsa.spki_sha256, rsa.key));
+        assert_eq!((&other.spki_sha256, other.key), (&rsa.spki_sha256, rsa.key));
+        // A byte after the key: no verifier has to read it, and it must not be taken for the key without it.
+        let mut longer = spki.clone();
+        longer.push(0);
+        (longer[3], longer[22]) = (0x23, 0x10);
+        let odd = with_key(&rsa, &longer);
+        assert_ne!(odd.spki_sha256, rsa.spki_sha256);
+        assert_eq!(odd.key, KeyStrength::Other);
         let ec = openssl(&[
             "-newkey",
             "ec",
@@ -509,6 +532,9 @@ mod tests {
             (ec.key, ec.spki_sha256.clone()),
             (KeyStrength::EcdsaP256, sha256(ec.spki_der()))
         );
+        // The length in the long form.
+        let long = [&[0x30, 0x81, 0x59], &ec.spki_der()[2..]].concat();
+        assert_eq!(with_key(&ec, &long).spki_sha256, ec.spki_sha256);
         let mut compressed = ec.spki_der()[..27 + 32].to_vec();
         compressed[26] = 2 + (ec.spki_der()[90] & 1);
         (compressed[1], compressed[24]) = (57, 34);

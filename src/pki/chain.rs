@@ -210,16 +210,17 @@ impl<'p> Pool<'p> {
         })
     }
 
-    /// Returns the part of a chain that exists.
+    /// Returns the part of a chain that exists, up to [`DEEPEST`] certificates of it.
     fn start(&self, certificate: &Certificate) -> Vec<Certificate> {
         let mut chain = vec![certificate.clone()];
-        loop {
+        while chain.len() < DEEPEST {
             let issuers = self.issuers(&chain[chain.len() - 1]);
             let Some(next) = issuers.signed.iter().find(|next| !chain.contains(next)) else {
-                return chain;
+                break;
             };
             chain.push((*next).clone());
         }
+        chain
     }
 
     /// Returns the best chain of at most `longest` certificates. The bound also ends circles of cross-signed

@@ -172,16 +172,16 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
     refuse_broken_chains(&mut offers, signatures, &mut findings);
 
     let listed = accepted(&offers);
-    let there = living.iter().map(|entry| &entry.certificate);
     let twins = Twins {
-        pool: Pool::new(listed.iter().chain(there), Prefer::Shortest, signatures),
+        pool: Pool::new(&listed, Prefer::Shortest, signatures),
         now,
     };
+    let chosen = twins.choose(&offers, &living);
     let mut entries = Entries::default();
     for offer in &offers {
         if offer.state == OfferState::Accepted {
             for certificate in &offer.certificates {
-                entries.offer(offer, certificate, &living, &twins);
+                entries.offer(offer, certificate, &living, &chosen);
             }
             // Stays trusted while there is no better certificate: API Gateway knows whether the expired
             // authority matters.
@@ -446,17 +446,28 @@ impl<'a> Offer<'a> {
             .filter(|certificate| now < certificate.not_after && self.state == OfferState::Accepted);
         let mut findings: Vec<Finding> = Vec::new();
         for certificate in valid {
-            let trusted = bundle.find(certificate).map(|entry| &entry.certificate);
-            let Some(twin) = trusted.filter(|twin| *twin != certificate && self.certificates.contains(twin))
+            let Some(entry) = bundle
+                .find(certificate)
+                .filter(|entry| entry.certificate != *certificate)
             else {
                 continue;
             };
+            let twin = &entry.certificate;
             let by = if twin.self_signed { "itself" } else { &twin.issuer };
-            let message = format!(
-                "of issuer {} is left out: the one of the same name and key that is signed by {by} is \
-                 trusted in its place, and API Gateway accepts the callers of both",
-                certificate.issuer
-            );
+            let (issuer, owner) = (&certificate.issuer, &entry.authority);
+            let message = if self.certificates.contains(twin) {
+                format!(
+                    "of issuer {issuer} is left out: the one of the same name and key that is signed by {by} is \
+                     trusted in its place, and API Gateway accepts the callers of both"
+                )
+            } else if *owner != self.source.authority {
+                format!(
+                    "of issuer {issuer} is left out: authority {owner} lists one of the same name and key, signed by \
+                     {by}, which is trusted in its place as long as that authority lists it"
+                )
+            } else {
+                continue;
+            };
             let finding = Finding {
                 severity: Severity::Dropped,
                 authority: self.source.authority.clone(),
@@ -497,6 +508,7 @@ fn lint_offers(
         offer
             .certificates
             .iter()
+            .filter(|c| now < c.not_after)
             .all(|c| *keys.entry(&c.subject_key).or_insert(&c.spki_sha256) == c.spki_sha256)
     };
     let accepting = offers
@@ -693,8 +705,14 @@ struct Entries {
 }
 
 impl Entries {
-    /// Adds a certificate that the spec lists. Of several of one name and key the best twin counts.
-    fn offer(&mut self, offer: &Offer<'_>, certificate: &Certificate, living: &[&Entry], twins: &Twins<'_>) {
+    /// Adds a certificate that the spec lists. Of several of one name and key the chosen one counts.
+    fn offer(
+        &mut self,
+        offer: &Offer<'_>,
+        certificate: &Certificate,
+        living: &[&Entry],
+        chosen: &Chosen<'_>,
+    ) {
         let max_leaf = offer.max_leaf();
         if let Some(entry) = self
             .list
@@ -703,7 +721,6 @@ impl Entries {
         {
             entry.max_leaf = entry.max_leaf.max(max_leaf);
             entry.keep_until = None;
-            entry.certificate = twins.better(&entry.certificate, certificate).clone();
             return;
         }
         // An entry that is only carried forward gives way to a certificate that the spec lists.
@@ -713,10 +730,11 @@ impl Entries {
             .iter()
             .find(|entry| entry.identity() == identity(certificate));
         let max_leaf = max_leaf.max(there.and_then(|entry| entry.max_leaf));
-        let best = |entry: &'_ &Entry| twins.better(certificate, &entry.certificate).clone();
+        let usual = (offer.source.authority.as_str(), certificate);
+        let (authority, certificate) = chosen.get(&identity(certificate)).copied().unwrap_or(usual);
         self.list.push(Entry {
-            authority: offer.source.authority.clone(),
-            certificate: there.map_or_else(|| certificate.clone(), best),
+            authority: authority.to_owned(),
+            certificate: certificate.clone(),
             max_leaf,
             keep_until: None,
         });
@@ -767,7 +785,79 @@ struct Twins<'p> {
     now: Timestamp,
 }
 
+/// The certificate that is trusted of each name and key, and the authority that it stands under.
+type Chosen<'a> = HashMap<(&'a str, &'a str), (&'a str, &'a Certificate)>;
+
 impl Twins<'_> {
+    /// Chooses among the certificates of each name and key that the spec lists. Anyone can have another authority's name and
+    /// key signed by a root of their own: among several sources the one that the entry belongs to keeps it, as long as its
+    /// certificate helps callers.
+    fn choose<'a>(&self, offers: &'a [Offer<'_>], living: &[&'a Entry]) -> Chosen<'a> {
+        let mut listed: HashMap<_, Vec<(&Offer<'_>, &Certificate)>> = HashMap::new();
+        for offer in offers.iter().filter(|offer| offer.state == OfferState::Accepted) {
+            for certificate in &offer.certificates {
+                listed
+                    .entry(identity(certificate))
+                    .or_default()
+                    .push((offer, certificate));
+            }
+        }
+        let there: HashMap<_, &Entry> = living.iter().map(|entry| (entry.identity(), *entry)).collect();
+        let choose = |key, all: Vec<(&'a Offer<'_>, &'a Certificate)>| {
+            let there = there.get(&key).copied();
+            let differ = all.iter().any(|(_, certificate)| *certificate != all[0].1);
+            // Sources that issue have the key. Without one the source of the current entry counts, then the order of the spec.
+            let of_entry =
+                |offer: &Offer<'_>| there.is_some_and(|entry| entry.authority == offer.source.authority);
+            let first = all
+                .iter()
+                .filter(|_| differ)
+                .find(|(offer, _)| of_entry(offer))
+                .unwrap_or(&all[0])
+                .0;
+            let issuing = differ && all.iter().any(|(offer, _)| offer.source.issues);
+            let owns = |offer: &Offer<'_>| {
+                if issuing {
+                    offer.source.issues
+                } else {
+                    offer.source.authority == first.source.authority
+                }
+            };
+            let of_owners = all.iter().filter(|(offer, _)| owns(offer));
+            let best = of_owners.copied().reduce(|one, other| {
+                if self.better(one.1, other.1) == one.1 {
+                    one
+                } else {
+                    other
+                }
+            });
+            let (owner, mut certificate) = best.unwrap_or(all[0]);
+            let name = owner.source.authority.as_str();
+            // The current certificate stays if it is better, for the leaves that were issued under it.
+            let is_others = |c: &Certificate| all.iter().any(|(offer, other)| !owns(offer) && *other == c);
+            let lasting = there.filter(|entry| entry.max_leaf.is_some() && !owner.source.client);
+            if let Some(entry) = lasting.filter(|entry| !is_others(&entry.certificate)) {
+                certificate = self.better(certificate, &entry.certificate);
+            }
+            if !self.is_sound(certificate) {
+                certificate = all
+                    .iter()
+                    .map(|(_, c)| *c)
+                    .find(|c| self.is_sound(c))
+                    .unwrap_or(certificate);
+            }
+            (key, (name, certificate))
+        };
+        listed.into_iter().map(|(key, all)| choose(key, all)).collect()
+    }
+
+    /// True when callers under this certificate are accepted now, as far as can be told.
+    fn is_sound(&self, certificate: &Certificate) -> bool {
+        let chain = self.pool.chain(certificate, MAX_CHAIN);
+        certificate.not_before <= self.now
+            && chain.is_ok_and(|chain| constraints::of_authorities(&chain).is_none())
+    }
+
     /// Prefers a whole chain, then a chain that a client certificate may be under, then a certificate that is
     /// valid already, then the shortest chain (a self-signed certificate is a chain by itself, which nothing
     /// can break), then the chain that expires last.

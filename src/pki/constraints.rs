@@ -238,6 +238,9 @@ fn of_authority(authority: &Certificate, below: &[Certificate]) -> Option<String
     if !authority.is_ca && authority.version == 3 {
         return Some("is no authority: its basicConstraints do not say CA:TRUE".to_owned());
     }
+    if authority.unknown_critical {
+        return Some("has a critical extension that is not known: a verifier may reject it".to_owned());
+    }
     if !authority.client_auth {
         let constraint = "is not for client certificates: its extended key usage has no clientAuth";
         return Some(constraint.to_owned());

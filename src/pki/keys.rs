@@ -7,7 +7,11 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair},
 };
 use rcgen::{KeyPair, PublicKeyData, RsaKeySize, SignatureAlgorithm};
-use x509_cert::der::pem::{LineEnding, encode_string};
+use x509_cert::der::{
+    self, Encode, Tag,
+    asn1::{Any, UintRef},
+    pem::{LineEnding, encode_string},
+};
 use x509_parser::{public_key::PublicKey, x509::SubjectPublicKeyInfo};
 use zeroize::Zeroizing;
 
@@ -139,9 +143,27 @@ pub enum KeyStrength {
     Other,
 }
 
+/// Writes an RSAPublicKey (RFC 8017, appendix A.1.1).
+pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> der::Result<Vec<u8>> {
+    let numbers = [
+        UintRef::new(modulus)?.to_der()?,
+        UintRef::new(exponent)?.to_der()?,
+    ];
+    Any::new(Tag::Sequence, numbers.concat())?.to_der()
+}
+
+/// True when these bytes are the DER of the key with these numbers, and nothing else.
+pub(super) fn is_rsa_key(bytes: &[u8], modulus: &[u8], exponent: &[u8]) -> bool {
+    rsa_key(modulus, exponent).is_ok_and(|key| key == bytes)
+}
+
 impl KeyStrength {
     pub(crate) fn of(spki: &SubjectPublicKeyInfo<'_>) -> KeyStrength {
         if let Ok(PublicKey::RSA(rsa)) = spki.parsed() {
+            // Bytes after the key, or zeros before its numbers: a verifier may refuse the certificate.
+            if !is_rsa_key(&spki.subject_public_key.data, rsa.modulus, rsa.exponent) {
+                return KeyStrength::Other;
+            }
             let modulus = rsa.modulus;
             let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
             let top = modulus.get(zeros).map_or(0, |byte| byte.leading_zeros());

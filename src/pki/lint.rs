@@ -197,7 +197,10 @@ pub fn lint(
             add(Severity::Dropped, Reason::Expired, message);
             continue;
         }
-        if earlier.iter().any(|other| is_other_key(other, certificate)) {
+        if earlier
+            .iter()
+            .any(|other| valid(other) && is_other_key(other, certificate))
+        {
             let message = "has the subject of another certificate here, with another key: API Gateway \
                            refuses that; give one of them another subject";
             add(Severity::Refused, Reason::DuplicateSubject, message.to_owned());

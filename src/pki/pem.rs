@@ -153,6 +153,12 @@ pub fn certificates(text: &[u8]) -> Result<Vec<(Certificate, Block)>, ParseError
     })
 }
 
+/// Reads the first block of a text, and nothing behind it: a certificate of at most [`MAX_SOURCE_BYTES`].
+pub fn first(text: &[u8]) -> Option<Certificate> {
+    let text = &text[..text.len().min(MAX_SOURCE_BYTES)];
+    scan(text).next()?.ok()?.certificate().ok()
+}
+
 /// Reads one source of certificates: [`certificates`], within the limits of a source. Parses nothing of a
 /// longer source.
 pub fn source(text: &[u8]) -> Result<Vec<Certificate>, ParseError> {

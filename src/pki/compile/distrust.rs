@@ -53,8 +53,8 @@ impl Distrusted {
             let mut named = Vec::new();
             let pool = Pool::new(&all, Prefer::Shortest, signatures);
             // A listed certificate is an issuer only in relation to other listed certificates.
-            let above_own = issuers_of(&all[..own.len()], &pool);
-            let above_all = issuers_of(&all, &pool);
+            let above_own = above_others(&all[..own.len()], &pool);
+            let above_all = above_others(&all, &pool);
             for (at, certificate) in all.iter().enumerate() {
                 let is_own = at < own.len();
                 let issued = if is_own { &above_own } else { &above_all };
@@ -75,7 +75,7 @@ impl Distrusted {
                 State::Withdrawn | State::Active => gone.listed.extend(heads[first..].iter().cloned()),
             }
         }
-        if !heads.is_empty() || !gone.keys.is_empty() {
+        if !heads.is_empty() || !above.is_empty() || !gone.keys.is_empty() {
             // A certificate that stays for the leaves under it needs its issuers as one does that is listed.
             let of = |entry: &Entry, state: &dyn Fn(State) -> bool| {
                 sources
@@ -289,6 +289,66 @@ impl Distrusted {
     }
 }
 
+/// Fingerprints of the certificates that only stand above others of these. In a circle, as cross-signed roots make one, no
+/// certificate is above the others: all of them are meant.
+fn above_others<'p>(certificates: &'p [Certificate], pool: &Pool<'p>) -> HashSet<&'p str> {
+    let places: HashMap<&str, usize> = certificates
+        .iter()
+        .enumerate()
+        .map(|(at, c)| (c.fingerprint_sha256.as_str(), at))
+        .collect();
+    let issuers: Vec<Vec<usize>> = certificates
+        .iter()
+        .map(|c| {
+            let issuers = (!c.self_signed).then(|| pool.issuers(c));
+            let issuers = issuers.iter().flat_map(|issuers| &issuers.signed);
+            issuers
+                .filter_map(|issuer| places.get(issuer.fingerprint_sha256.as_str()).copied())
+                .collect()
+        })
+        .collect();
+    let mut issued = vec![Vec::new(); certificates.len()];
+    for (at, above) in issuers.iter().enumerate() {
+        above.iter().for_each(|issuer| issued[*issuer].push(at));
+    }
+    let mut above: HashSet<usize> = (0..certificates.len())
+        .filter(|at| !issued[*at].is_empty())
+        .collect();
+    let upwards = peeled(&issued, &issuers, (0..certificates.len()).collect());
+    let left = (0..certificates.len())
+        .filter(|at| !upwards.contains(at))
+        .collect();
+    let downwards = peeled(&issuers, &issued, left);
+    above.retain(|at| upwards.contains(at) || downwards.contains(at));
+    above
+        .into_iter()
+        .map(|at| certificates[at].fingerprint_sha256.as_str())
+        .collect()
+}
+
+/// Takes away, one after the other, each of `left` that has no edge of `from` to another one left. Returns those taken.
+fn peeled(from: &[Vec<usize>], back: &[Vec<usize>], left: HashSet<usize>) -> HashSet<usize> {
+    let mut edges: HashMap<usize, usize> = left
+        .iter()
+        .map(|at| (*at, from[*at].iter().filter(|to| left.contains(to)).count()))
+        .collect();
+    let mut free: Vec<usize> = left.iter().copied().filter(|at| edges[at] == 0).collect();
+    let mut taken = HashSet::new();
+    while let Some(at) = free.pop() {
+        if !taken.insert(at) {
+            continue;
+        }
+        for before in back[at].iter().filter(|before| left.contains(before)) {
+            let count = edges.entry(*before).or_default();
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                free.push(*before);
+            }
+        }
+    }
+    taken
+}
+
 /// Returns fingerprints of the issuers, in this pool, of these certificates.
 fn issuers_of<'c, 'p>(
     certificates: impl IntoIterator<Item = &'c Certificate>,
@@ -309,7 +369,7 @@ struct Below<'a>(HashMap<&'a str, Vec<&'a Certificate>>);
 
 impl<'a> Below<'a> {
     fn new(heads: &'a [Certificate], others: &'a [Certificate], signatures: &'a Signatures) -> Self {
-        let pool = Pool::new(heads.iter().chain(others), Prefer::Shortest, signatures);
+        let pool = Pool::new(others.iter().chain(heads), Prefer::Shortest, signatures);
         let mut below: HashMap<&str, Vec<&Certificate>> = HashMap::new();
         let mut seen = HashSet::new();
         for other in others
@@ -317,7 +377,9 @@ impl<'a> Below<'a> {
             .filter(|c| !c.self_signed && seen.insert(c.fingerprint_sha256.as_str()))
         {
             let issuers = pool.issuers(other);
-            for issuer in issuers.signed.iter().chain(&issuers.untried) {
+            // Its key is known: the keys that were not tried are no issuers of it.
+            let untried = issuers.untried.iter().filter(|_| issuers.signed.is_empty());
+            for issuer in issuers.signed.iter().chain(untried) {
                 below
                     .entry(issuer.fingerprint_sha256.as_str())
                     .or_default()
@@ -582,6 +644,78 @@ mod tests {
         );
         assert_eq!(names(&unneeded), ["all:CN=B"]);
         assert!(told(&unneeded).is_empty(), "{:?}", told(&unneeded));
+    }
+
+    /// Roots that signed each other: none of them is above the other, all are meant.
+    #[test]
+    fn a_circle_of_cross_signed_roots_is_distrusted_as_a_whole() {
+        let (one, two) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let roots = [
+            authority("One", &one, 3650, None),
+            authority("Two", &two, 3650, None),
+        ];
+        let crossed = [
+            authority("One", &one, 3650, Some(("Two", &two))),
+            authority("Two", &two, 3650, Some(("One", &one))),
+        ];
+        let below = authority("Below", &KeyPair::generate().unwrap(), 3650, Some(("One", &one)));
+        let p = &*POOL;
+        let all: Vec<&Certificate> = roots.iter().chain(&crossed).collect();
+        let listed: Vec<&Certificate> = all.iter().copied().chain([&below]).collect();
+        let trusted = [source("b", &[&p.b]), source("all", &listed)];
+        let first = run(&trusted, None, start());
+        for out in [&all[..], &all[2..]] {
+            let sources = [&trusted[..], &[distrusted(source("out", out))]].concat();
+            let next = run(&sources, Some(&first.bundle), start());
+            assert_eq!(
+                (names(&next), next.distrusts),
+                (vec!["b:CN=B".to_owned()], true),
+                "{out:?}"
+            );
+            assert_eq!(
+                next.bundle.distrusted["out"].len(),
+                2,
+                "both keys stay distrusted"
+            );
+            settled(&sources, &next);
+        }
+        // A root above a circle is only above.
+        let top = KeyPair::generate().unwrap();
+        let above = [
+            authority("Top", &top, 3650, None),
+            authority("One", &one, 3650, Some(("Top", &top))),
+            authority("Low", &two, 3650, Some(("One", &one))),
+        ];
+        let trusted = source("all", &[&above[0], &p.b]);
+        let out = distrusted(source("out", &above.iter().collect::<Vec<_>>()));
+        let next = run(&[trusted, out], None, start());
+        assert_eq!(names(&next), ["all:CN=Top", "all:CN=B"]);
+    }
+
+    /// A key that was not tried is no issuer of a certificate whose issuer is known.
+    #[test]
+    fn a_distrust_of_many_keys_of_a_name_takes_no_certificate_of_another_key_along() {
+        let p = &*POOL;
+        let root = KeyPair::generate().unwrap();
+        let (r, i) = (
+            authority("Same", &root, 3650, None),
+            authority("I", &KeyPair::generate().unwrap(), 3650, Some(("Same", &root))),
+        );
+        let many: Vec<Certificate> = (0..70)
+            .map(|_| {
+                let mut other = authority("Same", &KeyPair::generate().unwrap(), 3650, None);
+                other.subject_key_id = None;
+                other
+            })
+            .collect();
+        let sources = [
+            source("b", &[&p.b, &i, &r]),
+            distrusted(source("out", &many.iter().collect::<Vec<_>>())),
+        ];
+        assert_eq!(
+            names(&run(&sources, None, start())),
+            ["b:CN=B", "b:CN=I", "b:CN=Same"]
+        );
     }
 
     /// Hundreds of keys under one name: the work grows with the certificates, and untried certificates are

@@ -1092,3 +1092,87 @@ fn many_certificates_of_one_name_cost_few_signatures() {
         "each says of itself whether its own key signed it"
     );
 }
+
+/// Anyone can have the name and key of another authority's certificate signed by a root of their own.
+#[test]
+fn a_cross_certificate_of_another_source_neither_displaces_a_certificate_nor_stays_after_it() {
+    let key = || KeyPair::generate().unwrap();
+    let (root, own, other) = (key(), key(), key());
+    let r = authority("R", &root, 3650, None);
+    let i = authority("I", &own, 1000, Some(("R", &root)));
+    let mallory = authority("M", &other, 9000, None);
+    let cross = authority("I", &own, 9000, Some(("M", &other)));
+    let b = issuing("b", &[&i, &r]);
+    let m = source("m", &[&cross, &mallory]);
+    let first = run(std::slice::from_ref(&b), None, start());
+    for sources in [[b.clone(), m.clone()], [m.clone(), b.clone()]] {
+        let both = run(&sources, Some(&first.bundle), start());
+        let entry = both.bundle.find(&i).unwrap();
+        assert_eq!(
+            (&entry.certificate, entry.authority.as_str()),
+            (&i, "b"),
+            "{:?}",
+            names(&both)
+        );
+        let told: Vec<_> = both
+            .findings
+            .iter()
+            .map(|f| (f.authority.as_str(), f.reason))
+            .collect();
+        assert_eq!(told, [("m", Reason::Redundant)]);
+        assert!(
+            both.findings[0].message.contains("authority b lists one"),
+            "{:?}",
+            both.findings
+        );
+        let again = run(&sources, Some(&both.bundle), start());
+        assert_eq!(again.bundle.render(), both.bundle.render());
+        let alone = run(std::slice::from_ref(&b), Some(&both.bundle), start());
+        assert_eq!(names(&alone), names(&first), "nothing of it stays");
+    }
+    // Published with the cross-certificate by an earlier release: its root leaves with its entry.
+    let mut published = run(&[b.clone(), m], Some(&first.bundle), start()).bundle;
+    for entry in published
+        .entries
+        .iter_mut()
+        .filter(|entry| entry.certificate == i)
+    {
+        entry.certificate = cross.clone();
+    }
+    let alone = run(&[b], Some(&published), start());
+    assert_eq!(names(&alone), names(&first));
+    assert_eq!(alone.bundle.find(&i).unwrap().certificate, i);
+}
+
+#[test]
+fn an_expired_root_of_the_same_name_refuses_nothing() {
+    let key = || KeyPair::generate().unwrap();
+    let (old, new) = (key(), key());
+    let (expired, root) = (authority("R", &old, 10, None), authority("R", &new, 3650, None));
+    let int = authority("I", &key(), 3650, Some(("R", &new)));
+    for order in [
+        [&expired, &int, &root],
+        [&int, &root, &expired],
+        [&root, &expired, &int],
+    ] {
+        let compiled = run(&[source("a", &order)], None, day(20));
+        assert_eq!(reasons(&compiled), [("a", Reason::Expired)], "{order:?}");
+        assert_eq!(compiled.bundle.entries.len(), 2, "{order:?}");
+    }
+}
+
+#[test]
+fn a_circle_of_many_twins_ends_soon() {
+    let (x, y) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let one = |n: i64| authority("X", &x, 100 + n, Some(("Y", &y)));
+    let other = |n: i64| authority("Y", &y, 100 + n, Some(("X", &x)));
+    let circle: Vec<Certificate> = (0..40).flat_map(|n| [one(n), other(n)]).collect();
+    let signatures = Signatures::default();
+    let pool = super::super::chain::Pool::new(&circle, Prefer::Shortest, &signatures);
+    let Err(Broken::Incomplete(part)) = pool.chain(&circle[0], MAX_CHAIN) else {
+        panic!("there is no root")
+    };
+    assert!(part.len() <= 16, "{}", part.len());
+    let compiled = run(&[source("x", &circle.iter().collect::<Vec<_>>())], None, start());
+    assert!(compiled.bundle.entries.is_empty());
+}
