@@ -59,8 +59,8 @@ pub struct Certificate {
     pub client_auth: bool,
     /// Name constraints for certificates below this one; `None`: any name.
     pub name_constraints: Option<NameConstraints>,
-    /// True when it has a critical extension that is not known here: a verifier that does not know it either rejects the
-    /// certificate (RFC 5280, section 4.2).
+    /// True when it has a critical extension that is not known here: a verifier that does not know it either
+    /// rejects the certificate (RFC 5280, section 4.2).
     pub unknown_critical: bool,
     pub subject_key_id: Option<Vec<u8>>,
     /// Key identifier of the issuer's key, in lower-case hex.
@@ -331,14 +331,14 @@ fn timestamp(seconds: i64) -> Timestamp {
     })
 }
 
-/// Returns the SHA-256 of the SubjectPublicKeyInfo as RFC 3279 (RSA) and RFC 5480 (ECDSA) write it: an algorithm without
-/// its NULL parameters, or a length in a longer form, does not make it another key.
+/// Returns the SHA-256 of the SubjectPublicKeyInfo as RFC 3279 (RSA) and RFC 5480 (ECDSA) write it: an
+/// algorithm without its NULL parameters, or a length in a longer form, does not make it another key.
 fn key_hash(spki: &SubjectPublicKeyInfo<'_>) -> String {
     sha256(&rewritten(spki).unwrap_or_else(|| spki.raw.to_vec()))
 }
 
-/// Returns the usual form of an RSA or ECDSA key. `None` for a key of another kind, and for an RSA key whose own bytes are
-/// not the usual ones: verifiers do not agree on it.
+/// Returns the usual form of an RSA or ECDSA key. `None` for a key of another kind, and for an RSA key whose
+/// own bytes are not the usual ones: verifiers do not agree on it.
 fn rewritten(spki: &SubjectPublicKeyInfo<'_>) -> Option<Vec<u8>> {
     let sequence = |parts: [Vec<u8>; 2]| Any::new(Tag::Sequence, parts.concat())?.to_der();
     let (bits, algorithm) = (&spki.subject_public_key.data, &spki.algorithm);

@@ -457,13 +457,13 @@ impl<'a> Offer<'a> {
             let (issuer, owner) = (&certificate.issuer, &entry.authority);
             let message = if self.certificates.contains(twin) {
                 format!(
-                    "of issuer {issuer} is left out: the one of the same name and key that is signed by {by} is \
-                     trusted in its place, and API Gateway accepts the callers of both"
+                    "of issuer {issuer} is left out: the one of the same name and key that is signed by {by} \
+                     is trusted in its place, and API Gateway accepts the callers of both"
                 )
             } else if *owner != self.source.authority {
                 format!(
-                    "of issuer {issuer} is left out: authority {owner} lists one of the same name and key, signed by \
-                     {by}, which is trusted in its place as long as that authority lists it"
+                    "of issuer {issuer} is left out: authority {owner} lists one of the same name and key, signed \
+                     by {by}, which is trusted in its place as long as that authority lists it"
                 )
             } else {
                 continue;
@@ -789,9 +789,9 @@ struct Twins<'p> {
 type Chosen<'a> = HashMap<(&'a str, &'a str), (&'a str, &'a Certificate)>;
 
 impl Twins<'_> {
-    /// Chooses among the certificates of each name and key that the spec lists. Anyone can have another authority's name and
-    /// key signed by a root of their own: among several sources the one that the entry belongs to keeps it, as long as its
-    /// certificate helps callers.
+    /// Chooses among the certificates of each name and key that the spec lists. Anyone can have another
+    /// authority's name and key signed by a root of their own: among several sources the one that the entry
+    /// belongs to keeps it, as long as its certificate helps callers.
     fn choose<'a>(&self, offers: &'a [Offer<'_>], living: &[&'a Entry]) -> Chosen<'a> {
         let mut listed: HashMap<_, Vec<(&Offer<'_>, &Certificate)>> = HashMap::new();
         for offer in offers.iter().filter(|offer| offer.state == OfferState::Accepted) {
@@ -806,7 +806,8 @@ impl Twins<'_> {
         let choose = |key, all: Vec<(&'a Offer<'_>, &'a Certificate)>| {
             let there = there.get(&key).copied();
             let differ = all.iter().any(|(_, certificate)| *certificate != all[0].1);
-            // Sources that issue have the key. Without one the source of the current entry counts, then the order of the spec.
+            // Sources that issue have the key. Without one the source of the current entry counts, then the
+            // order of the spec.
             let of_entry =
                 |offer: &Offer<'_>| there.is_some_and(|entry| entry.authority == offer.source.authority);
             let first = all

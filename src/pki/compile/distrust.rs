@@ -289,8 +289,8 @@ impl Distrusted {
     }
 }
 
-/// Fingerprints of the certificates that only stand above others of these. In a circle, as cross-signed roots make one, no
-/// certificate is above the others: all of them are meant.
+/// Fingerprints of the certificates that only stand above others of these. In a circle, as cross-signed roots
+/// make one, no certificate is above the others: all of them are meant.
 fn above_others<'p>(certificates: &'p [Certificate], pool: &Pool<'p>) -> HashSet<&'p str> {
     let places: HashMap<&str, usize> = certificates
         .iter()
@@ -326,7 +326,8 @@ fn above_others<'p>(certificates: &'p [Certificate], pool: &Pool<'p>) -> HashSet
         .collect()
 }
 
-/// Takes away, one after the other, each of `left` that has no edge of `from` to another one left. Returns those taken.
+/// Takes away, one after the other, each of `left` that has no edge of `from` to another one left. Returns
+/// those taken.
 fn peeled(from: &[Vec<usize>], back: &[Vec<usize>], left: HashSet<usize>) -> HashSet<usize> {
     let mut edges: HashMap<usize, usize> = left
         .iter()
