@@ -156,7 +156,7 @@ fn a_certificate_comes_with_its_grant_is_bounded_by_it_and_stops_with_it() {
 
         // The grant has one place, and the older certificate has it.
         acme.request("second", asking(&env, "acme-2", json!({}))).await;
-        acme.refused("second", "have all places of the ClientGrant acme")
+        acme.refused("second", "have all slots of the ClientGrant acme")
             .await;
         // Another grant covers the second certificate, and the first one once its own grant is gone.
         create(
