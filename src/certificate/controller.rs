@@ -91,7 +91,7 @@ const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 /// Maximum time that a reconcile waits for the watch cache to show the status that the previous reconcile
 /// wrote.
 const LATE_WATCH: Duration = Duration::from_secs(5);
-/// Age of a certificate at which all certificates of the same age are in the cache.
+/// Age from which the cache contains all certificates with the same creationTimestamp.
 const SETTLED: SignedDuration = SignedDuration::from_secs(3);
 /// Time after a start in which the domains have their first reconcile. Until then the operator does not know
 /// their trust, and does not write that into the status of each of their certificates.
@@ -129,8 +129,8 @@ pub struct ReconcileState {
     /// True when this process has seen the object from its creation on, and the object has not been Ready
     /// yet.
     is_new: bool,
-    /// Version of the object over which this process wrote the status last, and the time of that write. While
-    /// the watch cache shows this version, the cache is behind.
+    /// resourceVersion that the object had before the last status write of this process, and the time of that
+    /// write. While the watch cache shows this resourceVersion, the cache is stale.
     wrote_over: Option<(Option<String>, Instant)>,
     /// Version of the Secret that this process wrote last. The arrival of this version in the cache is no
     /// change.
@@ -332,7 +332,8 @@ impl Ctx {
         }
     }
 
-    /// Requeues the certificate at the time `at`. Until then, no other event may cause a reconcile.
+    /// Schedules the next reconcile at the time `at`: in the due queue if that is far away, otherwise as a
+    /// requeue. `None`: only an event causes the next reconcile.
     fn requeue_at(&self, uid: &str, at: Option<Timestamp>, now: Timestamp) -> Next {
         let near = at.filter(|at| !self.due_queue.put(uid, *at, now));
         let wait = |at: Timestamp| {
@@ -501,7 +502,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             .await;
     }
     match done {
-        // The next reconcile reports what the certificate waits for now.
+        // The next reconcile reports that the staged certificate waits for the truststore.
         Ok(None) if matches!(plan.action, Some(Action::Stage { .. })) => Ok(Next::requeue(Duration::ZERO)),
         Ok(Some(Issued {
             leaf,
@@ -560,7 +561,8 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             };
             let step_conditions: Vec<_> = plan.step_conditions.into_iter().map(failed).collect();
             say(&accepted, &step_conditions, None).await?;
-            // Ready reports a first failure; a failed renewal does not change Ready.
+            // Publishes an Event for each new failure message. A failed renewal does not change Ready, so no
+            // other Event reports it.
             if !issued_says(&old, &message) {
                 ctx.events
                     .publish(&cert.object_ref(&()), Notice::NotIssued, "Issue", &message)
@@ -571,7 +573,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
     }
 }
 
-/// First decision of a certificate's reconcile.
+/// Decision of a reconcile before it checks the grants.
 #[derive(Debug, PartialEq)]
 enum Start {
     /// The certificate is being deleted: its owner reference decides about the Secret.
@@ -636,8 +638,9 @@ fn admission(cert: &ClientCertificate, decision: impl FnOnce() -> Option<Decisio
     }
 }
 
-/// Delay until the slots of a grant are settled. Slots go to the oldest certificates, and ages are known in
-/// whole seconds: until then, another certificate may come with the same age. `None`: the slots are settled.
+/// Returns the delay until the operator can allocate the slots of a grant (`spec.maxCertificates`). Slots go
+/// to the oldest certificates, but creationTimestamp counts whole seconds: a second certificate with the same
+/// timestamp may still arrive. `None`: no delay.
 fn unsettled(cert: &ClientCertificate, terms: Option<&Terms>, now: Timestamp) -> Option<Duration> {
     terms.filter(|terms| terms.is_counted)?;
     let settled = cert.creation_timestamp().map_or(now, |t| t.0 + SETTLED);
@@ -672,8 +675,8 @@ fn awaits_domain(is_there: bool, is_known: bool, since_start: Duration) -> bool 
     is_there && !is_known && since_start < FIRST_RECONCILES
 }
 
-/// Returns the refusal of a self-signed certificate whose subject another certificate or an authority has in
-/// the truststore, or will have.
+/// Returns the refusal of a self-signed certificate when another certificate or an authority has the same
+/// subject in the truststore, now or after the next change.
 fn subject_in_use(
     cert: &ClientCertificate,
     d: &Desired,

@@ -1,5 +1,5 @@
-//! Controller of `MtlsDomain`: reconciles a domain when one of its dependencies changes. Decides whether to
-//! serve the domain, to delete it, or only to report why not. Writes its status and Events.
+//! Controller of `MtlsDomain`: reconciles a domain when the domain or one of its dependencies changes. Serves,
+//! deletes or refuses the domain, and writes its status and Events.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
@@ -80,12 +80,12 @@ use crate::{
 /// Maximum number of concurrent MtlsDomain reconciles. AWS quotas set the pace; this limit only bounds
 /// memory.
 pub const AT_ONCE: usize = 32;
-/// Initial requeue delay while AWS is working on a change. Each further requeue doubles the delay.
-const FIRST_POLL: Duration = Duration::from_millis(100);
-/// Maximum requeue delay while AWS is working on a change.
-const LAST_POLL: Duration = Duration::from_secs(15);
+/// Initial requeue delay with backoff, for work in progress in AWS and for errors. Doubles each time.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
+/// Maximum requeue delay with backoff.
+const MAX_BACKOFF: Duration = Duration::from_secs(15);
 /// Maximum requeue delay while another party has to create something first.
-const LAST_SELDOM_POLL: Duration = Duration::from_secs(300);
+const MAX_SLOW_BACKOFF: Duration = Duration::from_secs(300);
 
 pub type Guard = DeserializeGuard<MtlsDomain>;
 
@@ -123,8 +123,8 @@ pub struct Ctx {
 /// may lose all of it.
 #[derive(Clone, Default)]
 pub struct ReconcileState {
-    /// Number of consecutive reconciles that found AWS still working.
-    pub(super) polls: u32,
+    /// Number of consecutive requeues with backoff.
+    pub(super) backoff_attempts: u32,
     /// ID of the operator's last change of the DNS records, until that change is in sync.
     pub(super) change: Option<String>,
     pub(super) versions: Arc<Versions>,
@@ -172,7 +172,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         watches.domains.subscribe_when(change_predicate),
         ctx.domains.clone(),
     )
-    // A created or deleted domain may resolve a conflict about a domain name.
+    // The creation or deletion of a domain may change the winner of a conflict about its domain name.
     .watches_shared_stream(
         watches
             .domains
@@ -234,11 +234,11 @@ fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
     if error.is_final() {
         Next::await_change()
     } else {
-        Next::requeue(ctx.poll(&object.uid().unwrap_or_default()))
+        Next::requeue(ctx.backoff(&object.uid().unwrap_or_default()))
     }
 }
 
-/// Key of a domain in the quota queue: `namespace/name`, as in its tickets.
+/// Returns the key of a domain in the quota queue, `namespace/name` (see `Ticket::object`).
 fn queue_key(domain: &MtlsDomain) -> String {
     format!("{}/{}", domain.namespace().unwrap_or_default(), domain.name_any())
 }
@@ -287,35 +287,35 @@ impl Ctx {
         self.gate.quota.withdraw(&queue_key(domain));
     }
 
-    /// Returns the delay until the next reconcile while AWS is working.
-    pub(super) fn poll(&self, uid: &str) -> Duration {
-        self.update_state(uid, |m| {
-            m.polls += 1;
-            poll_after(m.polls)
+    /// Counts a backoff attempt, and returns the delay before the next reconcile.
+    pub(super) fn backoff(&self, uid: &str) -> Duration {
+        self.update_state(uid, |state| {
+            state.backoff_attempts += 1;
+            backoff_after(state.backoff_attempts)
         })
     }
 
     /// Returns the delay until the next reconcile while another party has to create something first, and no
     /// event will announce it.
-    pub(super) fn poll_seldom(&self, uid: &str) -> Duration {
-        self.update_state(uid, |m| {
-            m.polls += 1;
-            FIRST_POLL
-                .saturating_mul(1 << (m.polls - 1).min(12))
-                .min(LAST_SELDOM_POLL)
+    pub(super) fn slow_backoff(&self, uid: &str) -> Duration {
+        self.update_state(uid, |state| {
+            state.backoff_attempts += 1;
+            INITIAL_BACKOFF
+                .saturating_mul(1 << (state.backoff_attempts - 1).min(12))
+                .min(MAX_SLOW_BACKOFF)
         })
     }
 
-    /// Returns the next reconcile when there is nothing to do before something changes.
-    pub(super) fn settled(&self, uid: &str) -> Next {
-        self.update_state(uid, |m| m.polls = 0);
+    /// Resets the backoff, and requeues after the medium refresh interval unless an event comes first.
+    pub(super) fn resync_later(&self, uid: &str) -> Next {
+        self.update_state(uid, |state| state.backoff_attempts = 0);
         Next::requeue(self.refresh.of(uid).medium)
     }
 
-    /// Returns the next reconcile of a domain in sync. It comes soon, because it is likely to need no AWS
+    /// Resets the backoff, and requeues after the short refresh interval. A domain in sync rarely needs an AWS
     /// call.
     pub(super) fn resync_soon(&self, uid: &str) -> Next {
-        self.update_state(uid, |m| m.polls = 0);
+        self.update_state(uid, |state| state.backoff_attempts = 0);
         Next::requeue(self.refresh.of(uid).short)
     }
 
@@ -329,7 +329,7 @@ impl Ctx {
     /// Returns the status to compute the next status from: the one that the operator wrote last, unless
     /// another writer has changed it since.
     fn last_status(&self, domain: &MtlsDomain) -> MtlsDomainStatus {
-        let written = self.update_state(&domain.uid().unwrap_or_default(), |m| m.written.clone());
+        let written = self.update_state(&domain.uid().unwrap_or_default(), |state| state.written.clone());
         current(written, domain.status.as_ref())
     }
 
@@ -344,11 +344,11 @@ impl Ctx {
         let waiting = report::waiting_deletion(domain, new, Timestamp::now());
         let (new, waits) = (waiting.as_ref().unwrap_or(new), waiting.is_some());
         if status::write(&self.client, domain, old, new).await? {
-            self.update_state(&domain.uid().unwrap_or_default(), |m| {
-                m.written = Some((new.clone(), domain.status.clone()));
+            self.update_state(&domain.uid().unwrap_or_default(), |state| {
+                state.written = Some((new.clone(), domain.status.clone()));
                 let (old, new) = (&old.conditions, &new.conditions);
                 self.metrics
-                    .transitioned(metrics::Controller::Domain, domain, old, new, &mut m.is_new);
+                    .transitioned(metrics::Controller::Domain, domain, old, new, &mut state.is_new);
             });
         }
         for t in transitions(&old.conditions, &new.conditions) {
@@ -397,12 +397,12 @@ impl Ctx {
     }
 }
 
-/// Returns the delay before the next reconcile after `polls` consecutive reconciles that found AWS still
+/// Returns the delay before the next reconcile after `backoff_attempts` consecutive reconciles that found AWS still
 /// working.
-fn poll_after(polls: u32) -> Duration {
-    FIRST_POLL
-        .saturating_mul(1 << polls.saturating_sub(1).min(10))
-        .min(LAST_POLL)
+fn backoff_after(backoff_attempts: u32) -> Duration {
+    INITIAL_BACKOFF
+        .saturating_mul(1 << backoff_attempts.saturating_sub(1).min(10))
+        .min(MAX_BACKOFF)
 }
 
 /// Returns the status that is current: the one `written` last while the watch cache still shows the status
@@ -452,7 +452,7 @@ fn clients_of(
     };
     let theirs = || theirs.iter().filter_map(|c| c.0.as_ref().ok());
     let issued = theirs().filter(|c| c.spec.issuance == Issuance::Authority);
-    let lives = issued
+    let lifetimes = issued
         .filter_map(|c| c.spec.duration.as_ref())
         .map(desired::length);
     let own = theirs()
@@ -473,7 +473,7 @@ fn clients_of(
         .filter(|c| c.0.is_err())
         .map(|c| SelfSigned::unclear(&**c));
     Clients {
-        longest: lives.max().unwrap_or(desired::DEFAULT_LEAF),
+        longest: lifetimes.max().unwrap_or(desired::DEFAULT_LEAF),
         self_signed: own.chain(granted).chain(unreadable).collect(),
         watched,
     }
@@ -550,7 +550,7 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
                 None => report::blind(&old, generation, &observe::unseen(&error), now),
             };
             ctx.write(domain, &old, &new).await?;
-            return Ok(Next::requeue(ctx.poll(&uid)));
+            return Ok(Next::requeue(ctx.backoff(&uid)));
         }
     };
     let operator_config = OperatorConfig {
@@ -570,7 +570,7 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
         Course::Refuse(moved) => {
             let new = report::with_conditions(&old, generation, &moved, &[], now);
             ctx.write(domain, &old, &new).await?;
-            return Ok(ctx.settled(&uid));
+            return Ok(ctx.resync_later(&uid));
         }
         Course::Delete => {
             return deletion::delete(domain, &placement, &permission, &session, &old, ctx, now).await;
@@ -592,15 +592,16 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
     ctx.bypasses.forget(&key);
     let new = report::with_conditions(&old, generation, &refused, &[], now);
     ctx.write(domain, &old, &new).await?;
-    Ok(ctx.settled(&uid))
+    Ok(ctx.resync_later(&uid))
 }
 
-/// Course of a reconcile before it calls AWS, decided from the object's own metadata and spec.
+/// Decision of a reconcile before the first AWS call, from metadata and spec only.
 #[derive(Debug, PartialEq)]
 enum Start {
     /// The object is deleted and has nothing in AWS: only its in-memory state is dropped.
     Forget,
-    /// The object is deleted, and its owner has abandoned its resources in AWS.
+    /// The object is deleted and has the annotation `mtls-operator.io/abandon`: the operator removes the
+    /// finalizer without an AWS call.
     Abandon,
     /// The operator changes nothing.
     Suspend,
@@ -625,7 +626,7 @@ fn start(domain: &MtlsDomain) -> Start {
     }
 }
 
-/// Course of a reconcile once the account and Region of the domain are known and allowed.
+/// Decision of a reconcile once the policy allows the domain's account and Region.
 #[derive(Debug, PartialEq)]
 enum Course {
     /// The object's resources are in another account or Region: the operator changes nothing in either.

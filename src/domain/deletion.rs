@@ -114,10 +114,10 @@ pub(super) async fn delete(
         StepPlan {
             state: StepState::Blocked(..),
             ..
-        } => ctx.settled(&uid),
+        } => ctx.resync_later(&uid),
         // The quota queue triggers its reconcile.
-        _ if done.outcomes.values().any(Outcome::is_queued) => ctx.settled(&uid),
-        _ => Next::requeue(ctx.poll(&uid)),
+        _ if done.outcomes.values().any(Outcome::is_queued) => ctx.resync_later(&uid),
+        _ => Next::requeue(ctx.backoff(&uid)),
     })
 }
 

@@ -71,14 +71,14 @@ impl<'a> Permission<'a> {
             Answer::Allowed => return Ok(None),
             Answer::Unclear(unseen) => (
                 report::unclear(old, generation, &unseen, now),
-                Next::requeue(ctx.poll(&uid)),
+                Next::requeue(ctx.backoff(&uid)),
             ),
             Answer::Refused(refused) => {
                 ctx.bypasses
                     .forget(&(domain.namespace().unwrap_or_default(), domain.name_any()));
                 (
                     report::with_conditions(old, generation, &refused, &[], now),
-                    ctx.settled(&uid),
+                    ctx.resync_later(&uid),
                 )
             }
         };

@@ -42,7 +42,8 @@ struct View {
     plan: Plan,
 }
 
-/// Brings a domain into its desired state, one pass at a time; only observes it when its spec says so.
+/// Runs one reconcile of an accepted domain towards its desired state. With `managementPolicy: Observe`, the
+/// operator changes nothing in AWS.
 pub(super) async fn serve(
     d: &Desired,
     theirs: &[Arc<certificate::controller::Guard>],
@@ -63,7 +64,7 @@ pub(super) async fn serve(
     let begun = Instant::now();
     let cache = ctx.cache.of(&desired::access(domain, permission.policy()));
     // A cached pass suffices when it finds the domain in sync. Otherwise the operator reads AWS again.
-    let in_sync = cached_since(ctx.update_state(&uid, |m| m.in_sync_since), generation);
+    let in_sync = cached_since(ctx.update_state(&uid, |state| state.in_sync_since), generation);
     let cached = match in_sync {
         Some(since) => {
             let reader = AwsReader::cached(session, &cache, ctx.refresh.of(&uid), since);
@@ -95,9 +96,10 @@ pub(super) async fn serve(
                 return Ok(next);
             }
             let view = view(d, theirs, permission, &reader, preflight).await;
-            // Recorded before the plan is executed: an action makes everything read until then outdated.
-            ctx.update_state(&uid, |m| {
-                m.in_sync_since = in_sync_since(&view.plan, generation, began)
+            // The operator records this before it executes the plan: each action makes the earlier reads
+            // stale.
+            ctx.update_state(&uid, |state| {
+                state.in_sync_since = in_sync_since(&view.plan, generation, began)
             });
             view
         }
@@ -119,15 +121,15 @@ pub(super) async fn serve(
             &report::with_conditions(old, generation, &refused, &[], now),
         )
         .await?;
-        return Ok(ctx.settled(&uid));
+        return Ok(ctx.resync_later(&uid));
     }
     if writes {
         // Before the first write to AWS, the operator adds the finalizer and records account and Region for
         // the cleanup.
         finalizer::hold(&ctx.client, domain, Some(&d.placement.location())).await?;
     }
-    ctx.update_state(&uid, |m| {
-        m.change = pending_change(m.change.take(), &observed.records_in_sync)
+    ctx.update_state(&uid, |state| {
+        state.change = pending_change(state.change.take(), &observed.records_in_sync)
     });
     publish_trust(d, &observed, &plan, ctx);
     let key = (d.placement.namespace.clone(), d.placement.name.clone());
@@ -135,15 +137,15 @@ pub(super) async fn serve(
         &key,
         session,
         &d.placement.domain_name,
-        d.mappings.values().map(|m| m.id.clone()),
+        d.mappings.values().map(|state| state.id.clone()),
     );
     if !writes {
         let new = report::observing(old, generation, &d.placement, &plan, &observed, now);
         let new = report::with_bypasses(new, generation, bypasses.as_deref(), now);
         ctx.write(domain, old, &new).await?;
-        return Ok(match rest(&plan, cache_was_stale) {
-            Again::Cached => ctx.resync_soon(&uid),
-            _ => ctx.settled(&uid),
+        return Ok(match requeue_when_idle(&plan, cache_was_stale) {
+            Requeue::ResyncSoon => ctx.resync_soon(&uid),
+            _ => ctx.resync_later(&uid),
         });
     }
     let apply_context = ApplyContext {
@@ -163,7 +165,7 @@ pub(super) async fn serve(
     let done = execute::execute(plan.actions(), &apply_context).await;
     timed(Stage::Execute, begun);
     if let Some(change) = &done.change {
-        ctx.update_state(&uid, |m| m.change = Some(change.clone()));
+        ctx.update_state(&uid, |state| state.change = Some(change.clone()));
     }
     let begun = Instant::now();
     let new = report::report(
@@ -184,15 +186,15 @@ pub(super) async fn serve(
     }
     timed(Stage::Report, begun);
     Ok(
-        match again(&plan, done.effects, &done.outcomes, cache_was_stale) {
-            Again::AtOnce => {
-                ctx.update_state(&uid, |m| m.polls = 0);
+        match requeue(&plan, done.effects, &done.outcomes, cache_was_stale) {
+            Requeue::Immediately => {
+                ctx.update_state(&uid, |state| state.backoff_attempts = 0);
                 Next::requeue(Duration::ZERO)
             }
-            Again::Poll => Next::requeue(ctx.poll(&uid)),
-            Again::Seldom => Next::requeue(ctx.poll_seldom(&uid)),
-            Again::Cached => ctx.resync_soon(&uid),
-            Again::Resync => ctx.settled(&uid),
+            Requeue::Backoff => Next::requeue(ctx.backoff(&uid)),
+            Requeue::SlowBackoff => Next::requeue(ctx.slow_backoff(&uid)),
+            Requeue::ResyncSoon => ctx.resync_soon(&uid),
+            Requeue::ResyncLater => ctx.resync_later(&uid),
         },
     )
 }
@@ -202,7 +204,8 @@ fn writes(domain: &MtlsDomain) -> bool {
     domain.spec.management_policy != ManagementPolicy::Observe
 }
 
-/// Returns the start of the time in sync if it belongs to this generation; `None`: cached reads do not count.
+/// Returns the time since which this generation of the domain has been in sync; `None`: the operator must not
+/// use cached reads.
 fn cached_since(in_sync: Option<(i64, Instant)>, generation: i64) -> Option<Instant> {
     in_sync
         .filter(|(of, _)| *of == generation)
@@ -223,47 +226,47 @@ fn pending_change(before: Option<String>, in_sync: &Seen<bool>) -> Option<String
 
 /// Time of the next reconcile when no event comes first.
 #[derive(Debug, PartialEq)]
-enum Again {
+enum Requeue {
     /// The operator changed something: the next action follows immediately.
-    AtOnce,
+    Immediately,
     /// AWS is working on something, did not answer, or failed a call: requeue with backoff.
-    Poll,
+    Backoff,
     /// Another party has to create something first, and no event will announce it: requeue with a longer
     /// backoff.
-    Seldom,
+    SlowBackoff,
     /// The domain is in sync: resync soon, from the cache.
-    Cached,
+    ResyncSoon,
     /// Another party has to act, or the cached pass was inconclusive.
-    Resync,
+    ResyncLater,
 }
 
-fn again(plan: &Plan, effects: usize, outcomes: &Outcomes, cache_was_stale: bool) -> Again {
+fn requeue(plan: &Plan, effects: usize, outcomes: &Outcomes, cache_was_stale: bool) -> Requeue {
     let waits = plan
         .steps
         .values()
-        .any(|j| matches!(j.state, StepState::Wait(..) | StepState::Unknown(_)));
+        .any(|step| matches!(step.state, StepState::Wait(..) | StepState::Unknown(_)));
     // The quota queue triggers the reconcile of a queued domain. Polling would only take calls from the
     // domains ahead of it.
-    let passes = |outcome: &Outcome| report::passes(outcome) && !outcome.is_queued();
-    let missing = || outcomes.values().filter(|outcome| passes(outcome));
+    let is_retryable = |outcome: &Outcome| report::passes(outcome) && !outcome.is_queued();
+    let retryable = || outcomes.values().filter(|outcome| is_retryable(outcome));
     if effects > 0 {
-        Again::AtOnce
-    } else if !waits && missing().count() > 0 && missing().all(report::is_missing) {
-        Again::Seldom
-    } else if waits || outcomes.values().any(passes) {
-        Again::Poll
+        Requeue::Immediately
+    } else if !waits && retryable().count() > 0 && retryable().all(report::is_missing) {
+        Requeue::SlowBackoff
+    } else if waits || outcomes.values().any(is_retryable) {
+        Requeue::Backoff
     } else {
-        rest(plan, cache_was_stale)
+        requeue_when_idle(plan, cache_was_stale)
     }
 }
 
 /// Returns the next reconcile when there is nothing to do now. `cache_was_stale`: a cached pass was
 /// inconclusive.
-fn rest(plan: &Plan, cache_was_stale: bool) -> Again {
+fn requeue_when_idle(plan: &Plan, cache_was_stale: bool) -> Requeue {
     if is_in_sync(plan) && !cache_was_stale {
-        Again::Cached
+        Requeue::ResyncSoon
     } else {
-        Again::Resync
+        Requeue::ResyncLater
     }
 }
 
@@ -292,7 +295,7 @@ async fn view(
 ) -> View {
     let Permission { ctx, domain, now, .. } = *permission;
     let uid = domain.uid().unwrap_or_default();
-    let state = ctx.update_state(&uid, |m| m.clone());
+    let state = ctx.update_state(&uid, |state| state.clone());
     let observe_context = ObserveContext {
         client: &ctx.client,
         domain,
@@ -305,7 +308,9 @@ async fn view(
     let mut observed = observe::observe(d, reader, &observe_context, preflight).await;
     let in_place = plan::identity::in_place(d, &observed);
     let generation = domain.metadata.generation.unwrap_or_default();
-    observed.corrections = ctx.update_state(&uid, |m| m.corrections.count(generation, in_place, &observed));
+    observed.corrections = ctx.update_state(&uid, |state| {
+        state.corrections.count(generation, in_place, &observed)
+    });
     let plan = plan::plan(d, &observed, now);
     View { observed, plan }
 }
@@ -327,7 +332,8 @@ fn leaves(c: &certificate::controller::Guard) -> Vec<Leaf> {
     held.into_iter().chain(previous).collect()
 }
 
-/// Publishes the truststore in use to the ClientCertificates, once it is certain.
+/// Publishes the truststore that the domain uses in `ActiveTrust`, for ClientCertificate reconciles. Does
+/// nothing while that truststore is not certain.
 fn publish_trust(d: &Desired, o: &Observed, plan: &Plan, ctx: &Ctx) {
     let key = (d.placement.namespace.clone(), d.placement.name.clone());
     match trust_in_use(o, plan) {
@@ -346,7 +352,8 @@ enum InUse<'a> {
     /// The bundle in use, and the entries with a certificate that does not fit into the next bundle.
     Bundle(&'a Bundle, Option<&'a BTreeSet<String>>),
     NoDomain,
-    /// Not certain: the trust published before stays. An UPDATING domain serves its previous truststore.
+    /// Not certain: the published trust stays. While a domain is UPDATING, API Gateway may still use the
+    /// previous truststore.
     Unknown,
 }
 
@@ -361,7 +368,8 @@ fn trust_in_use<'a>(o: &'a Observed, plan: &'a Plan) -> InUse<'a> {
     }
 }
 
-/// Returns the reason why the domain needs a scarce call. The reason decides the position in the queue.
+/// Returns the priority class for calls with a low AWS quota. The class and the waiting time decide the
+/// position in the quota queue.
 fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
     let withdrawn = |pinned: &Pinned| !plan::self_signed::withdrawn(d, &pinned.bundle).is_empty();
     let served = old.conditions.iter().any(|c| {
@@ -385,8 +393,8 @@ fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generat
     }
 }
 
-/// Returns since when the domain has been waiting, according to its status. This time decides its position in
-/// the queue, also after a restart.
+/// Returns the start of the domain's wait according to its status. Kept in the status, this time decides the
+/// position in the quota queue also after a restart.
 pub(super) fn waiting_since(old: &MtlsDomainStatus) -> Option<Timestamp> {
     let programmed = old
         .conditions
@@ -673,41 +681,55 @@ mod tests {
         let missing = failed(Kind::NotFound, "lambda:AddPermission");
         let acts = || with(StepState::InProgress("m".into()));
         for (what, plan, effects, outcome, cache_was_stale, expected) in [
-            ("in sync", done(), 0, None, false, Again::Cached),
+            ("in sync", done(), 0, None, false, Requeue::ResyncSoon),
             (
                 "in sync, and the cached pass was inconclusive",
                 done(),
                 0,
                 None,
                 true,
-                Again::Resync,
+                Requeue::ResyncLater,
             ),
-            ("something was changed", done(), 1, None, false, Again::AtOnce),
+            (
+                "something was changed",
+                done(),
+                1,
+                None,
+                false,
+                Requeue::Immediately,
+            ),
             (
                 "something was changed, another call failed",
                 wait(),
                 1,
                 Some(throttled.clone()),
                 false,
-                Again::AtOnce,
+                Requeue::Immediately,
             ),
-            ("AWS is working on it", wait(), 0, None, false, Again::Poll),
+            ("AWS is working on it", wait(), 0, None, false, Requeue::Backoff),
             (
                 "AWS does not answer",
                 with(StepState::Unknown(unseen())),
                 0,
                 None,
                 false,
-                Again::Poll,
+                Requeue::Backoff,
             ),
-            ("a call failed", acts(), 0, Some(throttled), false, Again::Poll),
+            (
+                "a call failed",
+                acts(),
+                0,
+                Some(throttled),
+                false,
+                Requeue::Backoff,
+            ),
             (
                 "a referenced resource does not exist",
                 acts(),
                 0,
                 Some(missing.clone()),
                 false,
-                Again::Seldom,
+                Requeue::SlowBackoff,
             ),
             (
                 "it does not exist, and AWS is working on something else",
@@ -715,7 +737,7 @@ mod tests {
                 0,
                 Some(missing),
                 false,
-                Again::Poll,
+                Requeue::Backoff,
             ),
             (
                 "it is queued, and the queue triggers its reconcile",
@@ -723,7 +745,7 @@ mod tests {
                 0,
                 Some(queued),
                 false,
-                Again::Resync,
+                Requeue::ResyncLater,
             ),
             (
                 "another account has the name",
@@ -731,7 +753,7 @@ mod tests {
                 0,
                 Some(taken),
                 false,
-                Again::Resync,
+                Requeue::ResyncLater,
             ),
             (
                 "another party has to act",
@@ -739,7 +761,7 @@ mod tests {
                 0,
                 None,
                 false,
-                Again::Resync,
+                Requeue::ResyncLater,
             ),
             (
                 "the spec keeps the endpoint open",
@@ -747,7 +769,7 @@ mod tests {
                 0,
                 None,
                 false,
-                Again::Cached,
+                Requeue::ResyncSoon,
             ),
             (
                 "a step waits for another",
@@ -755,7 +777,7 @@ mod tests {
                 0,
                 None,
                 false,
-                Again::Resync,
+                Requeue::ResyncLater,
             ),
         ] {
             let outcomes = outcome
@@ -763,7 +785,7 @@ mod tests {
                 .into_iter()
                 .collect();
             assert_eq!(
-                again(&plan, effects, &outcomes, cache_was_stale),
+                requeue(&plan, effects, &outcomes, cache_was_stale),
                 expected,
                 "{what}"
             );

@@ -719,7 +719,7 @@ fn failures_and_recovery_get_events() {
 
 #[test]
 fn polls_of_aws_back_off_exponentially() {
-    let waits = [1, 2, 3, 8, 9, 1000].map(|polls| poll_after(polls).as_millis());
+    let waits = [1, 2, 3, 8, 9, 1000].map(|backoff_attempts| backoff_after(backoff_attempts).as_millis());
     assert_eq!(waits, [100, 200, 400, 12_800, 15_000, 15_000]);
 }
 
@@ -823,7 +823,7 @@ async fn a_failed_reconcile_is_retried_unless_only_a_change_of_the_object_can_he
     let stage = Stage::new(vec![(*object).clone()], None, None);
     assert_eq!(
         failed(object.clone(), &Error::TooLong, stage.ctx.clone()),
-        Next::requeue(FIRST_POLL)
+        Next::requeue(INITIAL_BACKOFF)
     );
     let bad: Guard =
         serde_json::from_value(json!({"metadata": {"name": "partners", "namespace": "shop"}, "spec": 1}))
