@@ -341,6 +341,9 @@ fn key_hash(spki: &SubjectPublicKeyInfo<'_>) -> String {
 /// own bytes are not the usual ones: verifiers do not agree on it.
 fn rewritten(spki: &SubjectPublicKeyInfo<'_>) -> Option<Vec<u8>> {
     let sequence = |parts: [Vec<u8>; 2]| Any::new(Tag::Sequence, parts.concat())?.to_der();
+    if spki.subject_public_key.unused_bits != 0 {
+        return None; // a verifier may read it as another key, or not at all
+    }
     let (bits, algorithm) = (&spki.subject_public_key.data, &spki.algorithm);
     let identifier = match spki.parsed().ok()? {
         PublicKey::RSA(rsa) if is_rsa_key(bits, rsa.modulus, rsa.exponent) => {

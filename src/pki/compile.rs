@@ -494,6 +494,13 @@ impl<'a> Offer<'a> {
     }
 }
 
+impl Offer<'_> {
+    /// True when this entry of the current truststore stays for a source that cannot be used now.
+    fn keeps(&self, entry: &Entry, living: &[&Entry]) -> bool {
+        self.last_good(living).any(|kept| kept == entry)
+    }
+}
+
 fn lint_offers(
     offers: &mut [Offer<'_>],
     living: &[&Entry],
@@ -589,11 +596,13 @@ fn refuse_broken_chains(offers: &mut [Offer<'_>], signatures: &Signatures, findi
     loop {
         let listed = accepted(offers);
         let pool = Pool::new(&listed, Prefer::Shortest, signatures);
-        let whole: HashSet<_> = listed
-            .iter()
-            .filter(|c| pool.best(c, MAX_CHAIN).is_some())
-            .map(identity)
-            .collect();
+        let is_whole = |offer: &Offer<'_>, certificate: &Certificate| {
+            let mut twins = offer
+                .certificates
+                .iter()
+                .filter(|twin| identity(twin) == identity(certificate));
+            twins.any(|twin| pool.best(twin, MAX_CHAIN).is_some())
+        };
         let stop = |certificate: &Certificate| match pool.chain(certificate, MAX_CHAIN) {
             Err(Broken::Incomplete(mut chain) | Broken::TooLong(mut chain)) => chain.pop(),
             Ok(_) => None,
@@ -602,11 +611,7 @@ fn refuse_broken_chains(offers: &mut [Offer<'_>], signatures: &Signatures, findi
             .iter_mut()
             .filter(|offer| offer.state == OfferState::Accepted)
             .filter_map(|offer| {
-                let certificate = offer
-                    .certificates
-                    .iter()
-                    .find(|c| !whole.contains(&identity(c)))?
-                    .clone();
+                let certificate = offer.certificates.iter().find(|c| !is_whole(offer, c))?.clone();
                 let stop = stop(&certificate)?;
                 Some((offer, certificate, stop))
             });
@@ -806,16 +811,28 @@ impl Twins<'_> {
         let choose = |key, all: Vec<(&'a Offer<'_>, &'a Certificate)>| {
             let there = there.get(&key).copied();
             let differ = all.iter().any(|(_, certificate)| *certificate != all[0].1);
-            // Sources that issue have the key. Without one the source of the current entry counts, then the
-            // order of the spec.
             let of_entry =
                 |offer: &Offer<'_>| there.is_some_and(|entry| entry.authority == offer.source.authority);
-            let first = all
-                .iter()
-                .filter(|_| differ)
-                .find(|(offer, _)| of_entry(offer))
-                .unwrap_or(&all[0])
-                .0;
+            // The entry of a source that cannot be used now stays as it is.
+            let is_kept = |entry: &&Entry| {
+                let mut broken = offers.iter().filter(|offer| offer.state != OfferState::Accepted);
+                let usable = all
+                    .iter()
+                    .any(|(offer, _)| offer.source.issues || of_entry(offer));
+                !usable
+                    && broken
+                        .any(|offer| offer.source.authority == entry.authority && offer.keeps(entry, living))
+            };
+            if let Some(entry) = there.filter(is_kept) {
+                return (key, (entry.authority.as_str(), &entry.certificate));
+            }
+            // Sources that issue have the key, and a self-signed certificate proves it. Then the source of the
+            // current entry counts, then the order of the spec.
+            let proven = all.iter().any(|(_, certificate)| certificate.self_signed);
+            let may_own = |certificate: &Certificate| !proven || certificate.self_signed;
+            let mut owners = all.iter().filter(|(_, certificate)| may_own(certificate));
+            let of_current = owners.clone().find(|(offer, _)| of_entry(offer));
+            let first = of_current.or_else(|| owners.next()).unwrap_or(&all[0]).0;
             let issuing = differ && all.iter().any(|(offer, _)| offer.source.issues);
             let owns = |offer: &Offer<'_>| {
                 if issuing {
@@ -841,11 +858,8 @@ impl Twins<'_> {
                 certificate = self.better(certificate, &entry.certificate);
             }
             if !self.is_sound(certificate) {
-                certificate = all
-                    .iter()
-                    .map(|(_, c)| *c)
-                    .find(|c| self.is_sound(c))
-                    .unwrap_or(certificate);
+                let mut of_owners = all.iter().filter(|(offer, _)| owns(offer)).map(|(_, c)| *c);
+                certificate = of_owners.find(|c| self.is_sound(c)).unwrap_or(certificate);
             }
             (key, (name, certificate))
         };

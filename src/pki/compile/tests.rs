@@ -1144,6 +1144,65 @@ fn a_cross_certificate_of_another_source_neither_displaces_a_certificate_nor_sta
     assert_eq!(alone.bundle.find(&i).unwrap().certificate, i);
 }
 
+/// A twin of an intermediate proves nothing: it waits, also while the source of the entry cannot be read, and whatever was
+/// listed before it.
+#[test]
+fn a_twin_of_another_source_does_not_take_an_entry_over_in_steps() {
+    let key = || KeyPair::generate().unwrap();
+    let (root, own, other) = (key(), key(), key());
+    let r = authority("R", &root, 3650, None);
+    let i = authority("I", &own, 1000, Some(("R", &root)));
+    let mallory = authority("M", &other, 9000, None);
+    let cross = authority("I", &own, 9000, Some(("M", &other)));
+    let crossed_root = authority("R", &root, 9000, Some(("M", &other)));
+    let v = source("v", &[&i, &r]);
+    let m = source("m", &[&cross, &mallory]);
+    let first = run(std::slice::from_ref(&v), None, start());
+    let is_of_v = |compiled: &Compiled| {
+        let entry = compiled.bundle.find(&i).unwrap();
+        assert_eq!(
+            (&entry.certificate, entry.authority.as_str()),
+            (&i, "v"),
+            "{:?}",
+            names(compiled)
+        );
+        assert!(compiled.bundle.find(&r).is_some());
+    };
+    // While the source of the entry is broken, and after.
+    let unread = Source {
+        certificates: Err(SourceError::Missing),
+        ..v.clone()
+    };
+    for sources in [[m.clone(), unread.clone()], [unread, m.clone()]] {
+        let broken = run(&sources, Some(&first.bundle), start());
+        is_of_v(&broken);
+        let again = run(&sources, Some(&broken.bundle), start());
+        assert_eq!(again.bundle.render(), broken.bundle.render());
+        is_of_v(&run(&[m.clone(), v.clone()], Some(&broken.bundle), start()));
+    }
+    // First a copy, then the twin.
+    let copy = run(&[source("m", &[&i, &r]), v.clone()], Some(&first.bundle), start());
+    is_of_v(&copy);
+    is_of_v(&run(&[m, v.clone()], Some(&copy.bundle), start()));
+    // A self-signed certificate owns its name and key, also when it comes later.
+    let planted = source("m", &[&crossed_root, &mallory]);
+    let before = run(std::slice::from_ref(&planted), None, start());
+    for previous in [None, Some(&before.bundle)] {
+        let both = run(&[planted.clone(), v.clone()], previous, start());
+        assert_eq!(both.bundle.find(&r).unwrap().certificate, r, "{:?}", names(&both));
+        is_of_v(&both);
+    }
+    // A broken chain is not made whole by another source's twin.
+    let alone = source("v", &[&i]);
+    let refused = run(
+        &[alone, source("m", &[&cross, &mallory])],
+        Some(&first.bundle),
+        start(),
+    );
+    is_of_v(&refused);
+    assert!(reasons(&refused).contains(&("v", Reason::ChainIncomplete)));
+}
+
 #[test]
 fn an_expired_root_of_the_same_name_refuses_nothing() {
     let key = || KeyPair::generate().unwrap();
