@@ -149,7 +149,7 @@ async fn a_deletion_that_waits_names_the_cause() {
         .await
         .expect("a knob");
     change(&env, DOMAIN, "partners", json!({"suspend": false})).await;
-    let waiting = until_object(&env, DOMAIN, "partners", "in use", waits("is in use")).await;
+    let waiting = until_object(&env, DOMAIN, "partners", "in use", waits("in use")).await;
     for type_ in [
         "CertificateIssued",
         "TruststorePublished",

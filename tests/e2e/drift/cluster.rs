@@ -191,7 +191,7 @@ pub async fn rows() -> Figures {
             "the Secret of a generated authority deleted",
             AtOnce,
             &[],
-            lost("its Secret is gone"),
+            lost("its Secret no longer exists"),
             async |env| {
                 drop(
                     env.secrets()
