@@ -1,5 +1,5 @@
-//! Controller of `MtlsDomain`: reconciles a domain when the domain or one of its dependencies changes. Serves,
-//! deletes or refuses the domain, and writes its status and Events.
+//! Controller of `MtlsDomain`: reconciles a domain when the domain or one of its dependencies changes.
+//! Serves, deletes or refuses the domain, and writes its status and Events.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
@@ -312,8 +312,8 @@ impl Ctx {
         Next::requeue(self.refresh.of(uid).medium)
     }
 
-    /// Resets the backoff, and requeues after the short refresh interval. A domain in sync rarely needs an AWS
-    /// call.
+    /// Resets the backoff, and requeues after the short refresh interval. A domain in sync rarely needs an
+    /// AWS call.
     pub(super) fn resync_soon(&self, uid: &str) -> Next {
         self.update_state(uid, |state| state.backoff_attempts = 0);
         Next::requeue(self.refresh.of(uid).short)
@@ -397,8 +397,7 @@ impl Ctx {
     }
 }
 
-/// Returns the delay before the next reconcile after `backoff_attempts` consecutive reconciles that found AWS still
-/// working.
+/// Returns the delay before the next reconcile after that many consecutive backoff attempts.
 fn backoff_after(backoff_attempts: u32) -> Duration {
     INITIAL_BACKOFF
         .saturating_mul(1 << backoff_attempts.saturating_sub(1).min(10))

@@ -462,8 +462,8 @@ impl<'a> Offer<'a> {
                 )
             } else if *owner != self.source.authority {
                 format!(
-                    "of issuer {issuer} is left out: authority {owner} lists one of the same name and key, signed \
-                     by {by}, which is trusted in its place as long as that authority lists it"
+                    "of issuer {issuer} is left out: authority {owner} lists one of the same name and key, \
+                     signed by {by}, which is trusted in its place as long as that authority lists it"
                 )
             } else {
                 continue;
@@ -826,8 +826,8 @@ impl Twins<'_> {
             if let Some(entry) = there.filter(is_kept) {
                 return (key, (entry.authority.as_str(), &entry.certificate));
             }
-            // Sources that issue have the key, and a self-signed certificate proves it. Then the source of the
-            // current entry counts, then the order of the spec.
+            // Sources that issue have the key, and a self-signed certificate proves it. Then the source of
+            // the current entry counts, then the order of the spec.
             let proven = all.iter().any(|(_, certificate)| certificate.self_signed);
             let may_own = |certificate: &Certificate| !proven || certificate.self_signed;
             let mut owners = all.iter().filter(|(_, certificate)| may_own(certificate));

@@ -1144,8 +1144,8 @@ fn a_cross_certificate_of_another_source_neither_displaces_a_certificate_nor_sta
     assert_eq!(alone.bundle.find(&i).unwrap().certificate, i);
 }
 
-/// A twin of an intermediate proves nothing: it waits, also while the source of the entry cannot be read, and whatever was
-/// listed before it.
+/// A twin of an intermediate proves nothing: it waits, also while the source of the entry cannot be read, and
+/// whatever was listed before it.
 #[test]
 fn a_twin_of_another_source_does_not_take_an_entry_over_in_steps() {
     let key = || KeyPair::generate().unwrap();
