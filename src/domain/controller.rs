@@ -509,12 +509,12 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
     );
     let generation = domain.metadata.generation.unwrap_or_default();
     let key = (domain.namespace().unwrap_or_default(), domain.name_any());
-    match start(domain) {
-        Start::Forget => {
+    match precheck(domain) {
+        Precheck::Forget => {
             ctx.forget(domain);
             return Ok(Next::await_change());
         }
-        Start::Abandon => {
+        Precheck::AbandonResources => {
             let note = format!(
                 "the operator deleted nothing in AWS, as the annotation {} requests; these resources may \
                  remain: {}",
@@ -526,14 +526,14 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
                 .await;
             return deletion::release(domain, ctx).await;
         }
-        Start::Suspend => {
+        Precheck::Suspended => {
             ctx.bypasses.forget(&key);
             let new = report::with_conditions(&old, generation, &Acceptance::Suspended, &[], now);
             ctx.write(domain, &old, &new).await?;
             return Ok(Next::await_change());
         }
-        Start::Leave => return deletion::leave(domain, ctx).await,
-        Start::CallAws => {}
+        Precheck::ReleaseObserved => return deletion::leave(domain, ctx).await,
+        Precheck::Continue => {}
     }
     let deleting = domain.metadata.deletion_timestamp.is_some();
     let permission = Permission::of(domain, &old, ctx, now);
@@ -565,16 +565,16 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
     {
         return Ok(next);
     }
-    match course(domain, &placement) {
-        Course::Refuse(moved) => {
+    match disposition(domain, &placement) {
+        Disposition::Refuse(moved) => {
             let new = report::with_conditions(&old, generation, &moved, &[], now);
             ctx.write(domain, &old, &new).await?;
             return Ok(ctx.resync_later(&uid));
         }
-        Course::Delete => {
+        Disposition::Delete => {
             return deletion::delete(domain, &placement, &permission, &session, &old, ctx, now).await;
         }
-        Course::Serve => {}
+        Disposition::Serve => {}
     }
     let (theirs, cross_namespace) = ctx.certificates_of(domain, now);
     let wanted = || {
@@ -596,49 +596,49 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
 
 /// Decision of a reconcile before the first AWS call, from metadata and spec only.
 #[derive(Debug, PartialEq)]
-enum Start {
+enum Precheck {
     /// The object is deleted and has nothing in AWS: only its in-memory state is dropped.
     Forget,
     /// The object is deleted and has the annotation `mtls-operator.io/abandon`: the operator removes the
     /// finalizer without an AWS call.
-    Abandon,
+    AbandonResources,
     /// The operator changes nothing.
-    Suspend,
+    Suspended,
     /// The object is deleted and was only observed: the operator changes nothing in AWS.
-    Leave,
+    ReleaseObserved,
     /// The operator calls AWS, as far as its policy allows.
-    CallAws,
+    Continue,
 }
 
-fn start(domain: &MtlsDomain) -> Start {
+fn precheck(domain: &MtlsDomain) -> Precheck {
     let deleting = domain.metadata.deletion_timestamp.is_some();
     if deleting && !finalizer::is_held(domain) {
-        Start::Forget
+        Precheck::Forget
     } else if deleting && finalizer::is_abandoned(domain) {
-        Start::Abandon
+        Precheck::AbandonResources
     } else if domain.spec.suspend {
-        Start::Suspend
+        Precheck::Suspended
     } else if deleting && domain.spec.management_policy == ManagementPolicy::Observe {
-        Start::Leave
+        Precheck::ReleaseObserved
     } else {
-        Start::CallAws
+        Precheck::Continue
     }
 }
 
 /// Decision of a reconcile once the policy allows the domain's account and Region.
 #[derive(Debug, PartialEq)]
-enum Course {
+enum Disposition {
     /// The object's resources are in another account or Region: the operator changes nothing in either.
     Refuse(Acceptance),
     Delete,
     Serve,
 }
 
-fn course(domain: &MtlsDomain, placement: &Placement) -> Course {
+fn disposition(domain: &MtlsDomain, placement: &Placement) -> Disposition {
     match moved(domain, placement) {
-        Some(moved) => Course::Refuse(moved),
-        None if domain.metadata.deletion_timestamp.is_some() => Course::Delete,
-        None => Course::Serve,
+        Some(moved) => Disposition::Refuse(moved),
+        None if domain.metadata.deletion_timestamp.is_some() => Disposition::Delete,
+        None => Disposition::Serve,
     }
 }
 

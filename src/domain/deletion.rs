@@ -86,7 +86,7 @@ pub(super) async fn delete(
         placement,
         domain,
         authorities: &[],
-        said: &old.conditions,
+        old_conditions: &old.conditions,
         class: Class::SpecChange,
         since: waiting_since(old).unwrap_or(now),
         now,

@@ -39,7 +39,7 @@ pub struct ApplyContext<'a> {
     pub domain: &'a MtlsDomain,
     pub authorities: &'a [DesiredAuthority],
     /// Conditions of the old status: a failure that they already report has been logged.
-    pub said: &'a [Condition],
+    pub old_conditions: &'a [Condition],
     /// Class for the position in the queue.
     pub class: Class,
     pub since: Timestamp,
@@ -77,7 +77,7 @@ pub async fn execute(
             Err(outcome) => {
                 if let Outcome::Failed(error) = &outcome {
                     let (domain, error) = (&apply_context.placement.domain_name, logging::chain(error));
-                    match report::stands_in(apply_context.said, step, &outcome) {
+                    match report::stands_in(apply_context.old_conditions, step, &outcome) {
                         true => tracing::debug!(%domain, %action, %error, "refused again"),
                         false => tracing::warn!(%domain, %action, %error, "refused"),
                     }
@@ -467,7 +467,7 @@ mod tests {
             placement: &d.placement,
             domain: &domain.unwrap(),
             authorities: &d.authorities,
-            said: &[],
+            old_conditions: &[],
             class: Class::Distrust,
             since: now(),
             now: now(),
@@ -679,7 +679,7 @@ mod tests {
             placement: &d.placement,
             domain: &domain,
             authorities: &d.authorities,
-            said: &[],
+            old_conditions: &[],
             class: Class::Drift,
             since: now(),
             now: now(),
@@ -731,7 +731,7 @@ mod tests {
                 placement: &d.placement,
                 domain: &domain,
                 authorities: &d.authorities,
-                said: &[],
+                old_conditions: &[],
                 class: Class::Drift,
                 since: now(),
                 now: now(),

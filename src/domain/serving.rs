@@ -156,7 +156,7 @@ pub(super) async fn serve(
         placement: &d.placement,
         domain,
         authorities: &d.authorities,
-        said: &old.conditions,
+        old_conditions: &old.conditions,
         class: class(d, &observed, &plan, old, generation),
         since: waiting_since(old).unwrap_or(now),
         now,

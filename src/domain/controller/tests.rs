@@ -498,36 +498,44 @@ fn metadata_and_spec_decide_the_course_before_aws_is_called() {
     let abandon = |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::ABANDON: "partners"});
     let gone = |o: &mut Value| o["metadata"]["finalizers"] = json!([]);
     for (what, object, expected) in [
-        ("new", domain(|_| {}), Start::CallAws),
-        ("observed", domain(observe), Start::CallAws),
-        ("abandoned", domain(abandon), Start::CallAws),
-        ("suspended", domain(suspend), Start::Suspend),
-        ("deleted", deleted(|_| {}), Start::CallAws),
+        ("new", domain(|_| {}), Precheck::Continue),
+        ("observed", domain(observe), Precheck::Continue),
+        ("abandoned", domain(abandon), Precheck::Continue),
+        ("suspended", domain(suspend), Precheck::Suspended),
+        ("deleted", deleted(|_| {}), Precheck::Continue),
         (
             "deleted without the operator's finalizer",
             deleted(gone),
-            Start::Forget,
+            Precheck::Forget,
         ),
-        ("deleted and abandoned", deleted(abandon), Start::Abandon),
-        ("deleted and suspended", deleted(suspend), Start::Suspend),
-        ("deleted and observed", deleted(observe), Start::Leave),
+        (
+            "deleted and abandoned",
+            deleted(abandon),
+            Precheck::AbandonResources,
+        ),
+        ("deleted and suspended", deleted(suspend), Precheck::Suspended),
+        (
+            "deleted and observed",
+            deleted(observe),
+            Precheck::ReleaseObserved,
+        ),
         (
             "deleted, abandoned and suspended",
             deleted(|o| (abandon(o), suspend(o)).0),
-            Start::Abandon,
+            Precheck::AbandonResources,
         ),
         (
             "deleted, observed and suspended",
             deleted(|o| (observe(o), suspend(o)).0),
-            Start::Suspend,
+            Precheck::Suspended,
         ),
         (
             "deleted and observed, without the operator's finalizer",
             deleted(|o| (observe(o), gone(o)).0),
-            Start::Forget,
+            Precheck::Forget,
         ),
     ] {
-        assert_eq!(start(&object), expected, "{what}");
+        assert_eq!(precheck(&object), expected, "{what}");
     }
 }
 
@@ -563,15 +571,15 @@ fn resources_in_another_account_or_region_are_neither_changed_nor_deleted() {
             "HomeChanged",
         ),
     ] {
-        let found = match course(&object, &Placement::of(&object, &operator_config)) {
-            Course::Refuse(Acceptance::Refused {
+        let found = match disposition(&object, &Placement::of(&object, &operator_config)) {
+            Disposition::Refuse(Acceptance::Refused {
                 reason,
                 stalled: true,
                 ..
             }) => reason.as_str(),
-            Course::Refuse(other) => panic!("{what}: {other:?}"),
-            Course::Delete => "Delete",
-            Course::Serve => "Serve",
+            Disposition::Refuse(other) => panic!("{what}: {other:?}"),
+            Disposition::Delete => "Delete",
+            Disposition::Serve => "Serve",
         };
         assert_eq!(found, expected, "{what}");
     }
