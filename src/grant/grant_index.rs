@@ -102,9 +102,10 @@ impl GrantIndex {
 
     /// True when a grant may allow this self-signed certificate, or may have allowed it before a change.
     pub fn may_be_trusted(&self, cert: &ClientCertificate) -> bool {
+        let accepts = self.accepts(cert);
         self.of(&domain_key(cert))
             .iter()
-            .any(|g| g.0.as_ref().map_or(true, |g| self.accepts(g, cert)))
+            .any(|g| g.0.as_ref().map_or(true, &accepts))
     }
 
     /// Returns the grants by which this self-signed certificate may be in its domain's truststore. `None`
@@ -114,6 +115,7 @@ impl GrantIndex {
         if !is_cross_namespace(cert) {
             return None;
         }
+        let accepts = self.accepts(cert);
         let all = self.of(&domain_key(cert));
         let readable = all
             .iter()
@@ -122,23 +124,26 @@ impl GrantIndex {
         Some(
             readable
                 .into_iter()
-                .filter(|g| self.accepts(g, cert))
+                .filter(|g| accepts(g))
                 .map(|g| g.spec.clone())
                 .collect(),
         )
     }
 
-    fn accepts(&self, grant: &ClientGrant, cert: &ClientCertificate) -> bool {
+    /// Returns a check of grants: true for one by which this self-signed certificate may be trusted.
+    fn accepts(&self, cert: &ClientCertificate) -> impl Fn(&ClientGrant) -> bool + use<> {
         let namespace = cert.namespace().unwrap_or_default();
         let labels = self
             .namespaces
             .get(&ObjectRef::new(&namespace))
             .map(|n| n.labels().clone());
-        let here = policy::Namespace {
-            name: &namespace,
-            labels: labels.as_ref(),
-        };
-        grant.spec.issuance == Issuance::SelfSigned && grant.spec.namespaces.selects(here) != Some(false)
+        move |grant| {
+            let here = policy::Namespace {
+                name: &namespace,
+                labels: labels.as_ref(),
+            };
+            grant.spec.issuance == Issuance::SelfSigned && grant.spec.namespaces.selects(here) != Some(false)
+        }
     }
 
     /// True when the certificates of this domain share a limited number of slots.
@@ -218,11 +223,11 @@ impl GrantIndex {
                 .is_some_and(|known| std::ptr::eq(&**known, grant_request))
         };
         let known = grant_requests.get_mut(&grant_request.uid).filter(is_of);
-        let evaluate = known
+        let evaluated = known
             .as_ref()
             .and_then(|read| read.outside.get(&uid))
             .filter(|(at, _)| *at == generation);
-        if let Some((_, outside)) = evaluate {
+        if let Some((_, outside)) = evaluated {
             return outside.clone();
         }
         let outside: Arc<[String]> = evaluation::names_outside(&grant_request.request, &grant.spec).into();

@@ -66,7 +66,7 @@ pub struct Pool<'p> {
     signatures: &'p Signatures,
     prefer: Prefer,
     /// Cache of the issuers of a certificate, by its fingerprint.
-    issuers: RefCell<HashMap<String, Rc<SigningKeyCache<'p>>>>,
+    issuers: RefCell<HashMap<String, Rc<IssuerSearch<'p>>>>,
     /// Cache of the best route from a certificate of the pool, by the maximum number of certificates and its
     /// fingerprint.
     routes: RefCell<HashMap<usize, HashMap<&'p str, Option<Route<'p>>>>>,
@@ -74,7 +74,7 @@ pub struct Pool<'p> {
 
 /// Certificates of a pool that may have issued a certificate.
 #[derive(Default)]
-pub struct SigningKeyCache<'p> {
+pub struct IssuerSearch<'p> {
     /// Issuers whose key signed the certificate, those with an agreeing key identifier first.
     pub signed: Vec<&'p Certificate>,
     /// Certificates of the issuer's name whose keys the search did not try, because there are too many.
@@ -133,8 +133,8 @@ impl<'p> Pool<'p> {
         }
     }
 
-    /// Returns the issuers of this certificate in the pool, without itself; searches once.
-    pub fn issuers(&self, certificate: &Certificate) -> Rc<SigningKeyCache<'p>> {
+    /// Returns the issuers of this certificate in the pool; a self-signed one has none. Searches once.
+    pub fn issuers(&self, certificate: &Certificate) -> Rc<IssuerSearch<'p>> {
         if let Some(known) = self.issuers.borrow().get(&certificate.fingerprint_sha256) {
             return known.clone();
         }
@@ -145,7 +145,10 @@ impl<'p> Pool<'p> {
         found
     }
 
-    fn search(&self, certificate: &Certificate) -> SigningKeyCache<'p> {
+    fn search(&self, certificate: &Certificate) -> IssuerSearch<'p> {
+        if certificate.self_signed {
+            return IssuerSearch::default();
+        }
         let named = self
             .by_subject
             .get(certificate.issuer_key.as_str())
@@ -166,7 +169,7 @@ impl<'p> Pool<'p> {
             });
         // Certificates of one key are one candidate for the signature: many of them do not displace another
         // key.
-        let (mut keys, mut issuers) = (HashSet::new(), SigningKeyCache::default());
+        let (mut keys, mut issuers) = (HashSet::new(), IssuerSearch::default());
         for candidate in by_rank.filter(|candidate| *candidate != certificate) {
             let key = candidate.spki_sha256.as_str();
             if keys.len() >= MAX_CANDIDATES && !keys.contains(key) {

@@ -4,16 +4,16 @@
 
 use super::certificate::Certificate;
 use super::chain::{Broken, MAX_CHAIN, Pool, Prefer, Signatures};
-use super::constraints;
 use super::lint::{Finding, Pools, Reason, Severity, SourceError, is_other_key, lint};
 use super::truststore::{Bundle, Entry, identity};
 use distrust::Distrusted;
 use jiff::{SignedDuration, Timestamp};
-use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use twins::{Chosen, Twins};
 
 mod distrust;
 mod fill;
+mod twins;
 
 /// Authority of the spec.
 #[derive(Clone, Debug)]
@@ -67,11 +67,12 @@ impl Source {
         let mut at = 0;
         while let Some(below) = chain.get(at).copied() {
             at += 1;
-            let issuers = (!below.self_signed).then(|| pool.issuers(below));
-            let issuers = issuers.iter().flat_map(|issuers| &issuers.signed);
+            let issuers = pool.issuers(below);
             let twins = twins.get(&identity(below)).into_iter().flatten();
             chain.extend(
                 issuers
+                    .signed
+                    .iter()
                     .chain(twins)
                     .filter(|c| joined.insert(c.fingerprint_sha256.as_str())),
             );
@@ -235,7 +236,7 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
     entries.settle(input.sources, placed, signatures);
     let mut bundle = Bundle {
         entries: entries.list,
-        distrusted: distrusted.remembered.clone(),
+        distrusted: distrusted.recorded.clone(),
     };
     let known = input
         .previous
@@ -491,13 +492,6 @@ impl<'a> Offer<'a> {
             let own = entry.authority == self.source.authority || self.lists(&entry.certificate);
             own && entry.keep_until.is_none() && !superseded
         })
-    }
-}
-
-impl Offer<'_> {
-    /// True when this entry of the current truststore stays for a source that cannot be used now.
-    fn keeps(&self, entry: &Entry, living: &[&Entry]) -> bool {
-        self.last_good(living).any(|kept| kept == entry)
     }
 }
 
@@ -781,117 +775,6 @@ impl Entries {
         }
         self.list[placed..].sort_by(|one, other| one.order().cmp(&other.order()));
         self.list.retain(|entry| !distrusted(&entry.authority));
-    }
-}
-
-/// Choice between certificates of one name and key, of which API Gateway takes one.
-struct Twins<'p> {
-    pool: Pool<'p>,
-    now: Timestamp,
-}
-
-/// The certificate that is trusted of each name and key, and the authority that it stands under.
-type Chosen<'a> = HashMap<(&'a str, &'a str), (&'a str, &'a Certificate)>;
-
-impl Twins<'_> {
-    /// Chooses among the certificates of each name and key that the spec lists. Anyone can have another
-    /// authority's name and key signed by a root of their own: among several sources the one that the entry
-    /// belongs to keeps it, as long as its certificate helps callers.
-    fn choose<'a>(&self, offers: &'a [Offer<'_>], living: &[&'a Entry]) -> Chosen<'a> {
-        let mut listed: HashMap<_, Vec<(&Offer<'_>, &Certificate)>> = HashMap::new();
-        for offer in offers.iter().filter(|offer| offer.state == OfferState::Accepted) {
-            for certificate in &offer.certificates {
-                listed
-                    .entry(identity(certificate))
-                    .or_default()
-                    .push((offer, certificate));
-            }
-        }
-        let there: HashMap<_, &Entry> = living.iter().map(|entry| (entry.identity(), *entry)).collect();
-        let choose = |key, all: Vec<(&'a Offer<'_>, &'a Certificate)>| {
-            let there = there.get(&key).copied();
-            let differ = all.iter().any(|(_, certificate)| *certificate != all[0].1);
-            let of_entry =
-                |offer: &Offer<'_>| there.is_some_and(|entry| entry.authority == offer.source.authority);
-            // The entry of a source that cannot be used now stays as it is.
-            let is_kept = |entry: &&Entry| {
-                let mut broken = offers.iter().filter(|offer| offer.state != OfferState::Accepted);
-                let usable = all
-                    .iter()
-                    .any(|(offer, _)| offer.source.issues || of_entry(offer));
-                !usable
-                    && broken
-                        .any(|offer| offer.source.authority == entry.authority && offer.keeps(entry, living))
-            };
-            if let Some(entry) = there.filter(is_kept) {
-                return (key, (entry.authority.as_str(), &entry.certificate));
-            }
-            // Sources that issue have the key, and a self-signed certificate proves it. Then the source of
-            // the current entry counts, then the order of the spec.
-            let proven = all.iter().any(|(_, certificate)| certificate.self_signed);
-            let may_own = |certificate: &Certificate| !proven || certificate.self_signed;
-            let mut owners = all.iter().filter(|(_, certificate)| may_own(certificate));
-            let of_current = owners.clone().find(|(offer, _)| of_entry(offer));
-            let first = of_current.or_else(|| owners.next()).unwrap_or(&all[0]).0;
-            let issuing = differ && all.iter().any(|(offer, _)| offer.source.issues);
-            let owns = |offer: &Offer<'_>| {
-                if issuing {
-                    offer.source.issues
-                } else {
-                    offer.source.authority == first.source.authority
-                }
-            };
-            let of_owners = all.iter().filter(|(offer, _)| owns(offer));
-            let best = of_owners.copied().reduce(|one, other| {
-                if self.better(one.1, other.1) == one.1 {
-                    one
-                } else {
-                    other
-                }
-            });
-            let (owner, mut certificate) = best.unwrap_or(all[0]);
-            let name = owner.source.authority.as_str();
-            // The current certificate stays if it is better, for the leaves that were issued under it.
-            let is_others = |c: &Certificate| all.iter().any(|(offer, other)| !owns(offer) && *other == c);
-            let lasting = there.filter(|entry| entry.max_leaf.is_some() && !owner.source.client);
-            if let Some(entry) = lasting.filter(|entry| !is_others(&entry.certificate)) {
-                certificate = self.better(certificate, &entry.certificate);
-            }
-            if !self.is_sound(certificate) {
-                let mut of_owners = all.iter().filter(|(offer, _)| owns(offer)).map(|(_, c)| *c);
-                certificate = of_owners.find(|c| self.is_sound(c)).unwrap_or(certificate);
-            }
-            (key, (name, certificate))
-        };
-        listed.into_iter().map(|(key, all)| choose(key, all)).collect()
-    }
-
-    /// True when callers under this certificate are accepted now, as far as can be told.
-    fn is_sound(&self, certificate: &Certificate) -> bool {
-        let chain = self.pool.chain(certificate, MAX_CHAIN);
-        certificate.not_before <= self.now
-            && chain.is_ok_and(|chain| constraints::of_authorities(&chain).is_none())
-    }
-
-    /// Prefers a whole chain, then a chain that a client certificate may be under, then a certificate that is
-    /// valid already, then the shortest chain (a self-signed certificate is a chain by itself, which nothing
-    /// can break), then the chain that expires last.
-    fn better<'c>(&self, one: &'c Certificate, other: &'c Certificate) -> &'c Certificate {
-        if one == other {
-            return one; // the usual case, without a search for chains
-        }
-        let rank = |certificate: &Certificate| {
-            let began = certificate.not_before <= self.now;
-            let route = self.pool.best(certificate, MAX_CHAIN);
-            let (length, end) = route.map_or((0, certificate.not_after), |route| {
-                (route.certificates, route.end)
-            });
-            // An authority with constraints that no client certificate meets does not help callers.
-            let chain = self.pool.chain(certificate, MAX_CHAIN).unwrap_or_default();
-            let usable = constraints::of_authorities(&chain).is_none();
-            (route.is_some(), usable, began, Reverse(length), end)
-        };
-        if rank(other) > rank(one) { other } else { one }
     }
 }
 

@@ -69,7 +69,17 @@ pub fn signed_itself_for(
     request: &LeafRequest,
     now: Timestamp,
 ) -> Result<(), Mismatch> {
-    let said = signed_itself(certificate)?;
+    is_as_asked(certificate, signed_itself(certificate)?, request, now)
+}
+
+/// Checks that a self-signed client certificate with the content `said`, as [`signed_itself`] returns it, is
+/// one for `request`, in any revision.
+pub fn is_as_asked(
+    certificate: &Certificate,
+    said: LeafRequest,
+    request: &LeafRequest,
+    now: Timestamp,
+) -> Result<(), Mismatch> {
     if !is_asked_for(
         &LeafRequest {
             serial_number: None,

@@ -13,6 +13,7 @@ use crate::{
     pki::{
         certificate::Certificate,
         compile, form,
+        leaf::LeafRequest,
         lint::SourceError,
         truststore::{Bundle, Entry, identity},
     },
@@ -49,8 +50,10 @@ pub(super) fn sources(
             .and_then(|all| all.get(&wanted.entry))
             .filter(|_| wanted.secrets.is_some());
         let may_be_trusted = |c: &&Certificate| {
-            let is_asked_for = form::signed_itself_for(c, &wanted.request, now).is_ok();
-            (is_asked_for || is_there_already(c, wanted, previous)) && may_stay(c, Some(wanted))
+            let Some(said) = admitted(c, Some(wanted)) else {
+                return false;
+            };
+            form::is_as_asked(c, said, &wanted.request, now).is_ok() || is_there_already(c, wanted, previous)
         };
         let trusted = read.map(|all| all.iter().filter(may_be_trusted).cloned().collect());
         source(
@@ -86,7 +89,7 @@ pub(super) fn sources(
 
 /// True when the truststore already holds the certificate for this ClientCertificate. A certificate for an
 /// earlier spec stays while it is in the Secret: every server must trust its successor before the swap, even
-/// with a short overlap. A grant must still permit its names.
+/// with a short overlap.
 fn is_there_already(certificate: &Certificate, wanted: &SelfSigned, previous: Option<&Bundle>) -> bool {
     let mut there = previous.iter().flat_map(|bundle| &bundle.entries);
     let is_it =
@@ -94,14 +97,13 @@ fn is_there_already(certificate: &Certificate, wanted: &SelfSigned, previous: Op
     there.any(is_it)
 }
 
-/// True when a release of the operator could have issued the certificate, and a grant permits its names, of
-/// the present or an earlier spec.
-fn may_stay(certificate: &Certificate, wanted: Option<&SelfSigned>) -> bool {
-    let Ok(said) = form::signed_itself(certificate) else {
-        return false;
-    };
+/// Returns the content of a certificate that a release of the operator could have issued, if a grant permits
+/// its names, of the present or an earlier spec.
+fn admitted(certificate: &Certificate, wanted: Option<&SelfSigned>) -> Option<LeafRequest> {
+    let said = form::signed_itself(certificate).ok()?;
     let grants = wanted.and_then(|wanted| wanted.grants.as_ref());
-    grants.is_none_or(|grants| grants.iter().any(|grant| evaluation::admits_names(&said, grant)))
+    let permits = |grants: &Vec<_>| grants.iter().any(|grant| evaluation::admits_names(&said, grant));
+    grants.is_none_or(permits).then_some(said)
 }
 
 /// Returns the certificates in this truststore that may not stay for any ClientCertificate. A certificate
@@ -124,8 +126,8 @@ fn refused(d: &Desired, bundle: &Bundle, others: &[compile::Source]) -> Vec<Cert
         .entries
         .iter()
         .filter(|entry| clients::is_self_signed(&entry.authority));
-    let refused =
-        own.filter(|entry| !may_stay(&entry.certificate, wanted(entry)) && !listed(&entry.certificate));
+    let refused = own
+        .filter(|entry| admitted(&entry.certificate, wanted(entry)).is_none() && !listed(&entry.certificate));
     refused.map(|entry| entry.certificate.clone()).collect()
 }
 

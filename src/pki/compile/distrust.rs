@@ -21,7 +21,7 @@ pub(super) struct Distrusted {
     /// stays.
     hanging: HashSet<String>,
     /// Distrusted keys that the next truststore records.
-    pub remembered: DistrustedKeys,
+    pub recorded: DistrustedKeys,
     pub findings: Vec<Finding>,
 }
 
@@ -69,7 +69,7 @@ impl Distrusted {
             }
             match source.state {
                 State::Distrusted => {
-                    gone.remember(&source.authority, &heads[first..], previous);
+                    gone.record(&source.authority, &heads[first..], previous);
                     judged.push((source, own, named));
                 }
                 State::Withdrawn | State::Active => gone.listed.extend(heads[first..].iter().cloned()),
@@ -77,16 +77,19 @@ impl Distrusted {
         }
         if !heads.is_empty() || !above.is_empty() || !gone.keys.is_empty() {
             // A certificate that stays for the leaves under it needs its issuers as one does that is listed.
-            let of = |entry: &Entry, state: &dyn Fn(State) -> bool| {
-                sources
+            let is_carried = |entry: &&Entry| {
+                let mut sources = sources
                     .iter()
-                    .any(|source| state(source.state) && source.authority == entry.authority)
+                    .filter(|source| source.authority == entry.authority)
+                    .peekable();
+                let outlives = || keep_until(entry, input).is_some_and(|until| now < until);
+                if sources.peek().is_none() {
+                    outlives()
+                } else {
+                    sources.any(|source| source.state == State::Active)
+                }
             };
-            let stays = |entry: &Entry| keep_until(entry, input).is_some_and(|until| now < until);
-            let carried = before.iter().filter(|entry| {
-                of(entry, &|state| state == State::Active)
-                    || (stays(entry) && !of(entry, &|state| state != State::Active))
-            });
+            let carried = before.iter().filter(is_carried);
             others.extend(carried.map(|entry| entry.certificate.clone()));
             let listed_heads: HashSet<_> = heads.iter().map(identity).collect();
             let is_head =
@@ -134,7 +137,7 @@ impl Distrusted {
     }
 
     /// Records the keys of a Distrusted authority: those of `heads` now, and those recorded before.
-    fn remember(&mut self, authority: &str, heads: &[Certificate], previous: Option<&Bundle>) {
+    fn record(&mut self, authority: &str, heads: &[Certificate], previous: Option<&Bundle>) {
         let known = previous.and_then(|bundle| bundle.distrusted.get(authority));
         let mut keys: BTreeMap<String, bool> = known.cloned().unwrap_or_default();
         for head in heads {
@@ -142,7 +145,7 @@ impl Distrusted {
         }
         self.keys.extend(keys.keys().cloned());
         if !keys.is_empty() {
-            self.remembered.insert(authority.to_owned(), keys);
+            self.recorded.insert(authority.to_owned(), keys);
         }
     }
 
@@ -155,7 +158,7 @@ impl Distrusted {
             .filter(|head| !below.of(head).is_empty())
             .map(|head| head.spki_sha256.as_str())
             .collect();
-        for (key, took_effect) in self.remembered.values_mut().flatten() {
+        for (key, took_effect) in self.recorded.values_mut().flatten() {
             *took_effect |= there.contains(key.as_str()) || issued.contains(key.as_str());
         }
     }
@@ -203,7 +206,7 @@ impl Distrusted {
         signatures: &Signatures,
         now: Timestamp,
     ) {
-        let keys = self.remembered.get(&source.authority);
+        let keys = self.recorded.get(&source.authority);
         let mut add = |severity, subject: &str, reason, message| {
             let (authority, subject) = (source.authority.clone(), subject.to_owned());
             self.findings.push(Finding {
@@ -300,9 +303,10 @@ fn above_others<'p>(certificates: &'p [Certificate], pool: &Pool<'p>) -> HashSet
     let issuers: Vec<Vec<usize>> = certificates
         .iter()
         .map(|c| {
-            let issuers = (!c.self_signed).then(|| pool.issuers(c));
-            let issuers = issuers.iter().flat_map(|issuers| &issuers.signed);
+            let issuers = pool.issuers(c);
             issuers
+                .signed
+                .iter()
                 .filter_map(|issuer| places.get(issuer.fingerprint_sha256.as_str()).copied())
                 .collect()
         })
@@ -355,10 +359,8 @@ fn issuers_of<'c, 'p>(
     certificates: impl IntoIterator<Item = &'c Certificate>,
     pool: &Pool<'p>,
 ) -> HashSet<&'p str> {
-    let issued = certificates
+    certificates
         .into_iter()
-        .filter(|certificate| !certificate.self_signed);
-    issued
         .flat_map(|c| pool.issuers(c).signed.clone())
         .map(|c| c.fingerprint_sha256.as_str())
         .collect()
@@ -375,7 +377,7 @@ impl<'a> Below<'a> {
         let mut seen = HashSet::new();
         for other in others
             .iter()
-            .filter(|c| !c.self_signed && seen.insert(c.fingerprint_sha256.as_str()))
+            .filter(|c| seen.insert(c.fingerprint_sha256.as_str()))
         {
             let issuers = pool.issuers(other);
             // Its key is known: the keys that were not tried are no issuers of it.
@@ -400,7 +402,7 @@ impl<'a> Below<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fill::MAX_REMEMBERED;
+    use super::super::fill::MAX_RECORDED;
     use super::super::tests::*;
     use super::super::{Compiled, Source, State};
     use super::{CompileInput, Distrusted};
@@ -422,7 +424,7 @@ mod tests {
     }
 
     /// Returns the recorded keys, by authority and subject, and whether each took effect.
-    fn remembered(compiled: &Compiled, known: &[&Certificate]) -> Vec<String> {
+    fn recorded(compiled: &Compiled, known: &[&Certificate]) -> Vec<String> {
         let name = |key: &String| {
             known
                 .iter()
@@ -487,7 +489,7 @@ mod tests {
         let out = run(&read, Some(&first.bundle), start());
         assert_eq!((names(&out), out.distrusts), (vec!["all:CN=B".to_owned()], true));
         assert_eq!(reasons(&out), [("all", Reason::Distrusted)]);
-        assert_eq!(remembered(&out, &[&p.a]), ["out:CN=A true"]);
+        assert_eq!(recorded(&out, &[&p.a]), ["out:CN=A true"]);
         settled(&read, &out);
         // A source that is unreadable, deleted, unseen, cut off or replaced: a warning, and the truststore
         // stays equal byte for byte.
@@ -521,7 +523,7 @@ mod tests {
         let edited_ = run(&edited, Some(&out.bundle), start());
         assert_eq!(names(&edited_), ["all:CN=B"]);
         assert_eq!(
-            remembered(&edited_, &[&p.a, &p.c]),
+            recorded(&edited_, &[&p.a, &p.c]),
             ["out:CN=A true", "out:CN=C false"]
         );
         assert_eq!(
@@ -601,7 +603,7 @@ mod tests {
         );
         let next = run(&out, Some(&first.bundle), start());
         assert_eq!(
-            (names(&next), remembered(&next, &[&p.int1])),
+            (names(&next), recorded(&next, &[&p.int1])),
             (vec!["b:CN=B".into()], vec!["one:CN=I1 true".into()])
         );
         let two = [
@@ -840,7 +842,7 @@ mod tests {
         let tried = [source("all", &[&p.b, &p.a]), failed("out", SourceError::Missing)];
         let next = run(&tried, Some(&nothing.bundle), start());
         assert_eq!(
-            (names(&next), remembered(&next, &[&p.a])),
+            (names(&next), recorded(&next, &[&p.a])),
             (vec!["all:CN=B".into()], vec!["out:CN=A true".into()])
         );
     }
@@ -883,7 +885,7 @@ mod tests {
     #[test]
     fn the_truststore_records_only_as_many_keys_as_fit() {
         let p = &*POOL;
-        let many: Vec<Certificate> = (0..=MAX_REMEMBERED)
+        let many: Vec<Certificate> = (0..=MAX_RECORDED)
             .map(|n| authority(&format!("n{n}"), &KeyPair::generate().unwrap(), 3650, None))
             .collect();
         let listed: Vec<_> = many.iter().collect();
@@ -900,7 +902,7 @@ mod tests {
                 .values()
                 .map(|keys| keys.len())
                 .sum::<usize>(),
-            MAX_REMEMBERED
+            MAX_RECORDED
         );
         assert_eq!(
             next.bundle.distrusted["zz"].len(),

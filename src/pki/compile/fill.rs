@@ -7,9 +7,9 @@ use crate::pki::truststore::{Bundle, DistrustedKeys, Entry, distrusted_line};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Maximum number of distrusted keys that one truststore records.
-pub(super) const MAX_REMEMBERED: usize = 500;
+pub(super) const MAX_RECORDED: usize = 500;
 
-/// Removes distrusted keys that do not fit: those beyond [`MAX_REMEMBERED`], and those that take room from
+/// Removes distrusted keys that do not fit: those beyond [`MAX_RECORDED`], and those that take room from
 /// authorities that are trusted already. Keys in `known`, which were recorded already, stay first.
 fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mut Vec<Finding>) {
     let is_new =
@@ -24,7 +24,7 @@ fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mu
     all.sort();
     let mut forgotten = BTreeMap::<String, usize>::new();
     let mut length = bundle.render_distrusted().len();
-    while all.len() > MAX_REMEMBERED || length > bytes {
+    while all.len() > MAX_RECORDED || length > bytes {
         let Some((_, authority, key)) = all.pop() else {
             break;
         };
@@ -408,19 +408,19 @@ mod tests {
             trusted in prop::collection::vec(any::<bool>(), 15),
             most in 0usize..16,
             bytes in 0usize..14_000,
-            remembered in 0usize..12,
+            recorded in 0usize..12,
         ) {
             let of_entry = |(entry, is_client): &(Entry, bool)| {
                 Source { client: *is_client, ..source(&entry.authority, &[]) }
             };
             let sources: Vec<Source> = order.iter().map(of_entry).collect();
             let entries = order.iter().map(|(entry, _)| entry.clone()).collect();
-            let keys = (0..remembered).map(|n| (format!("{n:064x}"), true)).collect();
+            let keys = (0..recorded).map(|n| (format!("{n:064x}"), true)).collect();
             let distrusted: DistrustedKeys =
-                if remembered == 0 { [].into() } else { [("out".to_owned(), keys)].into() };
+                if recorded == 0 { [].into() } else { [("out".to_owned(), keys)].into() };
             let whole = Bundle { entries, distrusted };
             let known: DistrustedKeys =
-                [("out".to_owned(), [(format!("{:064x}", remembered / 2), true)].into())].into();
+                [("out".to_owned(), [(format!("{:064x}", recorded / 2), true)].into())].into();
             let living = whole.entries.iter().zip(&trusted).filter(|(_, trusted)| **trusted);
             let living: Vec<&Entry> = living.map(|(entry, _)| entry).collect();
             let is_client = |entry: &Entry| entry.authority.starts_with("client/");
@@ -440,12 +440,12 @@ mod tests {
                 prop_assert!(issuer.as_ref().is_none_or(is_in), "without its issuer: {entry:?}");
             }
             let out: Vec<&Entry> = whole.entries.iter().filter(|entry| !is_in(entry)).collect();
-            let forgotten = remembered - filled.distrusted.get("out").map_or(0, |keys| keys.len());
+            let forgotten = recorded - filled.distrusted.get("out").map_or(0, |keys| keys.len());
             let (of_memory, of_entries): (Vec<_>, Vec<_>) =
                 findings.iter().partition(|f| f.authority == "out");
             prop_assert_eq!(of_memory.len(), usize::from(forgotten > 0));
-            if forgotten > 0 && forgotten < remembered {
-                let known = format!("{:064x}", remembered / 2);
+            if forgotten > 0 && forgotten < recorded {
+                let known = format!("{:064x}", recorded / 2);
                 let stays = filled.distrusted["out"].contains_key(&known);
                 prop_assert!(stays, "a key recorded already stays first");
             }
