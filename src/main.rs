@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use mtls_operator::{
-    api,
+    api::{self, ClientCertificate, ClientGrant, MtlsDomain},
     aws::{
         gate::Gate,
         quota::Quota,
@@ -47,7 +47,7 @@ use mtls_operator::{
         events::Events,
         identity, lease,
         reconcile::ConcurrencyLimit,
-        watch::{self, Watch},
+        watch::{self, Cached, Watch},
     },
     policy::Policy,
     probe::{
@@ -251,9 +251,9 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
     let (active_trust, trust_changes) = ActiveTrust::new();
     let active_trust = Arc::new(active_trust);
     let ns = &run.watch_namespace;
-    let (domains, drive_domains) = Watch::<domain::controller::Guard>::new(&client, ns, watch::all_of_it);
+    let (domains, drive_domains) = Watch::<Cached<MtlsDomain>>::new(&client, ns, watch::all_of_it);
     let (certificates, drive_certificates) =
-        Watch::<certificate::controller::Guard>::new(&client, ns, watch::all_of_it);
+        Watch::<Cached<ClientCertificate>>::new(&client, ns, watch::all_of_it);
     let (secrets, drive_secrets) = Watch::<PartialObjectMeta<Secret>>::new(&client, ns, |secret| {
         secret.types = None; // the same for each of thousands
         watch::identity_and(TRUSTED_BY, secret);
@@ -262,7 +262,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
     let (config_maps, drive_maps) = Watch::<PartialObjectMeta<ConfigMap>>::new(&client, ns, watch::all_of_it);
     let (namespaces, drive_namespaces) =
         Watch::<PartialObjectMeta<Namespace>>::of_cluster(&client, watch::all_of_it);
-    let (grants, drive_grants) = Watch::<grant_index::Guard>::new(&client, ns, watch::all_of_it);
+    let (grants, drive_grants) = Watch::<Cached<ClientGrant>>::new(&client, ns, watch::all_of_it);
     // Watched only when a policy or grant needs labels, because the watch needs a permission that Roles
     // cannot grant.
     let needs_labels = |p: &Option<Arc<Policy>>| p.as_ref().is_some_and(|p| p.needs_labels());

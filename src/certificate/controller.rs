@@ -17,7 +17,6 @@ use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Client, Resource, ResourceExt,
     api::PartialObjectMeta,
-    core::DeserializeGuard,
     runtime::{
         Controller,
         controller::{Action as Next, Config},
@@ -43,6 +42,9 @@ use super::{
     self_signed,
     signing_key_cache::SigningKeyCache,
 };
+use crate::api::ClientGrant;
+use crate::api::MtlsDomain;
+use crate::k8s::watch::Cached;
 use crate::{
     api::{
         ClientCertificate, ClientCertificateStatus,
@@ -51,7 +53,6 @@ use crate::{
     },
     conditions::{Acceptance, StepCondition, StepStatus},
     domain::{
-        self,
         active_trust::{ActiveTrust, DomainKey, Trust},
         desired::{Refused, length},
     },
@@ -97,15 +98,13 @@ const SETTLED: SignedDuration = SignedDuration::from_secs(3);
 /// their trust, and does not write that into the status of each of their certificates.
 const FIRST_RECONCILES: Duration = Duration::from_secs(10);
 
-pub type Guard = DeserializeGuard<ClientCertificate>;
-
 pub struct Ctx {
     pub client: Client,
     pub events: Events,
     pub metrics: Metrics,
     pub heartbeat: Heartbeat,
-    pub certificates: Store<Guard>,
-    pub domains: Store<domain::controller::Guard>,
+    pub certificates: Store<Cached<ClientCertificate>>,
+    pub domains: Store<Cached<MtlsDomain>>,
     pub active_trust: Arc<ActiveTrust>,
     pub secrets: Store<PartialObjectMeta<Secret>>,
     pub signing_keys: SigningKeyCache,
@@ -138,10 +137,10 @@ pub struct ReconcileState {
 }
 
 pub struct Watches {
-    pub certificates: Watch<Guard>,
-    pub domains: Watch<domain::controller::Guard>,
+    pub certificates: Watch<Cached<ClientCertificate>>,
+    pub domains: Watch<Cached<MtlsDomain>>,
     pub secrets: Watch<PartialObjectMeta<Secret>>,
-    pub grants: Watch<grant_index::Guard>,
+    pub grants: Watch<Cached<ClientGrant>>,
     pub namespaces: Watch<PartialObjectMeta<Namespace>>,
     /// Domains whose trust has changed.
     pub active_trust: UnboundedReceiver<DomainKey>,
@@ -211,7 +210,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
 }
 
 /// Updates the index before the reconcile, so that the controller misses no later change of a Secret.
-fn index_secrets(c: &Guard, ctx: &Ctx) {
+fn index_secrets(c: &Cached<ClientCertificate>, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
     if is_there(c, ctx) {
         ctx.secret_index.add(cert)
@@ -222,7 +221,7 @@ fn index_secrets(c: &Guard, ctx: &Ctx) {
 
 /// Publishes an Event about the copies of a deleted certificate that the domain still accepts. The object has
 /// no finalizer and no longer exists, so that only this Event reports them.
-async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
+async fn tell_of_deletion(c: Arc<Cached<ClientCertificate>>, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
     if is_there(&c, ctx) {
         return;
@@ -240,7 +239,7 @@ async fn tell_of_deletion(c: Arc<Guard>, ctx: &Ctx) {
     }
 }
 
-fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
+fn failed(object: Arc<Cached<ClientCertificate>>, error: &Error, ctx: Arc<Ctx>) -> Next {
     tracing::warn!(
         object = %ObjectRef::from_obj(&*object),
         error = %logging::chain(error),
@@ -296,7 +295,11 @@ impl Ctx {
 
     /// True when the cached version of the Secret is the version that the last reconcile of that certificate
     /// wrote.
-    pub(super) fn wrote(&self, cert: &ObjectRef<Guard>, secret: &PartialObjectMeta<Secret>) -> bool {
+    pub(super) fn wrote(
+        &self,
+        cert: &ObjectRef<Cached<ClientCertificate>>,
+        secret: &PartialObjectMeta<Secret>,
+    ) -> bool {
         let is_there = self.secrets.get(&ObjectRef::from_obj(secret)).is_some();
         let uid = self.certificates.get(cert).and_then(|cert| cert.uid());
         let state = self.states.lock().expect("no holder of the lock panics");
@@ -378,7 +381,7 @@ fn is_own_write(is_there: bool, wrote: Option<&String>, version: Option<&String>
     is_there && wrote.is_some() && wrote == version
 }
 
-async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
+async fn reconcile(object: Arc<Cached<ClientCertificate>>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let Some(_permit) = ctx.concurrency.acquire().await else {
         return Ok(Next::await_change());
     };

@@ -12,13 +12,15 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, ResourceExt, api::PartialObjectMeta, runtime::reflector::ObjectRef};
 
 use super::{
-    controller::{Ctx, Guard},
+    controller::Ctx,
     desired::{self, RENEW},
 };
+use crate::api::ClientGrant;
+use crate::k8s::watch::Cached;
 use crate::{
     api::{ClientCertificate, Issuance, MtlsDomain},
     domain::{self, active_trust::DomainKey},
-    grant::grant_index::{self, is_cross_namespace},
+    grant::grant_index::is_cross_namespace,
 };
 
 /// Interval at which the operator reads the due certificates from the
@@ -31,14 +33,17 @@ const GATHER: Duration = Duration::from_secs(1);
 const FEW: usize = 20;
 const PAUSE: Duration = Duration::from_millis(200);
 
-pub(super) fn change_predicate(c: &Guard) -> Option<(Option<i64>, bool, Option<String>)> {
+pub(super) fn change_predicate(c: &Cached<ClientCertificate>) -> Option<(Option<i64>, bool, Option<String>)> {
     let meta = &c.0.as_ref().ok()?.metadata;
     let renew = meta.annotations.as_ref().and_then(|a| a.get(RENEW)).cloned();
     Some((meta.generation, meta.deletion_timestamp.is_some(), renew))
 }
 
 /// Returns the other self-signed certificates of the domain when a self-signed certificate is deleted.
-pub(super) fn conflicting(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+pub(super) fn conflicting(
+    going: &Cached<ClientCertificate>,
+    ctx: &Ctx,
+) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
     let goes = going.meta().deletion_timestamp.is_some() || !is_there(going, ctx);
     let Ok(changed) = &going.0 else { return vec![] };
     if !goes || changed.spec.issuance != Issuance::SelfSigned {
@@ -55,10 +60,10 @@ pub(super) fn conflicting(going: &Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
 /// Each change may concern thousands of certificates. The stream collects changes and requeues a few
 /// certificates at a time, so that a tenant with many changes does not delay other tenants.
 pub(super) fn sharing_slots(
-    changed: UnboundedReceiver<Arc<Guard>>,
+    changed: UnboundedReceiver<Arc<Cached<ClientCertificate>>>,
     ctx: Arc<Ctx>,
-) -> impl Stream<Item = ObjectRef<Guard>> + Send {
-    let shared = |changed: &Guard, ctx: &Ctx| {
+) -> impl Stream<Item = ObjectRef<Cached<ClientCertificate>>> + Send {
+    let shared = |changed: &Cached<ClientCertificate>, ctx: &Ctx| {
         let cert = changed.0.as_ref().ok().filter(|cert| is_cross_namespace(cert))?;
         Some(desired::domain_key(cert)).filter(|key| ctx.grant_index.has_slots(key))
     };
@@ -88,7 +93,7 @@ pub(super) fn sharing_slots(
 }
 
 /// Requeues the certificates that are due, and drops old writes from the state.
-pub(super) fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Guard>> + Send {
+pub(super) fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Cached<ClientCertificate>>> + Send {
     let reconciles = stream::unfold(ctx, async |ctx| {
         tokio::time::sleep(DUE).await;
         ctx.forget_old_writes();
@@ -107,7 +112,7 @@ pub(super) fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Guard>> + 
 
 /// Returns the certificates that a grant may be for; for an unreadable grant, all certificates for a domain
 /// in its namespace.
-pub(super) fn of_grant(grant: &grant_index::Guard, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+pub(super) fn of_grant(grant: &Cached<ClientGrant>, ctx: &Ctx) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
     let namespace = grant.meta().namespace.as_ref();
     let domain = grant.0.as_ref().ok().map(|g| &g.spec.domain_ref.name);
     those(ctx, |c| {
@@ -118,7 +123,7 @@ pub(super) fn of_grant(grant: &grant_index::Guard, ctx: &Ctx) -> Vec<ObjectRef<G
 
 /// Returns the certificates of a namespace that need a grant, and the certificates that share slots with
 /// them.
-pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
     let state = ctx.certificates.state();
     let there = state
         .iter()
@@ -141,12 +146,15 @@ pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> 
         .collect()
 }
 
-pub(super) fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Guard>> {
+pub(super) fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
     those(ctx, |c| desired::domain_key(c) == *key)
 }
 
 /// Returns the readable certificates for which the predicate is true.
-fn those(ctx: &Ctx, wanted: impl Fn(&ClientCertificate) -> bool) -> Vec<ObjectRef<Guard>> {
+fn those(
+    ctx: &Ctx,
+    wanted: impl Fn(&ClientCertificate) -> bool,
+) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
     let state = ctx.certificates.state();
     state
         .iter()
@@ -156,7 +164,10 @@ fn those(ctx: &Ctx, wanted: impl Fn(&ClientCertificate) -> bool) -> Vec<ObjectRe
 }
 
 /// Returns the certificates that use the Secret, or that an authority with this Secret issues.
-pub(super) fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<ObjectRef<Guard>> {
+pub(super) fn touched_by(
+    ctx: &Ctx,
+    secret: &PartialObjectMeta<Secret>,
+) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
     let users = ctx
         .secret_index
@@ -178,7 +189,7 @@ pub(super) fn touched_by(ctx: &Ctx, secret: &PartialObjectMeta<Secret>) -> Vec<O
     touched
 }
 
-pub(super) fn is_there(c: &Guard, ctx: &Ctx) -> bool {
+pub(super) fn is_there(c: &Cached<ClientCertificate>, ctx: &Ctx) -> bool {
     ctx.certificates
         .get(&ObjectRef::from_obj(c))
         .is_some_and(|there| there.uid() == c.uid())
@@ -191,7 +202,11 @@ mod tests {
     use super::*;
     use crate::certificate::controller::tests::{Stage, There, certificate, domain, grant, guard, secret};
 
-    fn named(name: &'static str, namespace: &'static str, change: fn(&mut Value)) -> Guard {
+    fn named(
+        name: &'static str,
+        namespace: &'static str,
+        change: fn(&mut Value),
+    ) -> Cached<ClientCertificate> {
         guard(certificate(|o| {
             for field in ["name", "uid"] {
                 o["metadata"][field] = json!(name);
@@ -201,7 +216,7 @@ mod tests {
         }))
     }
 
-    fn names(refs: impl IntoIterator<Item = ObjectRef<Guard>>) -> Vec<String> {
+    fn names(refs: impl IntoIterator<Item = ObjectRef<Cached<ClientCertificate>>>) -> Vec<String> {
         let mut names: Vec<_> = refs.into_iter().map(|r| r.name).collect();
         names.sort();
         names

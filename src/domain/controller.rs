@@ -12,7 +12,6 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
     Client, Resource, ResourceExt,
     api::PartialObjectMeta,
-    core::DeserializeGuard,
     runtime::{
         Controller,
         controller::Action as Next,
@@ -43,6 +42,8 @@ use super::{
     request_limiter::RequestLimiter,
     serving,
 };
+use crate::api::ClientGrant;
+use crate::k8s::watch::Cached;
 use crate::{
     api::{
         ClientCertificate, ClientGrantSpec, Issuance, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
@@ -87,8 +88,6 @@ const MAX_BACKOFF: Duration = Duration::from_secs(15);
 /// Maximum requeue delay while another party has to create something first.
 const MAX_SLOW_BACKOFF: Duration = Duration::from_secs(300);
 
-pub type Guard = DeserializeGuard<MtlsDomain>;
-
 /// State shared by all reconciles.
 pub struct Ctx {
     pub client: Client,
@@ -106,8 +105,8 @@ pub struct Ctx {
     pub events: Events,
     pub metrics: Metrics,
     pub heartbeat: Heartbeat,
-    pub domains: Store<Guard>,
-    pub certificates: Store<certificate::controller::Guard>,
+    pub domains: Store<Cached<MtlsDomain>>,
+    pub certificates: Store<Cached<ClientCertificate>>,
     pub active_trust: Arc<ActiveTrust>,
     pub request_limiter: RequestLimiter,
     pub bypasses: Arc<Bypasses>,
@@ -141,12 +140,12 @@ pub struct ReconcileState {
 
 /// Watches of the kinds that a domain depends on.
 pub struct Watches {
-    pub domains: Watch<Guard>,
-    pub certificates: Watch<certificate::controller::Guard>,
+    pub domains: Watch<Cached<MtlsDomain>>,
+    pub certificates: Watch<Cached<ClientCertificate>>,
     pub secrets: Watch<PartialObjectMeta<Secret>>,
     pub config_maps: Watch<PartialObjectMeta<ConfigMap>>,
     pub namespaces: Watch<PartialObjectMeta<Namespace>>,
-    pub grants: Watch<grant_index::Guard>,
+    pub grants: Watch<Cached<ClientGrant>>,
 }
 
 /// Runs until `stop`, then finishes the reconciles in progress.
@@ -159,12 +158,13 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     ctx.gate.quota.restore_waiters(queued.map(queue_key));
     let granted = ctx.gate.quota.granted().filter_map(|object| async move {
         let (namespace, name) = object.split_once('/')?;
-        Some(ObjectRef::<Guard>::new(name).within(namespace))
+        Some(ObjectRef::<Cached<MtlsDomain>>::new(name).within(namespace))
     });
     let heartbeat = ctx.heartbeat.clone();
     heartbeat.record(metrics::Controller::Domain);
     let bypasses = ctx.bypasses.clone().changes();
-    let bypasses = bypasses.map(|(namespace, name)| ObjectRef::<Guard>::new(&name).within(&namespace));
+    let bypasses =
+        bypasses.map(|(namespace, name)| ObjectRef::<Cached<MtlsDomain>>::new(&name).within(&namespace));
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
     let (for_certificates, for_namespaces, for_cross_namespace) = (ctx.clone(), ctx.clone(), ctx.clone());
     let ending = ctx.clone();
@@ -225,7 +225,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
 }
 
 /// Logs the error. Requeues with backoff, unless only a change of the object can fix the error.
-fn failed(object: Arc<Guard>, error: &Error, ctx: Arc<Ctx>) -> Next {
+fn failed(object: Arc<Cached<MtlsDomain>>, error: &Error, ctx: Arc<Ctx>) -> Next {
     tracing::warn!(
         object = %ObjectRef::from_obj(&*object),
         error = %logging::chain(error),
@@ -243,7 +243,7 @@ fn queue_key(domain: &MtlsDomain) -> String {
     format!("{}/{}", domain.namespace().unwrap_or_default(), domain.name_any())
 }
 
-async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
+async fn reconcile(object: Arc<Cached<MtlsDomain>>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let Some(_permit) = ctx.concurrency.acquire().await else {
         return Ok(Next::await_change());
     };
@@ -368,7 +368,7 @@ impl Ctx {
     fn clients(
         &self,
         domain: &MtlsDomain,
-        theirs: &[Arc<certificate::controller::Guard>],
+        theirs: &[Arc<Cached<ClientCertificate>>],
         cross_namespace: &[CrossNamespace],
     ) -> Clients {
         clients_of(
@@ -387,7 +387,7 @@ impl Ctx {
         &self,
         domain: &MtlsDomain,
         now: Timestamp,
-    ) -> (Vec<Arc<certificate::controller::Guard>>, Vec<CrossNamespace>) {
+    ) -> (Vec<Arc<Cached<ClientCertificate>>>, Vec<CrossNamespace>) {
         let key = (domain.namespace().unwrap_or_default(), domain.name_any());
         let cross_namespace = self.grant_index.of_domain(&key, now);
         (
@@ -434,9 +434,9 @@ fn event_of(turned: &Transition) -> Option<EventReason> {
 /// cross-namespace certificate.
 fn clients_of(
     domain: &MtlsDomain,
-    theirs: &[Arc<certificate::controller::Guard>],
+    theirs: &[Arc<Cached<ClientCertificate>>],
     cross_namespace: &[CrossNamespace],
-    all: &[Arc<certificate::controller::Guard>],
+    all: &[Arc<Cached<ClientCertificate>>],
     watched: Option<BTreeSet<String>>,
     admitting: &dyn Fn(&ClientCertificate) -> Option<Vec<ClientGrantSpec>>,
 ) -> Clients {
@@ -482,9 +482,9 @@ fn clients_of(
 /// grant is not certainly denied.
 fn certificates_for(
     domain: &DomainKey,
-    all: Vec<Arc<certificate::controller::Guard>>,
+    all: Vec<Arc<Cached<ClientCertificate>>>,
     cross_namespace: &[CrossNamespace],
-) -> Vec<Arc<certificate::controller::Guard>> {
+) -> Vec<Arc<Cached<ClientCertificate>>> {
     let of_it = |c: &ClientCertificate| {
         certificate::desired::domain_key(c) == *domain && !grant_index::is_cross_namespace(c)
     };
@@ -497,7 +497,7 @@ fn certificates_for(
 }
 
 /// A cross-namespace certificate, and its grant decision.
-type CrossNamespace = (Arc<certificate::controller::Guard>, Decision);
+type CrossNamespace = (Arc<Cached<ClientCertificate>>, Decision);
 
 /// Reconciles a domain: decides its course, checks the operator's policy, and then deletes or serves the
 /// domain.

@@ -16,9 +16,10 @@ use kube::{
 
 use super::{
     active_trust::DomainKey,
-    controller::{Ctx, Guard},
+    controller::Ctx,
     desired::{self, DesiredAuthority},
 };
+use crate::k8s::watch::Cached;
 use crate::{
     api::{ClientCertificate, Issuance, MtlsDomain},
     certificate,
@@ -37,7 +38,7 @@ pub(super) struct Interest {
 
 /// Predicate of a domain: changes with its generation, its deletion, and its annotations except the
 /// placement.
-pub(super) fn change_predicate(d: &Guard) -> Option<Interest> {
+pub(super) fn change_predicate(d: &Cached<MtlsDomain>) -> Option<Interest> {
     let meta = &d.0.as_ref().ok()?.metadata;
     let annotations = meta.annotations.clone().unwrap_or_default();
     Some(Interest {
@@ -53,7 +54,7 @@ pub(super) fn change_predicate(d: &Guard) -> Option<Interest> {
 /// Predicate of a certificate: changes with its duration and its deletion. A cross-namespace certificate may
 /// request something that is not granted in any field, so its generation counts too.
 pub(super) fn certificate_predicate(
-    c: &certificate::controller::Guard,
+    c: &Cached<ClientCertificate>,
 ) -> Option<(Option<SignedDuration>, Option<i64>, bool)> {
     let c = c.0.as_ref().ok()?;
     let generation = c
@@ -69,10 +70,13 @@ pub(super) fn certificate_predicate(
 
 /// Returns the domain of a certificate that needs a reconcile of it: to trust the self-signed certificate, or
 /// to allow longer leaves than now. Other certificates are issued without a call to AWS.
-pub(super) fn of_certificate(c: &certificate::controller::Guard, ctx: &Ctx) -> Option<ObjectRef<Guard>> {
+pub(super) fn of_certificate(
+    c: &Cached<ClientCertificate>,
+    ctx: &Ctx,
+) -> Option<ObjectRef<Cached<MtlsDomain>>> {
     let cert = c.0.as_ref().ok()?;
     let key = certificate::desired::domain_key(cert);
-    let domain = ObjectRef::<Guard>::new(&key.1).within(&key.0);
+    let domain = ObjectRef::<Cached<MtlsDomain>>::new(&key.1).within(&key.0);
     let decision = || ctx.grant_index.decide(cert, Timestamp::now());
     let is_accepted = || is_accepted(cert, || ctx.grant_index.may_be_trusted(cert), decision);
     let max = ctx
@@ -115,7 +119,10 @@ fn asks(
 }
 
 /// Returns the other domains with the domain name of `changed`.
-pub(super) fn conflicting(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<Guard>> {
+pub(super) fn conflicting(
+    changed: &Cached<MtlsDomain>,
+    all: &Store<Cached<MtlsDomain>>,
+) -> Vec<ObjectRef<Cached<MtlsDomain>>> {
     let Ok(changed) = &changed.0 else { return vec![] };
     let same = |d: &MtlsDomain| {
         d.spec.domain_name == changed.spec.domain_name && d.metadata.uid != changed.metadata.uid
@@ -130,7 +137,7 @@ pub(super) fn conflicting(changed: &Guard, all: &Store<Guard>) -> Vec<ObjectRef<
 
 /// Returns the domains of a namespace, the domains with the same domain names, because the permissions of a
 /// namespace decide who has a claim, and the domains that certificates of the namespace are for.
-pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+pub(super) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Cached<MtlsDomain>>> {
     let all = &ctx.domains;
     let own = referring(all, Some(namespace.to_owned()), |_| true);
     let others = own
@@ -148,7 +155,7 @@ fn asking(namespace: &str, ctx: &Ctx) -> BTreeSet<DomainKey> {
     asked_by(namespace, &ctx.certificates.state())
 }
 
-fn asked_by(namespace: &str, state: &[Arc<certificate::controller::Guard>]) -> BTreeSet<DomainKey> {
+fn asked_by(namespace: &str, state: &[Arc<Cached<ClientCertificate>>]) -> BTreeSet<DomainKey> {
     let theirs = state
         .iter()
         .filter(|c| c.meta().namespace.as_deref() == Some(namespace));
@@ -163,7 +170,7 @@ fn asked_by(namespace: &str, state: &[Arc<certificate::controller::Guard>]) -> B
 
 /// Returns the domains of this name in other namespaces that may trust the content of a Secret in this
 /// namespace.
-pub(super) fn trusting(namespace: &str, domain: &str, ctx: &Ctx) -> Vec<ObjectRef<Guard>> {
+pub(super) fn trusting(namespace: &str, domain: &str, ctx: &Ctx) -> Vec<ObjectRef<Cached<MtlsDomain>>> {
     let keys = asking(namespace, ctx).into_iter().filter(|key| key.1 == domain);
     keys.map(|(ns, name)| ObjectRef::new(&name).within(&ns)).collect()
 }
@@ -179,8 +186,8 @@ pub(super) fn changes(policy: InForce) -> impl Stream<Item = ()> {
 /// count, and the labels that it had at its previous event.
 pub(super) fn readers(
     maps: &Watch<PartialObjectMeta<ConfigMap>>,
-    domains: Store<Guard>,
-) -> impl Stream<Item = ObjectRef<Guard>> + use<> {
+    domains: Store<Cached<MtlsDomain>>,
+) -> impl Stream<Item = ObjectRef<Cached<MtlsDomain>>> + use<> {
     let there = maps.store();
     let mut last: HashMap<ObjectRef<_>, BTreeMap<String, String>> = HashMap::new();
     maps.subscribe().flat_map(move |map| {
@@ -201,10 +208,10 @@ pub(super) fn readers(
 
 /// Returns the readable domains of a namespace that fulfil `refers`.
 pub(super) fn referring(
-    all: &Store<Guard>,
+    all: &Store<Cached<MtlsDomain>>,
     namespace: Option<String>,
     refers: impl Fn(&MtlsDomain) -> bool,
-) -> Vec<ObjectRef<Guard>> {
+) -> Vec<ObjectRef<Cached<MtlsDomain>>> {
     let state = all.state();
     let there = state
         .iter()
@@ -232,7 +239,7 @@ mod tests {
         .unwrap()
     }
 
-    fn domain(namespace: &str, name: &str, change: impl FnOnce(&mut Value)) -> Guard {
+    fn domain(namespace: &str, name: &str, change: impl FnOnce(&mut Value)) -> Cached<MtlsDomain> {
         let mut object = json!({
             "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
             "metadata": {
@@ -244,7 +251,7 @@ mod tests {
         serde_json::from_value(object).unwrap()
     }
 
-    fn names(refs: Vec<ObjectRef<Guard>>) -> Vec<String> {
+    fn names(refs: Vec<ObjectRef<Cached<MtlsDomain>>>) -> Vec<String> {
         let mut names: Vec<_> = refs
             .into_iter()
             .map(|r| format!("{}/{}", r.namespace.unwrap_or_default(), r.name))

@@ -22,13 +22,14 @@ use super::{
     plan::{self, Action, Plan, StepState},
     report::{self, Outcome, Outcomes},
 };
+use crate::api::ClientCertificate;
+use crate::k8s::watch::Cached;
 use crate::{
     api::{
         ManagementPolicy, MtlsDomain, MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
     aws::{gateway::DomainStatus, quota::Class, session::Session},
-    certificate,
     conditions::{Acceptance, ConditionStatus},
     k8s::{finalizer, reconcile::Error},
     pki::truststore::Bundle,
@@ -46,7 +47,7 @@ struct View {
 /// operator changes nothing in AWS.
 pub(super) async fn serve(
     d: &Desired,
-    theirs: &[Arc<certificate::controller::Guard>],
+    theirs: &[Arc<Cached<ClientCertificate>>],
     permission: &Permission<'_>,
     session: &Session,
 ) -> Result<Next, Error> {
@@ -288,7 +289,7 @@ fn access_requests(d: &Desired, domain: &MtlsDomain, preflight: &Preflight) -> V
 
 async fn view(
     d: &Desired,
-    theirs: &[Arc<certificate::controller::Guard>],
+    theirs: &[Arc<Cached<ClientCertificate>>],
     permission: &Permission<'_>,
     reader: &AwsReader<'_>,
     preflight: Preflight,
@@ -316,7 +317,7 @@ async fn view(
 }
 
 /// Returns the leaves that a ClientCertificate holds or held, according to its status.
-fn leaves(c: &certificate::controller::Guard) -> Vec<Leaf> {
+fn leaves(c: &Cached<ClientCertificate>) -> Vec<Leaf> {
     let (holder, status) = (
         ObjectRef::from_obj(c).to_string(),
         c.0.as_ref().ok().and_then(|c| c.status.as_ref()),

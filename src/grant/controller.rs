@@ -18,16 +18,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     evaluation::Decision,
-    grant_index::{self, GrantIndex, Guard},
+    grant_index::{self, GrantIndex},
 };
+use crate::api::ClientCertificate;
+use crate::api::MtlsDomain;
+use crate::k8s::watch::Cached;
 use crate::{
     api::{
         ClientGrant, ClientGrantStatus,
         conditions::{ConditionType, Reason},
     },
-    certificate::{self, desired::domain_key},
+    certificate::desired::domain_key,
     conditions::{self, Acceptance, ConditionStatus, StepCondition, StepStatus},
-    domain,
     k8s::{
         events::Events,
         reconcile::{self, Error},
@@ -52,15 +54,15 @@ pub struct Ctx {
     pub events: Events,
     pub metrics: Metrics,
     pub heartbeat: Heartbeat,
-    pub grants: Store<Guard>,
-    pub domains: Store<domain::controller::Guard>,
+    pub grants: Store<Cached<ClientGrant>>,
+    pub domains: Store<Cached<MtlsDomain>>,
     pub grant_index: Arc<GrantIndex>,
 }
 
 pub struct Watches {
-    pub grants: Watch<Guard>,
-    pub certificates: Watch<certificate::controller::Guard>,
-    pub domains: Watch<domain::controller::Guard>,
+    pub grants: Watch<Cached<ClientGrant>>,
+    pub certificates: Watch<Cached<ClientCertificate>>,
+    pub domains: Watch<Cached<MtlsDomain>>,
     pub namespaces: Watch<PartialObjectMeta<Namespace>>,
 }
 
@@ -69,7 +71,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let (by_certificate, by_domain, by_namespace) = (ctx.clone(), ctx.clone(), ctx.clone());
     let heartbeat = ctx.heartbeat.clone();
     heartbeat.record(metrics::Controller::Grant);
-    let refs = |all: Vec<Arc<Guard>>| {
+    let refs = |all: Vec<Arc<Cached<ClientGrant>>>| {
         all.into_iter()
             .map(|g| ObjectRef::from_obj(&*g))
             .collect::<Vec<_>>()
@@ -103,7 +105,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
 
 /// Hash of the facts of a certificate that a grant counts, or that may move the certificate from one grant to
 /// another.
-fn counted(c: &certificate::controller::Guard) -> Option<impl Hash + use<>> {
+fn counted(c: &Cached<ClientCertificate>) -> Option<impl Hash + use<>> {
     let c = c.0.as_ref().ok()?;
     let status = c.status.as_ref();
     let mut conditions = status.iter().flat_map(|s| &s.conditions);
@@ -119,7 +121,7 @@ fn counted(c: &certificate::controller::Guard) -> Option<impl Hash + use<>> {
     ))
 }
 
-fn failed(object: Arc<Guard>, error: &Error, _: Arc<Ctx>) -> Next {
+fn failed(object: Arc<Cached<ClientGrant>>, error: &Error, _: Arc<Ctx>) -> Next {
     let (object, chain) = (ObjectRef::from_obj(&*object), logging::chain(error));
     tracing::warn!(%object, error = %chain, "reconcile failed");
     if error.is_final() {
@@ -129,7 +131,7 @@ fn failed(object: Arc<Guard>, error: &Error, _: Arc<Ctx>) -> Next {
     }
 }
 
-async fn reconcile(object: Arc<Guard>, ctx: Arc<Ctx>) -> Result<Next, Error> {
+async fn reconcile(object: Arc<Cached<ClientGrant>>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let started = std::time::Instant::now();
     let result = reconcile::with_deadline(&object, |grant| reconcile_grant(grant, &ctx)).await;
     ctx.metrics

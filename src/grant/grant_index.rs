@@ -10,11 +10,11 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Resource, ResourceExt,
     api::PartialObjectMeta,
-    core::DeserializeGuard,
     runtime::reflector::{ObjectRef, Store},
 };
 
 use super::evaluation::{self, Decision, EvaluationContext, GrantRequest};
+use crate::k8s::watch::Cached;
 use crate::{
     api::{ClientCertificate, ClientGrant, ClientGrantSpec, Issuance, MtlsDomain, Namespaces},
     certificate::{self, desired::domain_key},
@@ -22,13 +22,12 @@ use crate::{
     policy,
 };
 
-pub type Guard = DeserializeGuard<ClientGrant>;
-type Certificate = Arc<certificate::controller::Guard>;
+type Certificate = Arc<Cached<ClientCertificate>>;
 
 pub struct GrantIndex {
-    grants: Store<Guard>,
-    certificates: Store<certificate::controller::Guard>,
-    domains: Store<domain::controller::Guard>,
+    grants: Store<Cached<ClientGrant>>,
+    certificates: Store<Cached<ClientCertificate>>,
+    domains: Store<Cached<MtlsDomain>>,
     namespaces: Store<PartialObjectMeta<Namespace>>,
     /// Requests of certificates by UID, each with its generation: parsing a CSR takes as long as a thousand
     /// comparisons.
@@ -51,7 +50,7 @@ pub fn is_cross_namespace(cert: &ClientCertificate) -> bool {
 }
 
 /// True when the grant selects namespaces by their labels.
-pub fn needs_labels(grant: &Guard) -> bool {
+pub fn needs_labels(grant: &Cached<ClientGrant>) -> bool {
     grant
         .0
         .as_ref()
@@ -60,7 +59,7 @@ pub fn needs_labels(grant: &Guard) -> bool {
 
 /// Returns the facts of a grant whose change matters to other objects; the first is `None` when the operator
 /// cannot read the grant.
-pub fn change_predicate(grant: &Guard) -> (Option<Option<i64>>, bool) {
+pub fn change_predicate(grant: &Cached<ClientGrant>) -> (Option<Option<i64>>, bool) {
     (
         grant.0.as_ref().ok().map(|g| g.metadata.generation),
         grant.meta().deletion_timestamp.is_some(),
@@ -69,9 +68,9 @@ pub fn change_predicate(grant: &Guard) -> (Option<Option<i64>>, bool) {
 
 impl GrantIndex {
     pub fn new(
-        grants: Store<Guard>,
-        certificates: Store<certificate::controller::Guard>,
-        domains: Store<domain::controller::Guard>,
+        grants: Store<Cached<ClientGrant>>,
+        certificates: Store<Cached<ClientCertificate>>,
+        domains: Store<Cached<MtlsDomain>>,
         namespaces: Store<PartialObjectMeta<Namespace>>,
     ) -> GrantIndex {
         GrantIndex {
@@ -155,12 +154,12 @@ impl GrantIndex {
 
     /// Returns the grants in the domain's namespace that are for this domain, or that the operator cannot
     /// read.
-    pub fn of(&self, key: &DomainKey) -> Vec<Arc<Guard>> {
-        let is_for = |g: &Guard| match &g.0 {
+    pub fn of(&self, key: &DomainKey) -> Vec<Arc<Cached<ClientGrant>>> {
+        let is_for = |g: &Cached<ClientGrant>| match &g.0 {
             Ok(g) => g.spec.domain_ref.name == key.1 && g.metadata.deletion_timestamp.is_none(),
             Err(_) => g.meta().deletion_timestamp.is_none(),
         };
-        let beside = |g: &&Arc<Guard>| g.meta().namespace.as_ref() == Some(&key.0) && is_for(g);
+        let beside = |g: &&Arc<Cached<ClientGrant>>| g.meta().namespace.as_ref() == Some(&key.0) && is_for(g);
         self.grants.state().iter().filter(beside).cloned().collect()
     }
 
@@ -316,7 +315,10 @@ mod tests {
         k8s::fake::store,
     };
 
-    fn grant_index(grants: Vec<Guard>, certificates: Vec<certificate::controller::Guard>) -> GrantIndex {
+    fn grant_index(
+        grants: Vec<Cached<ClientGrant>>,
+        certificates: Vec<Cached<ClientCertificate>>,
+    ) -> GrantIndex {
         GrantIndex::new(
             store(grants),
             store(certificates),
@@ -325,7 +327,7 @@ mod tests {
         )
     }
 
-    fn named(name: &'static str, change: impl FnOnce(&mut Value)) -> Guard {
+    fn named(name: &'static str, change: impl FnOnce(&mut Value)) -> Cached<ClientGrant> {
         grant(|o| {
             o["metadata"]["name"] = json!(name);
             change(o);
@@ -377,7 +379,8 @@ mod tests {
     fn a_grant_allows_a_certificate_only_while_it_exists_and_is_readable() {
         let now = Timestamp::now();
         let cert = cross_namespace("client1", |_| {});
-        let of = |grants: Vec<Guard>| match grant_index(grants, vec![guard(cert.clone())]).decide(&cert, now)
+        let of = |grants: Vec<Cached<ClientGrant>>| match grant_index(grants, vec![guard(cert.clone())])
+            .decide(&cert, now)
         {
             Some(Decision::Allowed(_)) => "fits",
             Some(Decision::Denied(_)) => "misfits",

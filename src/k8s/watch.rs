@@ -17,7 +17,7 @@ use futures::{
 use kube::{
     Api, Client, Resource,
     api::ObjectMeta,
-    core::NamespaceResourceScope,
+    core::{DeserializeGuard, NamespaceResourceScope},
     runtime::{
         WatchStreamExt,
         reflector::{self, ObjectRef, Store, store::Writer},
@@ -35,6 +35,10 @@ const PAGE: u32 = 100;
 /// Annotation in which `kubectl apply` keeps the whole object, including a Secret's data. The watches request
 /// metadata only to keep that data out of memory.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Object of one of the operator's kinds in a watch cache: an error in place of the object when the operator
+/// cannot read it.
+pub type Cached<K> = DeserializeGuard<K>;
 
 /// Kind that can be watched. The operator's kinds are `DeserializeGuard`, so that one invalid object stops no
 /// other; Secrets, ConfigMaps and Namespaces are `PartialObjectMeta`, so that no watch brings a key into

@@ -2,6 +2,9 @@ use kube::core::DeserializeGuard;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::api::ClientCertificate;
+use crate::api::MtlsDomain;
+use crate::k8s::watch::Cached;
 use crate::{
     api::ClientGrant,
     k8s::{self, fake::store},
@@ -21,10 +24,10 @@ pub(crate) struct Stage {
 /// State of the cluster.
 #[derive(Default)]
 pub(crate) struct There {
-    pub certificates: Vec<Guard>,
-    pub domains: Vec<domain::controller::Guard>,
+    pub certificates: Vec<Cached<ClientCertificate>>,
+    pub domains: Vec<Cached<MtlsDomain>>,
     pub secrets: Vec<Secret>,
-    pub grants: Vec<grant_index::Guard>,
+    pub grants: Vec<Cached<ClientGrant>>,
     /// Response to every write of a Secret; `None` for success.
     pub refuses: Option<(u16, &'static str)>,
 }
@@ -139,11 +142,11 @@ pub(crate) fn certificate(change: impl FnOnce(&mut Value)) -> ClientCertificate 
     serde_json::from_value(object).unwrap()
 }
 
-pub(crate) fn guard(cert: ClientCertificate) -> Guard {
+pub(crate) fn guard(cert: ClientCertificate) -> Cached<ClientCertificate> {
     DeserializeGuard(Ok(cert))
 }
 
-pub(crate) fn domain(change: impl FnOnce(&mut Value)) -> domain::controller::Guard {
+pub(crate) fn domain(change: impl FnOnce(&mut Value)) -> Cached<MtlsDomain> {
     let mut object = json!({
         "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
         "metadata": {"name": "partners", "namespace": "shop", "uid": "d", "generation": 1},
@@ -156,7 +159,7 @@ pub(crate) fn domain(change: impl FnOnce(&mut Value)) -> domain::controller::Gua
     serde_json::from_value(object).unwrap()
 }
 
-pub(crate) fn grant(change: impl FnOnce(&mut Value)) -> grant_index::Guard {
+pub(crate) fn grant(change: impl FnOnce(&mut Value)) -> Cached<ClientGrant> {
     let mut object = json!({
         "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientGrant",
         "metadata": {"name": "g", "namespace": "shop", "generation": 1},
@@ -240,7 +243,7 @@ async fn a_reconcile_of_a_certificate_writes_as_its_state_requires() {
         expected,
         next: None,
     };
-    let with = |domains: Vec<domain::controller::Guard>| There {
+    let with = |domains: Vec<Cached<MtlsDomain>>| There {
         domains,
         ..There::default()
     };
@@ -873,7 +876,7 @@ async fn a_failed_reconcile_is_retried_unless_the_object_is_unreadable() {
         failed(cert.clone(), &Error::TooLong, stage.ctx.clone()),
         Next::requeue(FIRST_RETRY)
     );
-    let bad: Guard =
+    let bad: Cached<ClientCertificate> =
         serde_json::from_value(json!({"metadata": {"name": "client1", "namespace": "shop"}, "spec": 1}))
             .unwrap();
     let error = Error::Unreadable(Box::new(bad.0.unwrap_err()));

@@ -2,6 +2,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::*;
+use crate::api::ClientCertificate;
+use crate::api::MtlsDomain;
+use crate::k8s::watch::Cached;
 use crate::{
     aws::{
         fake::{self, ACCOUNT, REGION},
@@ -27,7 +30,7 @@ pub(in crate::domain) struct Stage {
 
 impl Stage {
     /// `policy`: the text of a policy; `team`: the value of the namespace's label `team`, when it is known.
-    fn new(domains: Vec<Guard>, policy: Option<&str>, team: Option<&str>) -> Stage {
+    fn new(domains: Vec<Cached<MtlsDomain>>, policy: Option<&str>, team: Option<&str>) -> Stage {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let log = Log::default();
         let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || {
@@ -74,7 +77,7 @@ impl Stage {
             serde_json::from_value::<PartialObjectMeta<Namespace>>(json!({"metadata": labels})).unwrap()
         });
         let (domains, namespaces) = (store(domains), store(namespaces.into_iter().collect()));
-        let certificates = store::<certificate::controller::Guard>(vec![]);
+        let certificates = store::<Cached<ClientCertificate>>(vec![]);
         let (metrics, _) = Metrics::new();
         let policy = policy.map(|text| Arc::new(policy::parse(text).unwrap()));
         let grant_index = GrantIndex::new(
@@ -211,7 +214,7 @@ fn deleted(change: impl FnOnce(&mut Value)) -> MtlsDomain {
     })
 }
 
-fn guard(domain: MtlsDomain) -> Guard {
+fn guard(domain: MtlsDomain) -> Cached<MtlsDomain> {
     DeserializeGuard(Ok(domain))
 }
 
@@ -265,7 +268,7 @@ async fn reconciles() {
     type Case<'a> = (
         &'a str,
         MtlsDomain,
-        Option<Guard>,
+        Option<Cached<MtlsDomain>>,
         Option<&'a str>,
         Option<&'a str>,
         &'a [&'a str],
@@ -735,7 +738,7 @@ fn certificate(
     name: &str,
     namespace: &str,
     change: impl FnOnce(&mut Value),
-) -> Arc<certificate::controller::Guard> {
+) -> Arc<Cached<ClientCertificate>> {
     let mut object = json!({
         "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
         "metadata": {"name": name, "namespace": namespace, "uid": name},
@@ -789,8 +792,7 @@ fn only_granted_cross_namespace_certificates_count() {
     ];
     let all = [&own, &other, &leaf, &damaged, &fits, &misfits, &unknown, &leaf2].map(Clone::clone);
     let theirs = certificates_for(&key, all.to_vec(), &cross_namespace);
-    let named =
-        |all: &[Arc<certificate::controller::Guard>]| all.iter().map(|c| c.name_any()).collect::<Vec<_>>();
+    let named = |all: &[Arc<Cached<ClientCertificate>>]| all.iter().map(|c| c.name_any()).collect::<Vec<_>>();
     assert_eq!(named(&theirs), ["own", "leaf", "fits", "unknown"]);
 
     let clients = clients_of(&me, &theirs, &cross_namespace, &all, None, &|_| None);
@@ -804,7 +806,7 @@ fn only_granted_cross_namespace_certificates_count() {
         .iter()
         .map(|wanted| (wanted.entry.clone(), wanted.secrets.is_some()))
         .collect();
-    let entry = |c: &Arc<certificate::controller::Guard>, known| (entry_name(&**c), known);
+    let entry = |c: &Arc<Cached<ClientCertificate>>, known| (entry_name(&**c), known);
     assert_eq!(
         entries,
         [
@@ -833,7 +835,7 @@ async fn a_failed_reconcile_is_retried_unless_only_a_change_of_the_object_can_he
         failed(object.clone(), &Error::TooLong, stage.ctx.clone()),
         Next::requeue(INITIAL_BACKOFF)
     );
-    let bad: Guard =
+    let bad: Cached<MtlsDomain> =
         serde_json::from_value(json!({"metadata": {"name": "partners", "namespace": "shop"}, "spec": 1}))
             .unwrap();
     let error = Error::Unreadable(Box::new(bad.0.unwrap_err()));
