@@ -3,19 +3,24 @@
 
 pub mod api;
 pub mod aws;
-pub mod certificate;
-pub mod conditions;
-pub mod doctor;
-pub mod domain;
-pub mod grant;
-pub mod iam;
-pub mod k8s;
+pub mod background;
+pub mod cli;
+pub mod controllers;
+pub mod dataplane;
+pub mod dns;
+pub mod grants;
+pub mod issuance;
+pub mod model;
+pub mod observation;
 pub mod pki;
 pub mod policy;
 pub mod probe;
 pub mod proxy;
+pub mod runtime;
+pub mod server_certificate;
+pub mod status;
 pub mod telemetry;
-
+pub mod trust;
 /// Number of cases of a property test: `usual`, unless the variable `PROPTEST_CASES` sets a longer run.
 #[cfg(test)]
 pub(crate) fn cases(usual: u32) -> proptest::prelude::ProptestConfig {

@@ -22,47 +22,46 @@ use tokio_util::sync::CancellationToken;
 use mtls_operator::{
     api::{self, ClientCertificate, ClientGrant, MtlsDomain},
     aws::{
-        gate::Gate,
+        call_guard::Gate,
         quota::Quota,
         rates::{RateOverride, Rates},
         session::Sessions,
     },
-    certificate::{self, due_queue::DueQueue, secret_index::SecretIndex, signing_key_cache::SigningKeyCache},
-    doctor,
-    domain::{
-        self,
-        active_trust::ActiveTrust,
-        bypass::Bypasses,
-        cache::{ReadCache, RefreshIntervals},
-        clients::TRUSTED_BY,
-        credentials::{self, ServiceAccount},
-        request_limiter::RequestLimiter,
+    background::bypass_scan::Bypasses,
+    cli::{doctor, iam},
+    controllers::{
+        client_certificate::{self, due_queue::DueQueue, secret_index::SecretIndex},
+        client_grant,
+        mtls_domain::{
+            self,
+            credentials::{self, ServiceAccount},
+        },
     },
-    grant::{
-        self,
-        grant_index::{self, GrantIndex},
-    },
-    iam,
-    k8s::{
-        events::Events,
-        identity, lease,
-        reconcile::ConcurrencyLimit,
-        watch::{self, Cached, Watch},
-    },
-    policy::Policy,
+    grants::index::{self, GrantIndex},
+    issuance::signing_key_cache::SigningKeyCache,
+    observation::read_cache::{ReadCache, RefreshIntervals},
+    policy::{Policy, follow},
     probe::{
         https::{EndpointProbe, ProbeOptions},
         public_dns::PublicDns,
     },
     proxy::Proxies,
+    runtime::{
+        cluster_id,
+        events::Events,
+        leader_election as lease,
+        reconcile::ConcurrencyLimit,
+        watch::{self, Cached, Watch},
+    },
+    server_certificate::request_limiter::RequestLimiter,
     telemetry::{
         health,
         heartbeat::Heartbeat,
         logging::{self, Format},
         metrics::{self, Metrics},
-        objects::Objects,
-        policy_file,
+        object_metrics::Objects,
     },
+    trust::{active_trust::ActiveTrust, self_signed::TRUSTED_BY},
 };
 
 /// Name of the Lease, the same for every replica.
@@ -224,11 +223,11 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
     let mut background = JoinSet::new();
     let policy = match run.policy {
         Some(file) => {
-            let (policy, follow) = policy_file::follow(file, metrics.clone())?;
+            let (policy, follow) = follow::follow(file, metrics.clone())?;
             background.spawn(follow);
             policy
         }
-        None => policy_file::none(&metrics),
+        None => follow::none(&metrics),
     };
     let proxies = Proxies::from_env()?;
     let config = proxies.kubernetes_config().await?;
@@ -268,7 +267,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
     let needs_labels = |p: &Option<Arc<Policy>>| p.as_ref().is_some_and(|p| p.needs_labels());
     let mut by_label = grants
         .subscribe()
-        .filter(|g| future::ready(grant_index::needs_labels(g)))
+        .filter(|g| future::ready(index::needs_labels(g)))
         .boxed();
     let mut needed = policy.clone();
     background.spawn(async move {
@@ -363,7 +362,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 tokio::select! { () = s.wait() => {}, () = stop.cancelled() => {} }
             }
             // Read only now: a new leader reads everything again.
-            let cluster_id = identity::cluster_id(client.clone(), run.cluster_id.as_deref())
+            let cluster_id = cluster_id::cluster_id(client.clone(), run.cluster_id.as_deref())
                 .await
                 .context("set --cluster-id when the operator may not read namespaces")?;
             let probe = EndpointProbe::new(&run.outside)?;
@@ -379,7 +378,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
             let service_account = Arc::new(ServiceAccount::new(client.clone()));
             let (asked, account) = (sessions.clone(), service_account.clone());
             background.spawn(async move { credentials::check(asked, &account).await });
-            let domain_ctx = Arc::new(domain::controller::Ctx {
+            let domain_ctx = Arc::new(mtls_domain::controller::Ctx {
                 client: client.clone(),
                 cluster_id,
                 truststore_bucket: run.truststore_bucket,
@@ -403,10 +402,10 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 policy,
                 namespaces: namespaces.store(),
                 grant_index: grant_index.clone(),
-                concurrency: ConcurrencyLimit::new(domain::controller::AT_ONCE),
+                concurrency: ConcurrencyLimit::new(mtls_domain::controller::AT_ONCE),
                 states: Mutex::new(HashMap::new()),
             });
-            let certificate_ctx = Arc::new(certificate::controller::Ctx {
+            let certificate_ctx = Arc::new(client_certificate::controller::Ctx {
                 client: client.clone(),
                 events: events.clone(),
                 metrics: metrics.clone(),
@@ -419,12 +418,12 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 signing_keys: SigningKeyCache::default(),
                 secret_index: SecretIndex::default(),
                 due_queue: DueQueue::default(),
-                concurrency: ConcurrencyLimit::new(certificate::controller::AT_ONCE),
+                concurrency: ConcurrencyLimit::new(client_certificate::controller::AT_ONCE),
                 started: Instant::now(),
                 propagation: jiff::SignedDuration::try_from(run.truststore_propagation)?,
                 states: Mutex::new(HashMap::new()),
             });
-            let domain_watches = domain::controller::Watches {
+            let domain_watches = mtls_domain::controller::Watches {
                 domains: domains.clone(),
                 certificates: certificates.clone(),
                 secrets: secrets.clone(),
@@ -432,7 +431,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 namespaces: namespaces.clone(),
                 grants: grants.clone(),
             };
-            let grant_ctx = Arc::new(grant::controller::Ctx {
+            let grant_ctx = Arc::new(client_grant::controller::Ctx {
                 client: client.clone(),
                 events,
                 metrics: metrics.clone(),
@@ -441,13 +440,13 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 domains: domains.store(),
                 grant_index,
             });
-            let grant_watches = grant::controller::Watches {
+            let grant_watches = client_grant::controller::Watches {
                 grants: grants.clone(),
                 certificates: certificates.clone(),
                 domains: domains.clone(),
                 namespaces: namespaces.clone(),
             };
-            let certificate_watches = certificate::controller::Watches {
+            let certificate_watches = client_certificate::controller::Watches {
                 certificates,
                 domains,
                 secrets,
@@ -457,9 +456,9 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
             };
             let work = async {
                 tokio::join!(
-                    domain::controller::run(domain_ctx, &domain_watches, stop.clone()),
-                    certificate::controller::run(certificate_ctx, certificate_watches, stop.clone()),
-                    grant::controller::run(grant_ctx, &grant_watches, stop.clone()),
+                    mtls_domain::controller::run(domain_ctx, &domain_watches, stop.clone()),
+                    client_certificate::controller::run(certificate_ctx, certificate_watches, stop.clone()),
+                    client_grant::controller::run(grant_ctx, &grant_watches, stop.clone()),
                     bypasses.run(run.bypass_scan_interval, stop.clone()),
                 )
             };

@@ -220,6 +220,8 @@ impl HttpConnector for ByScheme<SharedHttpConnector> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     use std::{
         net::SocketAddr,
         sync::{Arc, Mutex},
@@ -228,15 +230,16 @@ mod tests {
 
     use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
     use aws_credential_types::Credentials;
-    use aws_smithy_http_client::tls::TrustStore;
+    use aws_smithy_http_client::tls::{TlsContext, TrustStore};
+
     use futures::future::join_all;
+    use http::Uri;
+
     use tokio::{
         io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
         net::{TcpListener, TcpStream},
     };
     use tokio_rustls::TlsAcceptor;
-
-    use super::*;
 
     const STS: &str = "sts.eu-west-1.amazonaws.com";
 
@@ -265,8 +268,8 @@ mod tests {
     async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
         head(&mut stream).await;
         let body = "<GetCallerIdentityResponse \
-                    xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
-                    <Account>123456789012</Account></GetCallerIdentityResult></GetCallerIdentityResponse>";
+                xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><GetCallerIdentityResult>\
+                <Account>123456789012</Account></GetCallerIdentityResult></GetCallerIdentityResponse>";
         let length = body.len();
         let text =
             format!("HTTP/1.1 200 OK\r\ncontent-type: text/xml\r\ncontent-length: {length}\r\n\r\n{body}");

@@ -10,11 +10,15 @@ use mtls_operator::aws::acm::{
     Certificate, CertificateKind, CertificateRequest, CertificateStatus, KeyAlgorithm, Renewal,
     RenewalStatus, ValidationStatus,
 };
+use mtls_operator::aws::call_guard::Gate;
 use mtls_operator::aws::errors::{Error, Kind};
-use mtls_operator::aws::gate::Gate;
-use mtls_operator::aws::gateway::{Authorization, DomainRequest, DomainStatus, IpAddressType, Protocol};
-use mtls_operator::aws::quota::{Bucket, Class, Grant, Operation, Quota, Ticket};
-use mtls_operator::aws::rates::Rates;
+use mtls_operator::aws::gateway::{
+    apis::Protocol,
+    authorizers::Authorization,
+    domains::{DomainRequest, DomainStatus, IpAddressType},
+};
+use mtls_operator::aws::quota::{Bucket, Class, Grant, Quota, Ticket};
+use mtls_operator::aws::rates::{Operation, Rates};
 use mtls_operator::aws::route53::{Action, Alias, Change, RecordSet};
 use mtls_operator::aws::session::{Access, RoleToAssume, Session, Sessions};
 use prometheus_client::{encoding::text::encode, registry::Registry};

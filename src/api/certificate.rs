@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DeletionPolicy, Duration, PrivateKey, SecretKeyRef, is_default};
+use crate::api::{self, DeletionPolicy, Duration, PrivateKey, SecretKeyRef, is_default};
 
 /// Desired state of the client certificate.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -46,7 +46,7 @@ use super::{DeletionPolicy, Duration, PrivateKey, SecretKeyRef, is_default};
               emailAddresses (they are in the request)"))]
 #[x_kube(validation = Rule::new("self.issuance != 'SelfSigned' || !(has(self.csr) || has(self.authority))")
     .message("with issuance SelfSigned leave out csr and authority: the certificate signs itself with a key that the operator makes"))]
-#[x_kube(validation = super::set_at_creation(&["secretName"], "create another ClientCertificate for the \
+#[x_kube(validation = api::set_at_creation(&["secretName"], "create another ClientCertificate for the \
                                                                other Secret"))]
 #[x_kube(validation = Rule::new("!(has(self.renewBefore) && has(self.renewBeforePercentage))")
     .message("set at most one of renewBefore and renewBeforePercentage"))]
@@ -83,7 +83,7 @@ pub struct ClientCertificateSpec {
 
     /// DNS names in the certificate (subject alternative names), in lower case. At most 50. API Gateway does
     /// not check the names; back ends may. Unset: none.
-    #[x_kube(validation = super::host_names())]
+    #[x_kube(validation = api::host_names())]
     #[schemars(length(max = 50), inner(length(min = 1, max = 253)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns_names: Vec<String>,
@@ -104,14 +104,14 @@ pub struct ClientCertificateSpec {
 
     /// Validity period of the certificate, at least 1h. Unset: 2160h (90 days), or the domain's
     /// `clients.maxDuration` when that is shorter. A certificate never outlives its authority.
-    #[x_kube(validation = super::duration_of_at_least("1h", "2160h"))]
+    #[x_kube(validation = api::duration_of_at_least("1h", "2160h"))]
     #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Duration>,
 
     /// Time before the expiry at which the operator renews the certificate, at least 5m and shorter than
     /// `duration`. Unset: a third of the validity period.
-    #[x_kube(validation = super::duration_of_at_least("5m", "720h"))]
+    #[x_kube(validation = api::duration_of_at_least("5m", "720h"))]
     #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_before: Option<Duration>,

@@ -7,8 +7,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    AssumeRole, DeletionPolicy, Duration, Identity, MtlsDomainStatus, Trust, Truststore, is_default,
+use crate::api::{
+    self, AssumeRole, DeletionPolicy, Duration, Identity, MtlsDomainStatus, Trust, Truststore, is_default,
 };
 
 /// Desired state of the domain.
@@ -32,9 +32,9 @@ use super::{
     printcolumn(name = "Target", type_ = "string", json_path = ".status.targetDomainName", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = super::set_at_creation(&["aws", "region"], "delete this MtlsDomain and create one in \
+#[x_kube(validation = api::set_at_creation(&["aws", "region"], "delete this MtlsDomain and create one in \
                                                                   the other Region"))]
-#[x_kube(validation = super::set_at_creation(&["aws", "accountId"], "delete this MtlsDomain and create one for the other account"))]
+#[x_kube(validation = api::set_at_creation(&["aws", "accountId"], "delete this MtlsDomain and create one for the other account"))]
 #[serde(rename_all = "camelCase")]
 pub struct MtlsDomainSpec {
     /// Host name that clients call, exact and in lower case, at most 238 characters. Immutable: API Gateway
@@ -207,7 +207,7 @@ pub struct CertificateRequest {
     /// zone of the account unless DNS is external. At most 99. ACM's quota is 10 names a certificate by
     /// default, and at most 100. After a change the operator requests another certificate and replaces the
     /// first one. Unset: none.
-    #[x_kube(validation = super::host_names())]
+    #[x_kube(validation = api::host_names())]
     #[schemars(length(max = 99), inner(length(min = 1, max = 253)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subject_alternative_names: Vec<String>,
@@ -234,13 +234,13 @@ pub enum ServerKeyAlgorithm {
 #[serde(rename_all = "camelCase")]
 pub struct ExistingCertificate {
     /// ARN of the certificate.
-    #[x_kube(validation = super::certificate_arn())]
+    #[x_kube(validation = api::certificate_arn())]
     #[schemars(length(min = 1, max = 2048))]
     pub arn: String,
     /// ARN of a public ACM certificate for the same name, which proves your control of the name. Required
     /// when the certificate was imported into ACM or issued by AWS Private CA; must be unset otherwise. The
     /// public certificate must stay valid: after it expires, API Gateway rejects all updates of the domain.
-    #[x_kube(validation = super::certificate_arn())]
+    #[x_kube(validation = api::certificate_arn())]
     #[schemars(length(min = 1, max = 2048))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ownership_verification_arn: Option<String>,
@@ -265,7 +265,7 @@ pub struct ApiMapping {
 #[serde(rename_all = "camelCase")]
 pub struct MappedApi {
     /// ID of the API, the first part of its execute-api host name.
-    #[x_kube(validation = super::api_id())]
+    #[x_kube(validation = api::api_id())]
     #[schemars(length(min = 1, max = 64))]
     pub id: String,
     /// Name of the stage, at most 128 characters. The default stage of an HTTP API is `$default`.
@@ -405,7 +405,7 @@ pub struct Clients {
     /// ClientCertificate with a longer `duration` (reason DurationNotAllowed). A ClientCertificate without
     /// `duration` gets this period when it is shorter than 2160h. Unset: the validity period of the
     /// authority.
-    #[x_kube(validation = super::duration_of_at_least("1h", "2160h"))]
+    #[x_kube(validation = api::duration_of_at_least("1h", "2160h"))]
     #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<Duration>,

@@ -135,9 +135,11 @@ impl From<Notice> for EventReason {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     use std::collections::BTreeSet;
 
-    use super::*;
+    use crate::api::conditions::Reason;
 
     #[test]
     fn a_reason_is_one_thing() {

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{Duration, Issuance, Namespaces};
+use crate::api::{self, Duration, Issuance, Namespaces};
 
 /// Namespaces and the certificates that they may request. A certificate must fit one grant as a whole. A
 /// grant permits only the names that it lists: an unset list permits none.
@@ -122,7 +122,7 @@ pub struct ClientGrantSpec {
     pub authority: Option<String>,
 
     /// Maximum validity period of a certificate, at least 1h. Unset: the domain's maximum.
-    #[x_kube(validation = super::duration_of_at_least("1h", "720h"))]
+    #[x_kube(validation = api::duration_of_at_least("1h", "720h"))]
     #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<Duration>,

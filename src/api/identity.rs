@@ -4,6 +4,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::api;
+
 /// Identity of the caller that back ends receive as headers. The operator writes the headers into every
 /// integration of every mapped API, unless API Gateway passes the value by default. The next reconcile,
 /// within minutes, covers routes and methods that a user adds later. Until then, and whenever the condition
@@ -116,7 +118,7 @@ pub struct Authorizer {
 #[serde(rename_all = "camelCase")]
 pub struct ExistingAuthorizer {
     /// ID of the API, as in `mappings`.
-    #[x_kube(validation = super::api_id())]
+    #[x_kube(validation = api::api_id())]
     #[schemars(length(min = 1, max = 64))]
     pub api_id: String,
     /// ID of the authorizer, as `aws apigatewayv2 get-authorizers` or `aws apigateway get-authorizers` shows

@@ -4,9 +4,11 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::api;
+
 /// Private key of a client certificate, in the terms of cert-manager's Certificate.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-#[x_kube(validation = super::key_size())]
+#[x_kube(validation = api::key_size())]
 #[serde(rename_all = "camelCase")]
 pub struct PrivateKey {
     /// Algorithm: ECDSA or RSA. Unset: ECDSA. API Gateway is not known to accept Ed25519.
@@ -32,7 +34,7 @@ pub struct PrivateKey {
 
 /// Private key of an authority that the operator generates.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-#[x_kube(validation = super::key_size())]
+#[x_kube(validation = api::key_size())]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorityKey {
     /// Algorithm: ECDSA or RSA. Unset: ECDSA. API Gateway is not known to accept Ed25519.

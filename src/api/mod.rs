@@ -2,20 +2,18 @@
 //! only: no Kubernetes client and no AWS. Every doc comment on a field becomes the field's description in the
 //! CRD, and `kubectl explain` prints it.
 
-mod certificate;
+pub mod certificate;
 pub mod conditions;
-mod domain;
-mod domain_status;
+pub mod domain;
+pub mod domain_status;
+pub mod durations;
 pub mod events;
-mod grant;
-mod identity;
-mod key;
-mod refs;
-mod trust;
-
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::{CustomResourceExt as _, core::Rule};
-use serde_json::{Value, json};
+pub mod grant;
+pub mod identity;
+pub mod key;
+pub mod object_id;
+pub mod refs;
+pub mod trust;
 
 pub use certificate::*;
 pub use domain::*;
@@ -23,20 +21,23 @@ pub use domain_status::*;
 pub use grant::*;
 pub use identity::*;
 pub use key::*;
+/// Length of time in Go's notation (`2160h`, `1h30m`). The schema admits whole hours, minutes and seconds
+/// only: a parsed value is never negative and never overflows.
+pub use kube::core::Duration;
 pub use refs::*;
 pub use trust::*;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{CustomResourceExt as _, core::Rule};
+use serde_json::{Value, json};
 
 /// API group of all kinds.
 pub const GROUP: &str = "mtls-operator.io";
 
-/// Length of time in Go's notation (`2160h`, `1h30m`). The schema admits whole hours, minutes and seconds
-/// only: a parsed value is never negative and never overflows.
-pub use kube::core::Duration;
-
 /// Returns the rule for a duration: whole hours, minutes and seconds, largest unit first, at least `minimum`.
 /// The rule bounds the number of digits because kube's parser panics, and CEL's parser fails, on a number
 /// that does not fit.
-fn duration_of_at_least(minimum: &str, example: &str) -> Rule {
+pub(crate) fn duration_of_at_least(minimum: &str, example: &str) -> Rule {
     Rule::new(format!(
         "self.matches('^([0-9]{{1,6}}h)?([0-9]{{1,6}}m)?([0-9]{{1,9}}s)?$') && self != '' && duration(self) \
          >= duration('{minimum}')"
@@ -49,7 +50,7 @@ fn duration_of_at_least(minimum: &str, example: &str) -> Rule {
 /// Returns the rule for a spec that keeps an optional field (`path`, from the spec's members inwards) as it
 /// was at creation, also when the field was unset. The rule uses `has()` because the API server estimates the
 /// cost of a `?` selection as unbounded and rejects the rule.
-fn set_at_creation(path: &[&str], instead: &str) -> Rule {
+pub(crate) fn set_at_creation(path: &[&str], instead: &str) -> Rule {
     let has = |spec: &str| {
         let member = |depth| format!("has({spec}.{})", path[..=depth].join("."));
         (0..path.len()).map(member).collect::<Vec<_>>().join(" && ")
@@ -65,7 +66,7 @@ fn set_at_creation(path: &[&str], instead: &str) -> Rule {
 }
 
 /// Returns the rule for a list of host names, with or without a leading wildcard label.
-fn host_names() -> Rule {
+pub(crate) fn host_names() -> Rule {
     const NAME: &str = "^([*][.])?([a-z0-9_]([a-z0-9_-]*[a-z0-9])?[.])*[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
     Rule::new(format!("self.all(n, n.matches('{NAME}'))")).message(
         "write host names in lower case, without scheme, port or trailing dot, as in api.example.com",
@@ -73,7 +74,7 @@ fn host_names() -> Rule {
 }
 
 /// Returns the rule for the ARN of an ACM certificate.
-fn certificate_arn() -> Rule {
+pub(crate) fn certificate_arn() -> Rule {
     Rule::new("self.matches('^arn:aws[a-z-]*:acm:[a-z0-9-]+:[0-9]{12}:certificate/.+$')").message(
         "write the whole ARN of an ACM certificate, as in \
          arn:aws:acm:eu-west-1:123456789012:certificate/1234abcd-...",
@@ -81,13 +82,13 @@ fn certificate_arn() -> Rule {
 }
 
 /// Returns the rule for the ID of an API.
-fn api_id() -> Rule {
+pub(crate) fn api_id() -> Rule {
     Rule::new("self.matches('^[a-z0-9]+$')")
         .message("write the API's id only, the first part of its execute-api host name, as in a1b2c3d4e5")
 }
 
 /// Returns the rule for the size of a key with its algorithm.
-fn key_size() -> Rule {
+pub(crate) fn key_size() -> Rule {
     Rule::new(
         "!has(self.size) || (has(self.algorithm) && self.algorithm == 'RSA' ? self.size in [2048, 3072, \
          4096] : self.size in [256, 384])",

@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{AuthorityKey, Duration, SecretRef};
+use crate::api::{self, AuthorityKey, Duration, SecretRef};
 
 /// Authorities whose client certificates the domain accepts.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -37,7 +37,7 @@ pub struct Trust {
     /// example `720h`. Unset: until the last client certificate under it has expired. With a shorter time,
     /// certificates under it stop working before they expire. To remove an authority at once, with all
     /// certificates under it, set its `state` to Distrusted.
-    #[x_kube(validation = super::duration_of_at_least("0s", "720h"))]
+    #[x_kube(validation = api::duration_of_at_least("0s", "720h"))]
     #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<Duration>,
@@ -161,7 +161,7 @@ pub struct GeneratedAuthority {
 
     /// Validity period of the authority, at least 24h. Unset: 87600h (ten years). No certificate under the
     /// authority outlives it.
-    #[x_kube(validation = super::duration_of_at_least("24h", "87600h"))]
+    #[x_kube(validation = api::duration_of_at_least("24h", "87600h"))]
     #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Duration>,

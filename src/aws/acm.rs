@@ -1,13 +1,16 @@
 //! AWS Certificate Manager: server certificates, both requested by the operator and already existing.
 
-use super::errors::{Error, Kind};
-use super::gate::CallContext;
-use super::route53;
-use aws_config::SdkConfig;
-use aws_sdk_acm::Client;
-use aws_sdk_acm::types as sdk;
-use jiff::Timestamp;
 use std::collections::BTreeMap;
+
+use aws_config::SdkConfig;
+use aws_sdk_acm::{Client, types as sdk};
+use jiff::Timestamp;
+
+use super::{
+    call_guard::CallContext,
+    errors::{Error, Kind},
+    route53,
+};
 
 #[derive(Debug, Clone)]
 pub struct Acm {
@@ -131,7 +134,7 @@ pub struct CertificateRequest {
 }
 
 impl Acm {
-    pub(super) fn new(config: &SdkConfig, context: &CallContext) -> Acm {
+    pub(crate) fn new(config: &SdkConfig, context: &CallContext) -> Acm {
         Acm {
             client: Client::new(config),
             context: context.clone(),

@@ -5,11 +5,13 @@
 //! counts only where the code is ambiguous ([`BY_TEXT`]). Displayed text is stable: no request ids, session
 //! names or times.
 
+use std::{error::Error as StdError, sync::Arc};
+
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_sts::config::http::HttpResponse;
-use aws_sdk_sts::error::{ConnectorError, ProvideErrorMetadata, SdkError};
-use std::error::Error as StdError;
-use std::sync::Arc;
+use aws_sdk_sts::{
+    config::http::HttpResponse,
+    error::{ConnectorError, ProvideErrorMetadata, SdkError},
+};
 
 /// Call that assumes a role. It precedes another call, which then fails with its error: see
 /// [`Error::from_sdk`].
@@ -66,7 +68,7 @@ impl Kind {
 
 impl Error {
     /// Builds a failure that the operator found itself, without an AWS error code.
-    pub(super) fn ours(kind: Kind, operation: &'static str, message: impl Into<String>) -> Error {
+    pub(crate) fn ours(kind: Kind, operation: &'static str, message: impl Into<String>) -> Error {
         Error {
             kind,
             operation,
@@ -78,7 +80,7 @@ impl Error {
 
     /// Converts the SDK's error. When the call was not made because its role could not be assumed, returns
     /// the error of assuming the role.
-    pub(super) fn from_sdk<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> Error
+    pub(crate) fn from_sdk<E>(operation: &'static str, error: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
     {
@@ -388,6 +390,10 @@ fn innermost(error: &(dyn StdError + 'static)) -> String {
 mod tests {
     use super::*;
 
+    use std::{error::Error as StdError, sync::Arc};
+
+    use aws_credential_types::provider::error::CredentialsError;
+
     #[test]
     fn a_failure_is_classified_by_its_code_and_status() {
         use Kind::*;
@@ -512,7 +518,7 @@ mod tests {
             ("Rate exceeded", "Rate exceeded"),
             (
                 "Access Denied (Service: Amazon S3; Status Code: 403; Request ID: 7XJ; S3 Extended Request \
-                 ID: a/b=)",
+             ID: a/b=)",
                 "Access Denied",
             ),
             (
@@ -522,9 +528,9 @@ mod tests {
             ("Failed, request id: 0a1b-2c", "Failed,"),
             (
                 "User: arn:aws:sts::111111111111:assumed-role/op/web-identity-token-1764 is not authorized \
-                 to perform: acm:ListCertificates",
+             to perform: acm:ListCertificates",
                 "User: arn:aws:sts::111111111111:assumed-role/op is not authorized to perform: \
-                 acm:ListCertificates",
+             acm:ListCertificates",
             ),
             (
                 "Signature expired: 20261124T120000Z is now earlier than 20261124T121000Z",
@@ -533,9 +539,9 @@ mod tests {
             // identifiers of resources stay
             (
                 "Certificate arn:aws:acm:eu-west-1:1:certificate/0a1b2c3d-0000-4000-8000-000000000000 is in \
-                 use.",
+             use.",
                 "Certificate arn:aws:acm:eu-west-1:1:certificate/0a1b2c3d-0000-4000-8000-000000000000 is in \
-                 use.",
+             use.",
             ),
         ] {
             assert_eq!(stable(said), shown);
@@ -570,7 +576,7 @@ mod tests {
             said(None, Some(CredentialsError::provider_error(refused))).as_deref(),
             Some(
                 "an error occurred while loading credentials: AccessDenied: Not authorized to perform \
-                 sts:AssumeRoleWithWebIdentity"
+             sts:AssumeRoleWithWebIdentity"
             )
         );
         assert_eq!(

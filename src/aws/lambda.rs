@@ -1,12 +1,16 @@
 //! Lambda: the callers that a function's policy allows. The operator neither reads nor changes functions
 //! themselves.
 
-use super::errors::{Error, Kind};
-use super::gate::CallContext;
+use std::collections::BTreeSet;
+
 use aws_config::SdkConfig;
 use aws_sdk_lambda::Client;
 use serde::Deserialize;
-use std::collections::BTreeSet;
+
+use super::{
+    call_guard::CallContext,
+    errors::{Error, Kind},
+};
 
 #[derive(Debug, Clone)]
 pub struct Lambda {
@@ -28,7 +32,7 @@ struct Statement {
 }
 
 impl Lambda {
-    pub(super) fn new(config: &SdkConfig, context: &CallContext) -> Lambda {
+    pub(crate) fn new(config: &SdkConfig, context: &CallContext) -> Lambda {
         Lambda {
             client: Client::new(config),
             context: context.clone(),

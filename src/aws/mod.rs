@@ -3,10 +3,8 @@
 //! every failure passes [`errors`].
 
 pub mod acm;
+pub mod call_guard;
 pub mod errors;
-#[cfg(test)]
-pub(crate) mod fake;
-pub mod gate;
 pub mod gateway;
 pub mod lambda;
 pub mod quota;
@@ -14,3 +12,6 @@ pub mod rates;
 pub mod route53;
 pub mod s3;
 pub mod session;
+
+#[cfg(test)]
+pub(crate) mod fake;

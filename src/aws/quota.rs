@@ -5,22 +5,24 @@
 //! The queue is not persisted: each object's status has the start of its wait, and the object requests again
 //! after a restart, which restores the order.
 
-pub use super::rates::Operation;
-use super::rates::{Rate, Rates};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
 use futures::Stream;
 use jiff::Timestamp;
-use std::collections::{BTreeSet, HashMap};
-use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
+
+use super::rates::{Operation, Rate, Rates};
 
 /// Time within which a granted ticket has to come back; then the next ticket is granted.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time after a restart during which objects that waited in a queue before go first: enough to reconcile all
 /// of AWS's 120 domains of an account.
-const RESTORE_WINDOW: Duration = Duration::from_secs(180);
+pub(crate) const RESTORE_WINDOW: Duration = Duration::from_secs(180);
 /// Fraction of an interval by which a ticket is granted early, so that its reconcile costs nothing of the
 /// interval.
 const AHEAD: f64 = 0.1;
@@ -98,7 +100,7 @@ pub enum Grant {
 /// Call in flight, until this value is dropped.
 #[must_use]
 #[derive(Debug)]
-pub(super) struct InFlight(Option<(Quota, Bucket)>);
+pub(crate) struct InFlight(Option<(Quota, Bucket)>);
 
 /// Position of a waiting object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -339,7 +341,7 @@ impl Quota {
 
     /// Waits for a token, in the order of requests, and returns the call in flight. For buckets with many
     /// tokens a second.
-    pub(super) async fn acquire(&self, bucket: &Bucket) -> InFlight {
+    pub(crate) async fn acquire(&self, bucket: &Bucket) -> InFlight {
         let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
             return InFlight(None);
         };
@@ -362,7 +364,7 @@ impl Quota {
     }
 
     /// Marks a granted call as sent; the call is in flight until the result is dropped.
-    pub(super) fn depart(&self, bucket: &Bucket) -> InFlight {
+    pub(crate) fn depart(&self, bucket: &Bucket) -> InFlight {
         let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) else {
             return InFlight(None);
         };
@@ -379,7 +381,7 @@ impl Quota {
     }
 
     /// Empties the bucket, because AWS throttles: another client uses the account too.
-    pub(super) fn drain(&self, bucket: &Bucket) {
+    pub(crate) fn drain(&self, bucket: &Bucket) {
         if let Rate::Limited { interval, burst } = self.inner.rates.of(bucket.operation) {
             let mut state = self.state();
             let queue = state.queue(bucket, interval, burst);
@@ -525,4 +527,4 @@ impl fmt::Debug for Quota {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,9 +1,6 @@
 //! Rate limits of calls to AWS: AWS's documented quotas, and the way to override them (`--aws-rate`).
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 /// Operation or service with a quota of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,7 +78,7 @@ impl Operation {
     }
 
     /// Returns the quota that a call has in addition to its service's common quota.
-    pub(super) fn of_call(name: &str) -> Option<Operation> {
+    pub(crate) fn of_call(name: &str) -> Option<Operation> {
         Operation::ALL[..4].iter().copied().find(|o| o.name() == name)
     }
 
@@ -187,6 +184,8 @@ impl FromStr for RateOverride {
 mod tests {
     use super::*;
 
+    use std::time::Duration;
+
     #[test]
     fn a_rate_is_read_or_its_mistake_is_named() {
         let limited = |millis, burst| Rate::Limited {
@@ -230,8 +229,8 @@ mod tests {
         assert_eq!(
             RateError::Operation("s3".into()).to_string(),
             "no operation \"s3\": there are CreateDomainName, UpdateDomainName, DeleteDomainName, \
-             CreateDeployment, \
-             apigateway, route53, acm and *"
+         CreateDeployment, \
+         apigateway, route53, acm and *"
         );
     }
 

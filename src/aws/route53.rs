@@ -1,10 +1,12 @@
 //! Route 53: hosted zones and record sets. Names are normalised: lower case, no trailing dot, no escapes.
 
-use super::errors::{Error, Kind};
-use super::gate::CallContext;
 use aws_config::SdkConfig;
-use aws_sdk_route53::Client;
-use aws_sdk_route53::types as sdk;
+use aws_sdk_route53::{Client, types as sdk};
+
+use super::{
+    call_guard::CallContext,
+    errors::{Error, Kind},
+};
 
 #[derive(Debug, Clone)]
 pub struct Route53 {
@@ -61,7 +63,7 @@ pub enum Action {
 }
 
 impl Route53 {
-    pub(super) fn new(config: &SdkConfig, context: &CallContext) -> Route53 {
+    pub(crate) fn new(config: &SdkConfig, context: &CallContext) -> Route53 {
         Route53 {
             client: Client::new(config),
             context: context.clone(),

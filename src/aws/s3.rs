@@ -1,19 +1,25 @@
 //! S3: the bucket that holds truststores, and their versions. Every call names the account that must own the
 //! bucket, so S3 itself refuses a bucket of that name in another account.
 
-use super::errors::{Error, Kind};
-use super::gate::CallContext;
-use super::session::ATTEMPT;
-use aws_config::{Region, SdkConfig};
-use aws_sdk_s3::Client;
-use aws_sdk_s3::error::BuildError;
-use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{
-    BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration,
-    PublicAccessBlockConfiguration, ServerSideEncryption, ServerSideEncryptionByDefault,
-    ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, VersioningConfiguration,
-};
 use std::collections::BTreeMap;
+
+use aws_config::{Region, SdkConfig};
+use aws_sdk_s3::{
+    Client,
+    error::BuildError,
+    primitives::ByteStream,
+    types::{
+        BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration,
+        PublicAccessBlockConfiguration, ServerSideEncryption, ServerSideEncryptionByDefault,
+        ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, VersioningConfiguration,
+    },
+};
+
+use super::{
+    call_guard::CallContext,
+    errors::{Error, Kind},
+    session::ATTEMPT,
+};
 
 #[derive(Debug, Clone)]
 pub struct S3 {
@@ -57,7 +63,7 @@ pub struct Version {
 }
 
 impl S3 {
-    pub(super) fn new(config: &SdkConfig, context: &CallContext) -> S3 {
+    pub(crate) fn new(config: &SdkConfig, context: &CallContext) -> S3 {
         S3 {
             client: Client::new(config),
             context: context.clone(),
@@ -428,8 +434,14 @@ fn unmade(operation: &'static str, error: &BuildError) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake::{self, Answer};
     use super::*;
+
+    use std::collections::BTreeMap;
+
+    use crate::aws::{
+        errors::Kind,
+        fake::{self, Answer},
+    };
 
     fn answer(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Answer {
         (status, headers.to_vec(), body.to_owned())

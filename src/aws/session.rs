@@ -2,25 +2,31 @@
 //! AWS SDK does (credentials, Region, `AWS_ENDPOINT_URL`), the proxies in the environment ([`crate::proxy`]),
 //! and nothing else.
 
-use super::acm::Acm;
-use super::errors::{ASSUME_ROLE, Error, Kind};
-use super::gate::{CallContext, Gate};
-use super::gateway::Gateway;
-use super::lambda::Lambda;
-use super::route53::Route53;
-use super::s3::S3;
-use crate::proxy::Proxies;
-use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_credential_types::{
+    Credentials,
+    provider::{ProvideCredentials, SharedCredentialsProvider, error::CredentialsError, future},
+};
 use aws_smithy_http_client::tls::TlsContext;
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Mutex, OnceCell};
+
+use super::{
+    acm::Acm,
+    call_guard::{CallContext, Gate},
+    errors::{ASSUME_ROLE, Error, Kind},
+    gateway::Gateway,
+    lambda::Lambda,
+    route53::Route53,
+    s3::S3,
+};
+
+use crate::proxy::Proxies;
 
 /// Time limit of a call. The SDK makes one attempt: a caller that repeats a call reconciles again first.
 pub const ATTEMPT: Duration = Duration::from_secs(5);
@@ -265,7 +271,7 @@ impl Session {
         Ok(Session::with(config, account, region, gate))
     }
 
-    pub(super) fn with(config: SdkConfig, account: String, region: String, gate: &Gate) -> Session {
+    pub(crate) fn with(config: SdkConfig, account: String, region: String, gate: &Gate) -> Session {
         let context = CallContext {
             gate: gate.clone(),
             account: account.clone(),
@@ -375,8 +381,9 @@ impl ProvideCredentials for Role {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake;
     use super::*;
+
+    use crate::aws::{errors::ASSUME_ROLE, fake};
 
     #[test]
     fn calls_go_to_the_region_of_the_session_or_the_arn() {

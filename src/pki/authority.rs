@@ -1,12 +1,5 @@
 //! Certificate authorities: generation of a self-signed one, and loading of one that can issue.
 
-use super::certificate::{Certificate, ParseError, parse_pem_bundle};
-use super::chain::chain;
-use super::keys::{self, Encoding, KeyError, KeyKind};
-use super::leaf::{Problem, subject_part};
-use super::name::normal_form;
-use super::pem;
-use super::signing::{Draft, Subject, sign};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, PublicKeyData};
 use x509_cert::{
@@ -20,6 +13,16 @@ use x509_cert::{
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Name};
 use zeroize::Zeroizing;
+
+use super::{
+    certificate::{Certificate, parse_pem_bundle},
+    chain::chain,
+    keys::{self, Encoding, KeyError, KeyKind},
+    leaf::{Problem, subject_part},
+    name::normal_form,
+    pem::{self, ParseError},
+    signing::{Draft, Subject, sign},
+};
 
 /// Time by which a new certificate's validity begins before its creation, for callers whose clock is behind,
 /// or for an operator whose clock is ahead.
@@ -251,6 +254,10 @@ impl Issuer {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+
+    use jiff::{SignedDuration, Timestamp};
+
+    use crate::pki::{certificate::parse_pem_bundle, keys::KeyKind};
 
     pub(crate) fn at(text: &str) -> Timestamp {
         text.parse().unwrap()

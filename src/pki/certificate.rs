@@ -1,9 +1,5 @@
 //! Facts about X.509 certificates, and their parsing from PEM. Pure: decides nothing, knows no time.
 
-use super::constraints::NameConstraints;
-use super::keys::{KeyStrength, is_rsa_key};
-pub use super::pem::ParseError;
-use super::{name, pem};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
     ECDSA_P521_SHA512_ASN1, UnparsedPublicKey, VerificationAlgorithm,
@@ -23,6 +19,13 @@ use x509_parser::{
     public_key::PublicKey,
     verify::verify_signature,
     x509::{AlgorithmIdentifier, SubjectPublicKeyInfo},
+};
+
+use super::{
+    constraints::NameConstraints,
+    keys::{KeyStrength, is_rsa_key},
+    name,
+    pem::{self, ParseError},
 };
 
 /// Parsed certificate: its DER and the facts that the operator needs. Two certificates are equal when their
@@ -372,8 +375,17 @@ fn sha256(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
     use std::process::Command;
-    use x509_cert::der::{Decode, asn1::AnyRef};
+
+    use jiff::Timestamp;
+
+    use x509_cert::der::{
+        Decode, Encode, Tag,
+        asn1::{Any, AnyRef},
+    };
+
+    use crate::pki::keys::KeyStrength;
 
     /// Self-signed certificate by the openssl CLI, as people make them.
     fn openssl(args: &[&str]) -> Certificate {

@@ -1,10 +1,12 @@
 //! Chains: the certificates from one certificate through its issuers up to a self-signed root. Owns the
 //! search and the cache of verified signatures; reads certificates only, knows no time.
 
-use std::cell::RefCell;
-use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
+use std::{
+    cell::RefCell,
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
 
 use jiff::Timestamp;
 

@@ -2,18 +2,24 @@
 //! for any input it returns a truststore that holds the issuer of every living leaf, unless the spec
 //! distrusts an authority or sets an overlap.
 
-use super::certificate::Certificate;
-use super::chain::{Broken, MAX_CHAIN, Pool, Prefer, Signatures};
-use super::lint::{Finding, Pools, Reason, Severity, SourceError, is_other_key, lint};
-use super::truststore::{Bundle, Entry, identity};
-use distrust::Distrusted;
-use jiff::{SignedDuration, Timestamp};
-use std::collections::{BTreeSet, HashMap, HashSet};
-use twins::{Chosen, Twins};
+pub mod distrust;
+pub mod fill;
+pub mod twins;
 
-mod distrust;
-mod fill;
-mod twins;
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    certificate::Certificate,
+    chain::{Broken, MAX_CHAIN, Pool, Prefer, Signatures},
+    compile::{
+        distrust::Distrusted,
+        twins::{Chosen, Twins},
+    },
+    lint::{Finding, Pools, Reason, Severity, SourceError, is_other_key, lint},
+    truststore::{Bundle, Entry, identity},
+};
 
 /// Authority of the spec.
 #[derive(Clone, Debug)]
@@ -150,7 +156,7 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
 /// input needs more passes than a chain is long.
 const MAX_PASSES: usize = 8;
 
-fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
+pub(crate) fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
     let now = input.now;
     let before: &[Entry] = input.previous.map_or(&[], |bundle| &bundle.entries);
     let distrusted = Distrusted::find(input, signatures);
@@ -293,7 +299,7 @@ fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
 }
 
 /// Active authority on its way into the bundle.
-struct Offer<'a> {
+pub(crate) struct Offer<'a> {
     source: &'a Source,
     /// Certificates that are not distrusted; [`Offer::lint`] removes those that expired or are not sound.
     certificates: Vec<Certificate>,
@@ -303,7 +309,7 @@ struct Offer<'a> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum OfferState {
+pub(crate) enum OfferState {
     Accepted,
     /// Broken, or refused by lint: the last good certificates stay as they are.
     LastGood,
@@ -671,7 +677,7 @@ fn with_issuers<'e>(
 /// Returns the time at which an entry leaves when no authority issues under it any more: the end of the
 /// longest leaf under it, issued at the last moment. Set once; only `overlap` makes it earlier. `None`: no
 /// leaf of the operator depends on the entry.
-fn keep_until(entry: &Entry, input: &CompileInput<'_>) -> Option<Timestamp> {
+pub(crate) fn keep_until(entry: &Entry, input: &CompileInput<'_>) -> Option<Timestamp> {
     let max_leaf = entry.max_leaf?;
     let until = entry.keep_until.unwrap_or_else(|| end_of(input.now, max_leaf));
     // With an overlap of zero the entry leaves with this compile: rounded up to a second it would come and go
@@ -778,17 +784,17 @@ impl Entries {
     }
 }
 
-fn contains(certificates: &[Certificate], certificate: &Certificate) -> bool {
+pub(crate) fn contains(certificates: &[Certificate], certificate: &Certificate) -> bool {
     certificates
         .iter()
         .any(|other| identity(other) == identity(certificate))
 }
 
-pub(super) fn whole_seconds(duration: SignedDuration) -> SignedDuration {
+pub(crate) fn whole_seconds(duration: SignedDuration) -> SignedDuration {
     SignedDuration::from_secs(duration.as_secs() + i64::from(duration.subsec_nanos() > 0))
 }
 
-fn whole(reason: Reason, message: String) -> Finding {
+pub(crate) fn whole(reason: Reason, message: String) -> Finding {
     Finding {
         severity: Severity::Refused,
         authority: String::new(),
@@ -799,4 +805,4 @@ fn whole(reason: Reason, message: String) -> Finding {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

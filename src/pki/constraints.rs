@@ -7,8 +7,7 @@ use x509_parser::{
     x509::X509Name,
 };
 
-use super::certificate::Certificate;
-use super::name;
+use super::{certificate::Certificate, name};
 
 /// Name constraints of an authority.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -269,15 +268,17 @@ fn of_authority(authority: &Certificate, below: &[Certificate]) -> Option<String
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::pki::leaf::tests::request;
+
     use std::{path::Path, process::Command};
 
-    use super::super::{
+    use crate::pki::{
         authority::Issuer,
-        certificate::parse_pem_bundle,
-        leaf::{self, IssueError, LeafRequest, tests::request, tests::spki},
+        certificate::{Certificate, parse_pem_bundle},
+        keys::KeyKind,
+        leaf::{self, IssueError, LeafRequest, tests::spki},
     };
-    use super::*;
-    use crate::pki::keys::KeyKind;
 
     fn openssl(dir: &Path, args: &[&str]) -> bool {
         Command::new("openssl")
@@ -321,6 +322,7 @@ mod tests {
 
     const CA: &str =
         "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign\nsubjectKeyIdentifier=hash\n";
+
     const LEAF: &str = "basicConstraints=CA:FALSE\nkeyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n";
 
     /// Cases: the root's extensions, the issuing authority's extensions, the leaf's names, and the expected

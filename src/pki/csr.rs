@@ -1,16 +1,20 @@
 //! Certificate signing requests: requests by a requester who keeps the private key, within the limits of a
 //! spec. Pure.
 
-use super::certificate::{SignatureClass, verifies};
-use super::keys::KeyStrength;
-use super::leaf::{LeafRequest, Problem, validate};
-use super::pem::{self, Block, Kind, ParseError};
 use jiff::SignedDuration;
 use x509_parser::{
     certification_request::X509CertificationRequest,
     extensions::{GeneralName, ParsedExtension},
     prelude::FromDer,
     x509::X509Name,
+};
+
+use super::{
+    certificate::{SignatureClass, verifies},
+    keys::KeyStrength,
+    leaf::{LeafRequest, Problem, validate},
+    name,
+    pem::{self, Block, Kind, ParseError},
 };
 
 /// Maximum number of values of one subject attribute, as in a spec.
@@ -128,7 +132,7 @@ fn subject(name: &X509Name<'_>) -> Result<LeafRequest, CsrError> {
             "2.5.4.11" => &mut request.organizational_units,
             _ => {
                 return Err(CsrError::SubjectPart(
-                    super::name::short_name(&oid).unwrap_or(&oid).to_owned(),
+                    name::short_name(&oid).unwrap_or(&oid).to_owned(),
                 ));
             }
         };
@@ -158,12 +162,20 @@ fn subject(name: &X509Name<'_>) -> Result<LeafRequest, CsrError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::authority::tests::{at, issuer};
-    use super::super::leaf::issue;
     use super::*;
+
     use std::process::Command;
 
+    use jiff::SignedDuration;
+
+    use crate::pki::{
+        authority::tests::{at, issuer},
+        leaf::issue,
+        pem::{self, Kind, ParseError},
+    };
+
     const DAY: SignedDuration = SignedDuration::from_hours(24);
+
     const EC: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256";
 
     fn openssl(args: &str) -> String {
@@ -187,8 +199,8 @@ mod tests {
     fn the_issued_leaf_equals_the_request() {
         let pem = openssl(&format!(
             "{EC} -utf8 -subj /CN=client1/O=Acme/OU=a/OU=b/C=DE/L=Köln/ST=NRW -addext \
-             subjectAltName=DNS:a.example,URI:spiffe://acme/c,email:ops@acme.example -addext \
-             basicConstraints=CA:TRUE -addext extendedKeyUsage=serverAuth"
+         subjectAltName=DNS:a.example,URI:spiffe://acme/c,email:ops@acme.example -addext \
+         basicConstraints=CA:TRUE -addext extendedKeyUsage=serverAuth"
         ));
         let csr = read(&pem, DAY).unwrap();
         let r = &csr.request;

@@ -7,12 +7,6 @@
 //! and their order, string types, encoding. A release that writes another form has to accept the forms of all
 //! releases before it.
 
-use super::authority::{CLOCK_SLACK, Issuer, later};
-use super::certificate::Certificate;
-use super::compile::whole_seconds;
-use super::keys::{KeyKind, KeyStrength};
-use super::leaf::{LeafRequest, extensions, key_id_of, subject_der, usage, validate};
-use super::signing::{Draft, is_our_serial, rewrite};
 use jiff::Timestamp;
 use rcgen::{KeyPair, SignatureAlgorithm};
 use x509_cert::{
@@ -23,6 +17,15 @@ use x509_cert::{
     },
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Name};
+
+use super::{
+    authority::{CLOCK_SLACK, Issuer, later},
+    certificate::Certificate,
+    compile::whole_seconds,
+    keys::{KeyKind, KeyStrength},
+    leaf::{LeafRequest, extensions, key_id_of, subject_der, usage, validate},
+    signing::{Draft, is_our_serial, rewrite},
+};
 
 /// Reason why a certificate is not one of the operator's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -248,19 +251,36 @@ fn again(
 
 #[cfg(test)]
 mod tests {
-    use super::super::authority::{earlier, tests::at, tests::issuer};
-    use super::super::certificate::parse_pem_bundle;
-    use super::super::keys::generate;
-    use super::super::leaf::{issue, self_sign, tests::request, tests::spki};
-    use super::super::signing::sign;
     use super::*;
-    use jiff::SignedDuration;
     use proptest::prelude::*;
-    use rcgen::{PublicKeyData, SigningKey};
+
     use std::process::Command;
-    use x509_cert::der::oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH};
-    use x509_cert::ext::{ToExtension, pkix::BasicConstraints, pkix::ExtendedKeyUsage};
-    use x509_cert::name::Name;
+
+    use jiff::{SignedDuration, Timestamp};
+    use rcgen::{KeyPair, PublicKeyData, SigningKey};
+    use x509_cert::{
+        der::oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH},
+        ext::{
+            ToExtension,
+            pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages},
+        },
+        name::Name,
+    };
+
+    use crate::pki::{
+        authority::{
+            CLOCK_SLACK, Issuer, earlier,
+            tests::{at, issuer},
+        },
+        certificate::{Certificate, parse_pem_bundle},
+        keys::{KeyKind, generate},
+        leaf::{
+            LeafRequest, extensions, issue, key_id_of, self_sign, subject_der,
+            tests::{request, spki},
+            usage,
+        },
+        signing::{Draft, sign},
+    };
 
     const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
@@ -537,7 +557,7 @@ mod tests {
                     "/CN=client1",
                     Some(
                         "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\n\
-                         extendedKeyUsage=clientAuth\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid:always",
+                     extendedKeyUsage=clientAuth\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid:always",
                     ),
                 ),
             ),

@@ -1,15 +1,18 @@
 //! Inspection of a client certificate's Secret: a list of rules, each pure. The first broken rule is the
 //! reason to issue again.
 
-use super::authority::{CLOCK_SLACK, Issuer, earlier, later};
-use super::certificate::{Certificate, parse_pem_bundle};
-use super::form;
-use super::keys::{self, DesiredKey, Encoding, KeyKind};
-use super::leaf::{LeafRequest, subject_der};
-use super::pem;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::PublicKeyData;
 use sha2::{Digest, Sha256};
+
+use super::{
+    authority::{CLOCK_SLACK, Issuer, earlier, later},
+    certificate::{Certificate, parse_pem_bundle},
+    form,
+    keys::{self, DesiredKey, Encoding, KeyKind},
+    leaf::{LeafRequest, subject_der},
+    pem,
+};
 
 /// Data of a leaf's Secret, as far as it is there. Has no Debug: it holds a private key.
 #[derive(Clone, Default)]
@@ -352,15 +355,26 @@ pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Tim
 
 #[cfg(test)]
 mod tests {
-    use super::super::authority::{self, tests::at, tests::issuer};
-    use super::super::leaf::{
-        Leaf, extensions, issue, key_id_of, self_sign,
-        tests::{request, spki},
-        usage,
-    };
-    use super::super::signing::{Draft, sign};
     use super::*;
     use proptest::prelude::*;
+
+    use jiff::{SignedDuration, Timestamp};
+    use rcgen::PublicKeyData;
+
+    use crate::pki::{
+        authority::{
+            self, CLOCK_SLACK, Issuer, earlier, later,
+            tests::{at, issuer},
+        },
+        certificate::{Certificate, parse_pem_bundle},
+        keys::{self, DesiredKey, Encoding, KeyKind},
+        leaf::{
+            Leaf, LeafRequest, extensions, issue, key_id_of, self_sign, subject_der,
+            tests::{request, spki},
+            usage,
+        },
+        signing::{Draft, sign},
+    };
 
     struct World {
         issuer: Option<Issuer>,

@@ -1,6 +1,5 @@
 //! Private keys: generation, parsing from PEM, encoding as PEM. In memory only: no files, no network.
 
-use super::pem::{self, Block, Kind, ParseError};
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
     rsa,
@@ -14,6 +13,8 @@ use x509_cert::der::{
 };
 use x509_parser::{public_key::PublicKey, x509::SubjectPublicKeyInfo};
 use zeroize::Zeroizing;
+
+use super::pem::{Block, Kind, ParseError};
 
 /// Kind of a key that the operator generates, as `spec.privateKey.{algorithm,size}` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +145,7 @@ pub enum KeyStrength {
 }
 
 /// Writes an RSAPublicKey (RFC 8017, appendix A.1.1).
-pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> der::Result<Vec<u8>> {
+pub(crate) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> der::Result<Vec<u8>> {
     let numbers = [
         UintRef::new(modulus)?.to_der()?,
         UintRef::new(exponent)?.to_der()?,
@@ -153,7 +154,7 @@ pub(super) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> der::Result<Vec<u8>> {
 }
 
 /// True when these bytes are the DER of the key with these numbers, and nothing else.
-pub(super) fn is_rsa_key(bytes: &[u8], modulus: &[u8], exponent: &[u8]) -> bool {
+pub(crate) fn is_rsa_key(bytes: &[u8], modulus: &[u8], exponent: &[u8]) -> bool {
     rsa_key(modulus, exponent).is_ok_and(|key| key == bytes)
 }
 
@@ -306,7 +307,7 @@ fn ecdsa(key: &KeyPair) -> Result<EcdsaKeyPair, KeyError> {
 /// Returns the first private key. Ignores text and blocks after it.
 fn private_block(text: &[u8]) -> Result<Block, KeyError> {
     let mut public = false;
-    for block in pem::scan(text) {
+    for block in crate::pki::pem::scan(text) {
         let block = block?;
         match block.kind() {
             Kind::PrivateKey if block.encrypted => return Err(KeyError::Encrypted),
@@ -321,7 +322,10 @@ fn private_block(text: &[u8]) -> Result<Block, KeyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     use std::process::Command;
+
+    use rcgen::PublicKeyData;
 
     fn openssl(args: &str) -> String {
         let out = Command::new("openssl").args(args.split(' ')).output().unwrap();

@@ -1,9 +1,12 @@
 //! PKCS #12 keystores: a key with its certificates under a password. In memory only: no files, no network.
 
-use super::certificate::Certificate;
-use super::keys::{self, KeyError};
 use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy, PrivateKey, PrivateKeyChain};
 use zeroize::Zeroizing;
+
+use super::{
+    certificate::Certificate,
+    keys::{self, KeyError},
+};
 
 /// Name of the single entry, as cert-manager names it.
 const ALIAS: &str = "certificate";
@@ -61,13 +64,21 @@ pub fn holds(
 
 #[cfg(test)]
 mod tests {
-    use super::super::authority::{Issuer, tests::at, tests::issuer};
-    use super::super::certificate::parse_pem_bundle;
-    use super::super::keys::{Encoding, KeyKind, generate, pem};
-    use super::super::leaf::{issue, tests::request};
     use super::*;
-    use rcgen::PublicKeyData;
+
     use std::process::Command;
+
+    use rcgen::PublicKeyData;
+
+    use crate::pki::{
+        authority::{
+            Issuer,
+            tests::{at, issuer},
+        },
+        certificate::{Certificate, parse_pem_bundle},
+        keys::{self, Encoding, KeyKind, generate, pem},
+        leaf::{issue, tests::request},
+    };
 
     fn made(issuer: &Issuer, kind: KeyKind, encoding: Encoding) -> (String, Vec<Certificate>) {
         let key = generate(kind).unwrap();

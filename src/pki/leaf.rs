@@ -1,10 +1,5 @@
 //! Client certificates: validation of a request, and issuing. Pure but for the serial's random octets.
 
-use super::authority::{CLOCK_SLACK, Issuer, earlier, key_id, later};
-use super::certificate::Certificate;
-use super::constraints::{self, Violation};
-use super::name::normal_form;
-use super::signing::{Draft, Subject, sign};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{KeyPair, PublicKeyData};
 use x509_cert::{
@@ -23,6 +18,14 @@ use x509_cert::{
     name::Name,
 };
 use x509_parser::{prelude::FromDer, x509::X509Name};
+
+use super::{
+    authority::{CLOCK_SLACK, Issuer, earlier, key_id, later},
+    certificate::Certificate,
+    constraints::{self, Violation},
+    name::normal_form,
+    signing::{Draft, Subject, sign},
+};
 
 /// Content of a client certificate; from `spec` of a ClientCertificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -294,7 +297,7 @@ pub fn self_sign(request: &LeafRequest, key: &KeyPair, now: Timestamp) -> Result
     })
 }
 
-pub(super) fn key_id_of(spki: &[u8]) -> Result<Vec<u8>, builder::Error> {
+pub(crate) fn key_id_of(spki: &[u8]) -> Result<Vec<u8>, builder::Error> {
     Ok(key_id(spki)?.0.as_bytes().to_vec())
 }
 
@@ -320,12 +323,12 @@ pub fn subject_key(request: &LeafRequest) -> Option<String> {
 }
 
 /// Usages that go with clientAuth, for RSA too (RFC 5280, section 4.2.1.12).
-pub(super) fn usage() -> KeyUsage {
+pub(crate) fn usage() -> KeyUsage {
     KeyUsage(KeyUsages::DigitalSignature.into())
 }
 
 /// Returns the extensions of a leaf, in their order.
-pub(super) fn extensions(
+pub(crate) fn extensions(
     request: &LeafRequest,
     spki: &[u8],
     issuer_key_id: Vec<u8>,
@@ -366,11 +369,21 @@ pub(super) fn extensions(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::authority::{self, tests::at, tests::issuer};
-    use super::super::certificate::parse_pem_bundle;
-    use super::super::keys::{self, KeyKind};
     use super::*;
+
     use std::process::Command;
+
+    use jiff::{SignedDuration, Timestamp};
+    use rcgen::PublicKeyData;
+
+    use crate::pki::{
+        authority::{
+            self, Issuer,
+            tests::{at, issuer},
+        },
+        certificate::parse_pem_bundle,
+        keys::{self, KeyKind},
+    };
 
     pub(crate) fn request(common_name: &str) -> LeafRequest {
         LeafRequest {
@@ -581,15 +594,15 @@ pub(crate) mod tests {
         .unwrap();
         run(
             "req -x509 -nodes -days 3650 -newkey ec -pkeyopt ec_paramgen_curve:P-384 -keyout @/root.key -out \
-             @/root.pem -subj /DC=com/DC=example/CN=Root -addext keyUsage=critical,keyCertSign",
+         @/root.pem -subj /DC=com/DC=example/CN=Root -addext keyUsage=critical,keyCertSign",
         );
         run(
             "req -nodes -newkey rsa:2048 -keyout @/ca.key -out @/ca.csr -multivalue-rdn -subj \
-             /DC=com/DC=example/O=B+OU=A/CN=Issuing",
+         /DC=com/DC=example/O=B+OU=A/CN=Issuing",
         );
         run(
             "x509 -req -in @/ca.csr -CA @/root.pem -CAkey @/root.key -CAcreateserial -days 3650 -extfile \
-             @/ext -out @/ca.pem",
+         @/ext -out @/ca.pem",
         );
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
         let incomplete = Issuer::from_pem(&read("ca.pem"), &read("ca.key"), None)

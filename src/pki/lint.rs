@@ -3,13 +3,18 @@
 //!
 //! Rules without another source: "Configuring mutual TLS authentication", API Gateway Developer Guide.
 
-use super::certificate::{Certificate, ParseError, SignatureClass};
-use super::chain::{Broken, MAX_CHAIN, Pool};
-use super::constraints;
-use super::keys::KeyStrength;
-use super::truststore::identity;
-use jiff::{SignedDuration, Timestamp};
 use std::collections::HashSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    certificate::{Certificate, SignatureClass},
+    chain::{Broken, MAX_CHAIN, Pool},
+    constraints,
+    keys::KeyStrength,
+    pem::ParseError,
+    truststore::identity,
+};
 
 /// Maximum number of certificates in one truststore. Reported by users of API Gateway, on no AWS page that we
 /// know.
@@ -358,11 +363,16 @@ fn refusal(certificate: &Certificate, pools: Pools<'_>, once: bool) -> Option<(R
 
 #[cfg(test)]
 mod tests {
-    use super::super::certificate::parse_pem_bundle;
-    use super::super::chain::{Prefer, Signatures};
     use super::*;
-    use std::path::Path;
-    use std::process::Command;
+
+    use std::{path::Path, process::Command};
+
+    use jiff::{SignedDuration, Timestamp};
+
+    use crate::pki::{
+        certificate::{Certificate, parse_pem_bundle},
+        chain::{Pool, Prefer, Signatures},
+    };
 
     fn judge(own: &[Certificate], max_leaf: Option<SignedDuration>, now: Timestamp) -> Vec<Finding> {
         let signatures = Signatures::default();

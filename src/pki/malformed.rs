@@ -1,6 +1,7 @@
 //! Malformed input: the stored corpus of bad truststores and requests (fuzz/corpus, where cargo-fuzz stores
 //! its findings), and random damage to it. No input causes a panic, and no certificate is lost in silence.
 //! `fuzz/` runs the same checks for as long as a developer wants.
+
 use std::{fs, path::Path};
 
 use jiff::SignedDuration;

@@ -7,15 +7,17 @@ pub mod chain;
 pub mod compile;
 pub mod constraints;
 pub mod csr;
+pub mod digest;
 pub mod form;
 pub mod inspect;
 pub mod keys;
 pub mod keystore;
 pub mod leaf;
 pub mod lint;
-#[cfg(test)]
-mod malformed;
-mod name;
+pub mod name;
 pub mod pem;
-mod signing;
+pub mod signing;
 pub mod truststore;
+
+#[cfg(test)]
+pub(crate) mod malformed;

@@ -2,9 +2,9 @@
 //! leave, and names cause and remedy for a text that it cannot read. No other code searches for boundaries.
 //! Each `-----BEGIN` of a text is a block or an error.
 
-use super::certificate::Certificate;
-use base64ct::{Base64, Encoding};
 use std::ops::Range;
+
+use base64ct::{Base64, Encoding};
 use x509_cert::der::pem::{LineEnding, encode_string};
 use x509_parser::{
     asn1_rs::{Any, Class, Tag},
@@ -16,9 +16,11 @@ use x509_parser::{
 };
 use zeroize::Zeroizing;
 
-const BEGIN: &[u8] = b"-----BEGIN";
+use super::certificate::Certificate;
+
+pub(crate) const BEGIN: &[u8] = b"-----BEGIN";
 const END: &[u8] = b"-----END";
-const HYPHENS: &[u8] = b"-----";
+pub(crate) const HYPHENS: &[u8] = b"-----";
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Maximum length of the label between `-----BEGIN ` and the hyphens after it.
 const MAX_LABEL: usize = 64;
@@ -188,7 +190,7 @@ pub fn certificates_beside_keys(text: &[u8]) -> Result<Vec<Certificate>, ParseEr
         .collect())
 }
 
-fn read(text: &[u8], keys_belong: bool) -> Result<Vec<(Certificate, Block)>, ParseError> {
+pub(crate) fn read(text: &[u8], keys_belong: bool) -> Result<Vec<(Certificate, Block)>, ParseError> {
     let mut found = Vec::new();
     let mut is_pem = false;
     for block in scan(text) {
@@ -365,12 +367,12 @@ impl Block {
     }
 }
 
-const TRUSTED_CERTIFICATE: &str = "TRUSTED CERTIFICATE";
+pub(crate) const TRUSTED_CERTIFICATE: &str = "TRUSTED CERTIFICATE";
 
 /// Splits OpenSSL's trusted form into the certificate and its settings (X509_CERT_AUX): the usages for which
 /// OpenSSL trusts or rejects the certificate. The second part is true when OpenSSL trusts the certificate for
 /// TLS clients.
-fn trusted(der: &[u8]) -> Option<(&[u8], bool)> {
+pub(crate) fn trusted(der: &[u8]) -> Option<(&[u8], bool)> {
     const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
     const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
     let (settings, _) = Any::from_der(der).ok()?;
@@ -584,7 +586,7 @@ fn look_for_base64(line: &[u8], rest: &[u8], number: impl Fn() -> usize) -> Resu
 }
 
 /// Returns the error for a text without any block that is base64 from beginning to end.
-fn encoded(text: &[u8]) -> Option<ParseError> {
+pub(crate) fn encoded(text: &[u8]) -> Option<ParseError> {
     let decoded = decode(text)?;
     if find(&decoded, BEGIN).is_some() {
         return Some(ParseError::EncodedPem { line: 1 });
@@ -631,7 +633,7 @@ fn is_comment(line: &[u8]) -> bool {
 
 /// Splits the text after the keyword of a boundary into the label and the text after the closing hyphens.
 /// Line breaks in a label count as spaces.
-fn label(text: &[u8]) -> Option<(String, &[u8])> {
+pub(crate) fn label(text: &[u8]) -> Option<(String, &[u8])> {
     let length = find(&text[..text.len().min(MAX_LABEL + HYPHENS.len())], HYPHENS)?;
     let words = std::str::from_utf8(&text[..length]).ok()?;
     if !words.starts_with(|c: char| c.is_ascii_whitespace()) {
@@ -714,4 +716,4 @@ fn find(text: &[u8], what: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,10 +2,11 @@
 //! value per subject attribute and rebuilds issuer names, which goes wrong for authorities with repeated
 //! attributes (DC=com, DC=example).
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rcgen::{KeyPair, PublicKeyData, SignatureAlgorithm, SigningKey};
 use signature::{Keypair, Signer};
-use std::time::Duration;
 use x509_cert::{
     attr::AttributeTypeAndValue,
     builder::{Builder, CertificateBuilder, Result, profile::BuilderProfile},

@@ -1,10 +1,14 @@
 //! Text of the truststore object: PEM for API Gateway, with the operator's records in the comments between.
 //! Decides nothing.
 
-use super::certificate::{Certificate, ParseError};
-use super::pem;
-use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    certificate::Certificate,
+    pem::{self, ParseError},
+};
 
 /// Content of one truststore object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -275,9 +279,12 @@ fn ascii(subject: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::authority::tests::at;
     use super::*;
     use proptest::prelude::*;
+
+    use jiff::{SignedDuration, Timestamp};
+
+    use crate::pki::{authority::tests::at, certificate::Certificate, pem::ParseError};
 
     /// Certificate straight from rcgen: the operator's own authorities refuse strange names, other
     /// authorities have them.
@@ -310,7 +317,7 @@ mod tests {
             ..entry("partners", certificate)
         };
         let line = "# authority: partners  max-leaf: 2160h  keep-until: 2027-02-22T12:00:00Z  subject: \
-                    CN=Gr\\C3\\B6\\C3\\9Fe\n";
+                CN=Gr\\C3\\B6\\C3\\9Fe\n";
         let bundle = Bundle {
             entries: vec![full],
             ..Bundle::default()
@@ -329,7 +336,7 @@ mod tests {
         };
         let lines = format!(
             "# authority: b  distrusted: {one}\n# authority: b  distrusted: {other}  effect: none\n# \
-             authority: b/x  distrusted: {one}\n"
+         authority: b/x  distrusted: {one}\n"
         );
         assert_eq!(bundle.render(), format!("{lines}{line}{pem}"));
         assert_eq!(Bundle::parse(&bundle.render()), Ok(bundle.clone()));

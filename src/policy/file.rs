@@ -1,7 +1,8 @@
 //! Parser of the policy file: refuses invalid values and names their field. Pure.
+
 use std::collections::BTreeMap;
 
-use super::{Policy, Rule};
+use crate::policy::{Policy, Rule};
 
 /// Reason why a text is not a policy.
 #[derive(Debug, thiserror::Error)]
@@ -310,7 +311,7 @@ mod tests {
             (
                 rule(
                     "  roles: [{arn: \"arn:aws:iam::123456789012:role/a\", externalId: x}, \
-                     {arn: \"arn:aws:iam::123456789012:role/a\"}]",
+                 {arn: \"arn:aws:iam::123456789012:role/a\"}]",
                 ),
                 ["rule a: roles", "another external id"],
             ),

@@ -1,7 +1,10 @@
 //! Tests of specs against rules.
+
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
-use super::*;
+use crate::policy::{AccessRequest, Decision, Namespace, Policy, Resource, Rule, file::parse};
 
 fn policy(rules: &str) -> Policy {
     parse(rules).unwrap()

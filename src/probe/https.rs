@@ -1,14 +1,19 @@
 //! HTTPS client for an API's default endpoint, seen from outside like a caller that bypasses the custom
 //! domain.
 
+use std::{
+    error::Error as StdError,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
 use clap::Args;
 use hickory_resolver::TokioResolver;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use std::error::Error as StdError;
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+
+use crate::probe;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -151,7 +156,7 @@ fn client(options: &ProbeOptions, identity: Option<ClientIdentity>) -> Result<re
     let connect_to = options.connect_to.as_deref().map(host_and_port).transpose()?;
     let resolver = options
         .resolver
-        .map(|server| super::resolver(Some(server)))
+        .map(|server| probe::resolver(Some(server)))
         .transpose()
         .map_err(ProbeError::Resolver)?;
     let mut client = reqwest::Client::builder()
@@ -291,9 +296,13 @@ fn tls_reason(error: &rustls::Error) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, UdpSocket};
+
+    use std::{io::Write, net::SocketAddr, path::Path, sync::Arc};
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, UdpSocket},
+    };
     use tokio_rustls::TlsAcceptor;
 
     const HOST: &str = "a1b2.execute-api.eu-west-1.amazonaws.com";

@@ -1,5 +1,9 @@
 //! External view of a domain: over HTTPS ([`probe`]) and in public DNS ([`public_dns`]). Makes requests,
 //! writes nothing, and decides nothing: the planner interprets the answers.
+
+pub mod https;
+pub mod public_dns;
+
 use std::{net::SocketAddr, time::Duration};
 
 use hickory_resolver::{
@@ -8,16 +12,13 @@ use hickory_resolver::{
     net::{NetError, runtime::TokioRuntimeProvider},
 };
 
-pub mod https;
-pub mod public_dns;
-
 /// Time limit of one DNS query; the resolver then repeats it once, and the server may have the answer by
 /// then.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
 /// Returns a resolver of `server`, or the system's, without a cache: a name that did not exist a moment ago
 /// may exist now.
-fn resolver(server: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
+pub(crate) fn resolver(server: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
     let mut builder = match server {
         None => TokioResolver::builder_tokio()?,
         Some(server) => {

@@ -1,4 +1,5 @@
 //! Public DNS of a name: its targets, and whether they match the expected target.
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -11,6 +12,8 @@ use hickory_resolver::{
     net::{DnsError, NetError},
     proto::rr::{RData, RecordType},
 };
+
+use crate::probe;
 
 /// Maximum number of CNAMEs to follow; resolvers themselves stop at some such number.
 const LONGEST_CHAIN: usize = 8;
@@ -49,7 +52,7 @@ pub struct PublicDns {
 impl PublicDns {
     /// Creates a client that asks `server`, or the system's resolver.
     pub fn new(server: Option<SocketAddr>) -> Result<PublicDns, NoResolver> {
-        let mut resolver = super::resolver(server)?;
+        let mut resolver = probe::resolver(server)?;
         resolver.set_hosts(Arc::default()); // /etc/hosts is not public DNS
         Ok(PublicDns { resolver })
     }

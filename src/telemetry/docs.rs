@@ -1,5 +1,6 @@
 //! Tests that docs/reference.md, docs/metrics.md, docs/events.md and docs/conditions.md are complete.
 //! `WRITE_DOCS=1 cargo test --lib docs` writes the lists again.
+
 use std::{collections::BTreeMap, fmt::Write, path::Path, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -8,17 +9,18 @@ use serde_json::Value;
 
 use super::{
     metrics::{Controller, Metrics, PREFIX, Stage},
-    objects,
+    object_metrics,
 };
+
 use crate::{
     api::{
         self,
         conditions::{ConditionType, Reason},
         events::EventReason,
     },
-    aws::gate::Calls,
-    conditions::{ConditionStatus, set},
-    k8s::reconcile,
+    aws::call_guard::Calls,
+    runtime::reconcile,
+    status::{ConditionStatus, conditions::set},
 };
 
 const BEGIN: &str = "<!-- Generated: WRITE_DOCS=1 cargo test --lib docs -->\n";
@@ -147,7 +149,7 @@ fn everything() -> String {
     let calls = Calls::new();
     calls.count("acm", "RequestCertificate", &Ok(()), Duration::ZERO);
     calls.register(own);
-    own.register_collector(Box::new(objects::tests::one_of_each()));
+    own.register_collector(Box::new(object_metrics::tests::one_of_each()));
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     text

@@ -1,7 +1,10 @@
 //! Formats of `/metrics`: OpenMetrics, or the classic text format of Prometheus, as the request prefers; and
 //! gzip.
 
-use std::{fmt, io, io::Write as _};
+use std::{
+    fmt,
+    io::{self, Write as _},
+};
 
 use axum::http::{HeaderMap, HeaderName, header};
 use flate2::{Compression, write::GzEncoder};
@@ -127,12 +130,13 @@ fn classic(open_metrics: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     use std::{collections::BTreeSet, io::Read, time::Duration};
 
-    use axum::http::HeaderValue;
+    use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
     use flate2::read::GzDecoder;
 
-    use super::*;
     use crate::telemetry::metrics::{Controller, Metrics};
 
     fn headers(name: HeaderName, value: &str) -> HeaderMap {
@@ -143,8 +147,8 @@ mod tests {
     fn the_format_is_the_one_that_is_preferred() {
         // Header that Prometheus 3 sends.
         let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
-                          application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,\
-                          text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+                      application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,\
+                      text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
         for (accept, format) in [
             (prometheus, Format::OpenMetrics),
             ("application/openmetrics-text", Format::OpenMetrics),
@@ -160,7 +164,7 @@ mod tests {
             ("application/openmetrics-text;version=2.0.0", Format::Text),
             (
                 "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;q=0.7, \
-                 text/plain;q=0.3",
+             text/plain;q=0.3",
                 Format::Text,
             ),
             ("*/*", Format::Text),
@@ -202,16 +206,16 @@ mod tests {
     #[test]
     fn the_classic_format_names_families_as_their_series() {
         let open_metrics = "# HELP calls Calls of \\\"a\\\".\n# TYPE calls counter\ncalls_total{a=\"b\"} 1\n\
-                            # HELP build The version.\n# TYPE build info\nbuild_info{version=\"1\"} 1\n\
-                            # HELP took_seconds Time.\n# TYPE took_seconds histogram\n# UNIT took_seconds \
-                            seconds\n\
-                            took_seconds_count 0\n# HELP x X.\n# TYPE x unknown\nx 0\n# EOF\n";
+                        # HELP build The version.\n# TYPE build info\nbuild_info{version=\"1\"} 1\n\
+                        # HELP took_seconds Time.\n# TYPE took_seconds histogram\n# UNIT took_seconds \
+                        seconds\n\
+                        took_seconds_count 0\n# HELP x X.\n# TYPE x unknown\nx 0\n# EOF\n";
         let expected = "# HELP calls_total Calls of \"a\".\n# TYPE calls_total counter\ncalls_total{a=\"b\"} \
-                        1\n\
-                        # HELP build_info The version.\n# TYPE build_info gauge\nbuild_info{version=\"1\"} \
-                        1\n\
-                        # HELP took_seconds Time.\n# TYPE took_seconds histogram\ntook_seconds_count 0\n\
-                        # HELP x X.\n# TYPE x untyped\nx 0\n";
+                    1\n\
+                    # HELP build_info The version.\n# TYPE build_info gauge\nbuild_info{version=\"1\"} \
+                    1\n\
+                    # HELP took_seconds Time.\n# TYPE took_seconds histogram\ntook_seconds_count 0\n\
+                    # HELP x X.\n# TYPE x untyped\nx 0\n";
         assert_eq!(classic(open_metrics), expected);
     }
 

@@ -162,16 +162,29 @@ fn is_local(peer: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Mutex, time::Duration};
+    use super::*;
+
+    use std::{
+        io,
+        net::{Ipv4Addr, SocketAddr},
+        sync::{Arc, Mutex},
+        time::Duration,
+    };
+
+    use axum::{
+        extract::ConnectInfo,
+        http::{StatusCode, header},
+    };
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpStream,
+        net::{TcpListener, TcpStream},
     };
+    use tokio_util::sync::CancellationToken;
 
-    use super::*;
     use crate::telemetry::{
         heartbeat::Heartbeat,
+        logging,
         metrics::{Controller, Metrics},
     };
 
@@ -195,7 +208,7 @@ mod tests {
             let length = body.len();
             let request = format!(
                 "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\nconnection: \
-                 close\r\n\r\n{body}"
+             close\r\n\r\n{body}"
             );
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();

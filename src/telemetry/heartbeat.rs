@@ -1,5 +1,6 @@
 //! Liveness of the reconcile loops. Every few seconds each loop gets an object that does not exist, which
 //! passes through the whole loop and finishes at once: while any results come out, the loop is alive.
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -66,19 +67,24 @@ pub fn ticks<K: Resource<DynamicType = ()> + 'static>() -> impl Stream<Item = Ob
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    use std::sync::Arc;
+
+    use futures::StreamExt;
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::{
         ResourceExt,
         runtime::{
             Controller as Loop,
             controller::{Action, Config},
-            reflector,
+            reflector::{self},
             watcher::Event,
         },
     };
     use tokio::sync::Notify;
 
-    use super::*;
+    use crate::telemetry::metrics::Controller;
 
     fn object(name: &str) -> ConfigMap {
         let mut object = ConfigMap::default();

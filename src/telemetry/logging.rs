@@ -153,9 +153,14 @@ where
 
 #[cfg(test)]
 pub mod tests {
-    use std::io::Write;
-
     use super::*;
+
+    use std::{
+        io::Write,
+        sync::{Arc, Mutex},
+    };
+
+    use tracing_subscriber::EnvFilter;
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);

@@ -19,11 +19,12 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use super::process::Process;
+
 use crate::{
     api::conditions::{ConditionType, Reason},
-    conditions::ConditionStatus,
-    k8s::reconcile,
-    telemetry::process::Process,
+    runtime::reconcile,
+    status::ConditionStatus,
 };
 
 /// Prefix of all metrics without a conventional name.
@@ -335,11 +336,20 @@ const ERROR: &str = "error";
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Pod;
-    use prometheus_client::encoding::text::encode;
-
     use super::*;
-    use crate::conditions::set;
+
+    use std::time::Duration;
+
+    use jiff::Timestamp;
+    use k8s_openapi::api::core::v1::Pod;
+
+    use prometheus_client::{encoding::text::encode, registry::Registry};
+
+    use crate::{
+        api::conditions::{ConditionType, Reason},
+        runtime::reconcile,
+        status::{ConditionStatus, conditions::set},
+    };
 
     fn shown(registry: &Registry) -> String {
         let mut text = String::new();
@@ -394,7 +404,7 @@ mod tests {
         let (metrics, registry) = Metrics::new();
         let (mut pod, mut is_new) = (Pod::default(), false);
         let start = Timestamp::now() - jiff::SignedDuration::from_secs(100);
-        pod.metadata.creation_timestamp = Some(crate::conditions::in_seconds(start));
+        pod.metadata.creation_timestamp = Some(crate::status::conditions::in_seconds(start));
         let mut conditions = vec![];
         let mut transition = |type_, condition_status, reason, after| {
             let old = conditions.clone();

@@ -111,19 +111,19 @@ fn field(text: &str, name: &str, place: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use prometheus_client::{encoding::text::encode, registry::Registry};
-
     use super::*;
+
+    use prometheus_client::{encoding::text::encode, registry::Registry};
 
     #[test]
     fn proc_files_are_parsed() {
         let stat = "42 (a) b) c) S 1 42 42 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 4 0 12345 999 888 \
-                    18446744073709551615 1 1";
+                18446744073709551615 1 1";
         assert_eq!(times(stat), Some((3.0, 123.45)));
         assert_eq!(times("42 (a) S 1"), None);
         assert_eq!(times(""), None);
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
-                      Max open files            1024                 1048576              files     \n";
+                  Max open files            1024                 1048576              files     \n";
         assert_eq!(field(limits, "Max open files", 3), Some(1024));
         assert_eq!(
             field(

@@ -1,11 +1,15 @@
 //! The APIs behind a domain, of every protocol: their stages, and the default `execute-api` endpoint. This
 //! module reads HTTP and WebSocket APIs through the v2 API; `rest` reads REST APIs through the v1 API.
 
-use super::{Gateway, timestamp};
-use crate::aws::errors::{Error, Kind};
+use std::collections::{BTreeMap, HashMap};
+
 use aws_sdk_apigatewayv2::types as sdk;
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashMap};
+
+use crate::aws::{
+    errors::{Error, Kind},
+    gateway::{Gateway, timestamp},
+};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Api {

@@ -1,12 +1,15 @@
 //! The authorizers of an API, of every protocol, and the routes or methods that use them.
 
-use super::others::PAGE;
-use super::rest::replace;
-use super::{Gateway, Place, Protocol};
-use crate::aws::errors::Error;
-use crate::aws::session::{partition_of, region_of};
 use aws_sdk_apigateway::types as rest;
 use aws_sdk_apigatewayv2::types as sdk;
+
+use super::{apis::Protocol, integrations::Place, others::PAGE, rest::replace};
+
+use crate::aws::{
+    errors::Error,
+    gateway::Gateway,
+    session::{partition_of, region_of},
+};
 
 /// Authorizer of an API.
 #[derive(Debug, Clone, PartialEq, Eq)]

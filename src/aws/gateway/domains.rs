@@ -1,13 +1,17 @@
 //! Custom domains with mutual TLS. Every change sends the full configuration, in place: API Gateway rejects a
 //! partial one, and deleting and creating a domain again is an outage.
 
-use super::Gateway;
-use super::rest::replace;
-use crate::aws::errors::{Error, Kind};
-use crate::aws::route53::normalise;
-use aws_sdk_apigatewayv2::operation::get_domain_name::GetDomainNameOutput;
-use aws_sdk_apigatewayv2::types as sdk;
 use std::collections::BTreeMap;
+
+use aws_sdk_apigatewayv2::{operation::get_domain_name::GetDomainNameOutput, types as sdk};
+
+use super::rest::replace;
+
+use crate::aws::{
+    errors::{Error, Kind},
+    gateway::Gateway,
+    route53::normalise,
+};
 
 /// The only TLS policy that mutual TLS allows: TLS 1.2 and, despite its name, TLS 1.3.
 pub const MUTUAL_TLS_POLICY: &str = "TLS_1_2";

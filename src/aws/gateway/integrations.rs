@@ -1,12 +1,14 @@
 //! The integrations of an API, of every protocol, and the request parameters that each passes to its back
 //! end.
 
-use super::Gateway;
-use super::rest::operation;
-use crate::aws::errors::Error;
+use std::collections::{BTreeMap, BTreeSet};
+
 use aws_sdk_apigateway::types as rest;
 use aws_sdk_apigatewayv2::types as sdk;
-use std::collections::{BTreeMap, BTreeSet};
+
+use super::rest::operation;
+
+use crate::aws::{errors::Error, gateway::Gateway};
 
 /// Integration of an API, at one place.
 #[derive(Debug, Clone, PartialEq, Eq)]

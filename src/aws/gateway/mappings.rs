@@ -1,7 +1,9 @@
 //! API mappings: each leads from a path of a custom domain to a stage of an API.
 
-use super::Gateway;
-use crate::aws::errors::{Error, Kind};
+use crate::aws::{
+    errors::{Error, Kind},
+    gateway::Gateway,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapping {

@@ -1,30 +1,24 @@
 //! API Gateway: custom domains, their mappings, and the APIs. The v1 API serves for REST APIs and for custom
 //! domains that v2 does not show, the v2 API for all else. Both count against the same quotas.
 
-mod apis;
-mod authorizers;
-mod domains;
-mod integrations;
-mod mappings;
-mod others;
-mod rest;
+pub mod apis;
+pub mod authorizers;
+pub mod domains;
+pub mod integrations;
+pub mod mappings;
+pub mod others;
+pub mod rest;
 
-pub use apis::{Api, Protocol, Stage};
-pub use authorizers::{Authorization, Authorizer, Route};
-pub use domains::{Domain, DomainRequest, DomainStatus, IpAddressType, MUTUAL_TLS_POLICY, Truststore};
-pub use integrations::{Integration, Place};
-pub use mappings::Mapping;
-pub use others::OtherDomain;
-pub use rest::Methods;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
-use super::errors::Error;
-use super::gate::CallContext;
 use aws_config::SdkConfig;
-use aws_sdk_apigatewayv2::Client;
-use aws_sdk_apigatewayv2::primitives::DateTime;
+use aws_sdk_apigatewayv2::{Client, primitives::DateTime};
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{call_guard::CallContext, errors::Error};
 
 #[derive(Debug, Clone)]
 pub struct Gateway {
@@ -36,7 +30,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    pub(super) fn new(config: &SdkConfig, context: &CallContext) -> Gateway {
+    pub(crate) fn new(config: &SdkConfig, context: &CallContext) -> Gateway {
         Gateway {
             client: Client::new(config),
             v1: aws_sdk_apigateway::Client::new(config),
@@ -98,7 +92,7 @@ fn is_rest(arn: &str) -> bool {
     arn.contains("::/restapis/")
 }
 
-fn timestamp(at: Option<DateTime>) -> Option<Timestamp> {
+pub(crate) fn timestamp(at: Option<DateTime>) -> Option<Timestamp> {
     at.and_then(|at| Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).unwrap_or(0)).ok())
 }
 
@@ -118,7 +112,6 @@ pub fn partition(region: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::arn;
-
     #[test]
     fn an_arn_is_of_its_regions_partition() {
         for (region, expected) in [

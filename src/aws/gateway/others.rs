@@ -1,13 +1,17 @@
 //! Every custom domain of the account and Region, including domains that only the v1 API shows
 //! (edge-optimized, older or newer TLS policies), and the APIs that each domain maps.
 
-use super::Gateway;
-use crate::aws::errors::{Error, Kind};
-use aws_sdk_apigateway::types as sdk;
 use std::collections::BTreeSet;
 
+use aws_sdk_apigateway::types as sdk;
+
+use crate::aws::{
+    errors::{Error, Kind},
+    gateway::Gateway,
+};
+
 /// Maximum page size of v1.
-pub(super) const PAGE: i32 = 500;
+pub(crate) const PAGE: i32 = 500;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtherDomain {

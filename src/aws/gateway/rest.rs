@@ -1,10 +1,20 @@
 //! REST APIs, through the v1 API, which changes and deploys them differently from HTTP APIs.
 
-use super::others::PAGE;
-use super::{Api, Authorization, Gateway, Integration, Place, Protocol, Route, Stage, timestamp};
-use crate::aws::errors::{Error, Kind};
-use aws_sdk_apigateway::types as sdk;
 use std::collections::{BTreeMap, HashMap};
+
+use aws_sdk_apigateway::types as sdk;
+
+use super::{
+    apis::{Api, Protocol, Stage},
+    authorizers::{Authorization, Route},
+    integrations::{Integration, Place},
+    others::PAGE,
+};
+
+use crate::aws::{
+    errors::{Error, Kind},
+    gateway::{Gateway, timestamp},
+};
 
 /// The methods of a REST API, from one read of its resources: the counterpart of an HTTP API's integrations
 /// and routes.
@@ -52,7 +62,7 @@ impl Methods {
 }
 
 impl Gateway {
-    pub(super) async fn rest_api(&self, id: &str) -> Result<Option<Api>, Error> {
+    pub(crate) async fn rest_api(&self, id: &str) -> Result<Option<Api>, Error> {
         let send = self.v1.get_rest_api().rest_api_id(id).send();
         match self.context.call("apigateway:GetRestApi", send).await {
             Ok(answer) => Ok(Some(self.of_v1(
@@ -67,7 +77,7 @@ impl Gateway {
     }
 
     /// Returns all REST APIs, by id.
-    pub(super) async fn all_rest_apis(&self) -> Result<BTreeMap<String, Api>, Error> {
+    pub(crate) async fn all_rest_apis(&self) -> Result<BTreeMap<String, Api>, Error> {
         let mut apis = BTreeMap::new();
         let mut next = None;
         loop {
@@ -106,7 +116,7 @@ impl Gateway {
         }
     }
 
-    pub(super) async fn rest_stages(&self, api_id: &str) -> Result<Vec<Stage>, Error> {
+    pub(crate) async fn rest_stages(&self, api_id: &str) -> Result<Vec<Stage>, Error> {
         let answer = self
             .context
             .call(
@@ -152,7 +162,7 @@ impl Gateway {
         }
     }
 
-    pub(super) async fn set_rest_endpoint_closed(&self, api_id: &str, closed: bool) -> Result<(), Error> {
+    pub(crate) async fn set_rest_endpoint_closed(&self, api_id: &str, closed: bool) -> Result<(), Error> {
         let patch = replace("/disableExecuteApiEndpoint", &closed.to_string());
         let send = self
             .v1
@@ -172,7 +182,7 @@ impl Gateway {
             .await
     }
 
-    pub(super) async fn deploy_rest(&self, api_id: &str, first: &str, rest: &[String]) -> Result<(), Error> {
+    pub(crate) async fn deploy_rest(&self, api_id: &str, first: &str, rest: &[String]) -> Result<(), Error> {
         const DEPLOY: &str = "apigateway:CreateDeployment";
         let made = self
             .context
@@ -210,7 +220,7 @@ impl Gateway {
         Ok(())
     }
 
-    pub(super) async fn tag_rest(&self, arn: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
+    pub(crate) async fn tag_rest(&self, arn: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
         let send = self
             .v1
             .tag_resource()
@@ -221,7 +231,7 @@ impl Gateway {
         Ok(())
     }
 
-    pub(super) async fn untag_rest(&self, arn: &str, keys: &[String]) -> Result<(), Error> {
+    pub(crate) async fn untag_rest(&self, arn: &str, keys: &[String]) -> Result<(), Error> {
         let send = self
             .v1
             .untag_resource()
@@ -233,11 +243,11 @@ impl Gateway {
     }
 }
 
-pub(super) fn replace(path: &str, value: &str) -> sdk::PatchOperation {
+pub(crate) fn replace(path: &str, value: &str) -> sdk::PatchOperation {
     operation(sdk::Op::Replace, path, Some(value))
 }
 
-pub(super) fn operation(op: sdk::Op, path: &str, value: Option<&str>) -> sdk::PatchOperation {
+pub(crate) fn operation(op: sdk::Op, path: &str, value: Option<&str>) -> sdk::PatchOperation {
     sdk::PatchOperation::builder()
         .op(op)
         .path(path)

@@ -1,8 +1,15 @@
-use super::*;
-use crate::aws::rates::RateOverride;
+//! TODO
+
+use std::{pin::pin, time::Duration};
+
 use futures::StreamExt;
-use std::pin::pin;
-use tokio::time::{advance, sleep, timeout};
+use jiff::Timestamp;
+use tokio::time::{Instant, advance, sleep, timeout};
+
+use crate::aws::{
+    quota::{Bucket, Class, Grant, Quota, RESTORE_WINDOW, Ticket},
+    rates::{Operation, RateOverride, Rates},
+};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 /// Time that a scarce call waits for its words to settle.

@@ -1,17 +1,21 @@
 //! Certificates that must leave the truststore, and the recorded keys that keep a distrust in force when its
 //! source is lost. Pure.
 
-use super::{CompileInput, Source, State, contains, keep_until};
-use crate::pki::certificate::Certificate;
-use crate::pki::chain::{Pool, Prefer, Signatures};
-use crate::pki::lint::{Finding, Reason, Severity, SourceError};
-use crate::pki::truststore::{Bundle, DistrustedKeys, Entry, identity};
-use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use jiff::Timestamp;
+
+use crate::pki::{
+    certificate::Certificate,
+    chain::{Pool, Prefer, Signatures},
+    compile::{CompileInput, Source, State, contains, keep_until},
+    lint::{Finding, Reason, Severity, SourceError},
+    truststore::{Bundle, DistrustedKeys, Entry, identity},
+};
 
 /// Certificates that must leave the truststore.
 #[derive(Default)]
-pub(super) struct Distrusted {
+pub(crate) struct Distrusted {
     /// Keys that Distrusted authorities list or listed, distrusted in every certificate of the key.
     keys: BTreeSet<String>,
     /// Certificates of withdrawn sources, and issuers above a Distrusted authority that no Active authority
@@ -402,15 +406,23 @@ impl<'a> Below<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fill::MAX_RECORDED;
-    use super::super::tests::*;
-    use super::super::{Compiled, Source, State};
-    use super::{CompileInput, Distrusted};
-    use crate::pki::certificate::{Certificate, ParseError};
-    use crate::pki::chain::Signatures;
-    use crate::pki::lint::{Reason, Severity, SourceError};
-    use crate::pki::truststore::Bundle;
+    use super::Distrusted;
+    use crate::pki::compile::CompileInput;
+
     use rcgen::KeyPair;
+
+    use crate::pki::{
+        certificate::Certificate,
+        chain::Signatures,
+        compile::{
+            Compiled, Source, State,
+            fill::MAX_RECORDED,
+            tests::{POOL, authority, distrusted, issuing, names, reasons, run, source, start},
+        },
+        lint::{Reason, Severity, SourceError},
+        pem::ParseError,
+        truststore::Bundle,
+    };
 
     fn failed(authority: &str, error: SourceError) -> Source {
         Source {

@@ -1,13 +1,16 @@
 //! The truststore within API Gateway's limits: the choice of certificates when there is not room for all.
 //! Pure.
 
-use super::Source;
-use crate::pki::lint::{Finding, MAX_BYTES, MAX_CERTIFICATES, Reason, Severity};
-use crate::pki::truststore::{Bundle, DistrustedKeys, Entry, distrusted_line};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use crate::pki::{
+    compile::Source,
+    lint::{Finding, MAX_BYTES, MAX_CERTIFICATES, Reason, Severity},
+    truststore::{Bundle, DistrustedKeys, Entry, distrusted_line},
+};
+
 /// Maximum number of distrusted keys that one truststore records.
-pub(super) const MAX_RECORDED: usize = 500;
+pub(crate) const MAX_RECORDED: usize = 500;
 
 /// Removes distrusted keys that do not fit: those beyond [`MAX_RECORDED`], and those that take room from
 /// authorities that are trusted already. Keys in `known`, which were recorded already, stay first.
@@ -57,7 +60,7 @@ fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mu
 /// trusted already before new ones, each certificate with its chain; then the certificates of single clients,
 /// those that are trusted already first, then the oldest. Skips a certificate that does not fit in favour of
 /// a smaller one. Authorities that are trusted already always stay.
-pub(super) fn fill(
+pub(crate) fn fill(
     bundle: &mut Bundle,
     living: &[&Entry],
     sources: &[Source],
@@ -227,13 +230,23 @@ impl<'a> Chains<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::*;
-    use super::super::{Compiled, Source};
     use super::*;
-    use crate::pki::certificate::Certificate;
+    use crate::pki::compile::tests::*;
     use proptest::prelude::*;
+
+    use std::{collections::BTreeSet, sync::LazyLock};
+
     use rcgen::{CertificateParams, DnType, KeyPair, SanType};
-    use std::sync::LazyLock;
+
+    use crate::pki::{
+        certificate::Certificate,
+        compile::{
+            Compiled, Source,
+            tests::{POOL, authority, day, names, reasons, run, source, start},
+        },
+        lint::{MAX_BYTES, Reason, Severity},
+        truststore::{Bundle, DistrustedKeys, Entry},
+    };
 
     static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
 

@@ -1,25 +1,32 @@
 //! Tables for the single rules, and a model: random histories in which no living leaf may lose its issuer.
 
-use super::super::certificate::ParseError;
-use super::super::lint::MAX_CERTIFICATES;
-use super::*;
+use std::{collections::HashMap, sync::LazyLock};
+
+use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
-use std::collections::HashMap;
-use std::sync::LazyLock;
 
-pub(super) const DAY: SignedDuration = SignedDuration::from_hours(24);
+use crate::pki::{
+    certificate::Certificate,
+    chain::{self, Broken, MAX_CHAIN, Prefer, Signatures},
+    compile::{CompileInput, Compiled, Source, State, compile, contains, pass},
+    lint::{MAX_CERTIFICATES, Reason, Severity, SourceError},
+    pem::ParseError,
+    truststore::{Bundle, Entry},
+};
 
-pub(super) fn start() -> Timestamp {
+pub(crate) const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+pub(crate) fn start() -> Timestamp {
     "2026-11-24T12:00:00Z".parse().unwrap()
 }
 
-pub(super) fn day(days: i64) -> Timestamp {
+pub(crate) fn day(days: i64) -> Timestamp {
     start() + DAY * i32::try_from(days).unwrap()
 }
 
 /// Authority of `key`, valid from 1 day before the start for `days`, signed by `issuer` or itself.
-pub(super) fn authority(
+pub(crate) fn authority(
     name: &str,
     key: &KeyPair,
     days: i64,
@@ -44,7 +51,7 @@ pub(super) fn authority(
     Certificate::from_der(made.der()).unwrap()
 }
 
-pub(super) struct Pool {
+pub(crate) struct Pool {
     pub a: Certificate,
     pub a_rekeyed: Certificate,
     pub a_renewed: Certificate,
@@ -59,7 +66,7 @@ pub(super) struct Pool {
     pub short: Certificate,
 }
 
-pub(super) static POOL: LazyLock<Pool> = LazyLock::new(|| {
+pub(crate) static POOL: LazyLock<Pool> = LazyLock::new(|| {
     let key = || KeyPair::generate().unwrap();
     let (a, root, root2) = (key(), key(), key());
     Pool {
@@ -102,7 +109,7 @@ fn content(number: usize) -> Vec<Certificate> {
         .collect()
 }
 
-pub(super) fn source(authority: &str, certificates: &[&Certificate]) -> Source {
+pub(crate) fn source(authority: &str, certificates: &[&Certificate]) -> Source {
     Source {
         authority: authority.to_owned(),
         state: State::Active,
@@ -117,7 +124,7 @@ pub(super) fn source(authority: &str, certificates: &[&Certificate]) -> Source {
     }
 }
 
-pub(super) fn issuing(authority: &str, certificates: &[&Certificate]) -> Source {
+pub(crate) fn issuing(authority: &str, certificates: &[&Certificate]) -> Source {
     Source {
         issues: true,
         longest_leaf: Some(DAY * 90),
@@ -125,21 +132,21 @@ pub(super) fn issuing(authority: &str, certificates: &[&Certificate]) -> Source 
     }
 }
 
-pub(super) fn distrusted(source: Source) -> Source {
+pub(crate) fn distrusted(source: Source) -> Source {
     Source {
         state: State::Distrusted,
         ..source
     }
 }
 
-pub(super) fn broken(authority: &str) -> Source {
+pub(crate) fn broken(authority: &str) -> Source {
     Source {
         certificates: Err(SourceError::Unreadable(ParseError::NotPem)),
         ..source(authority, &[])
     }
 }
 
-pub(super) fn run(sources: &[Source], previous: Option<&Bundle>, now: Timestamp) -> Compiled {
+pub(crate) fn run(sources: &[Source], previous: Option<&Bundle>, now: Timestamp) -> Compiled {
     compile(&CompileInput {
         sources,
         previous,
@@ -148,7 +155,7 @@ pub(super) fn run(sources: &[Source], previous: Option<&Bundle>, now: Timestamp)
     })
 }
 
-pub(super) fn names(compiled: &Compiled) -> Vec<String> {
+pub(crate) fn names(compiled: &Compiled) -> Vec<String> {
     let name = |entry: &Entry| {
         let until = entry
             .keep_until
@@ -163,7 +170,7 @@ pub(super) fn names(compiled: &Compiled) -> Vec<String> {
     compiled.bundle.entries.iter().map(name).collect()
 }
 
-pub(super) fn reasons(compiled: &Compiled) -> Vec<(&str, Reason)> {
+pub(crate) fn reasons(compiled: &Compiled) -> Vec<(&str, Reason)> {
     compiled
         .findings
         .iter()
@@ -552,7 +559,7 @@ fn too_many_go_in_as_far_as_they_fit_and_the_rest_is_named() {
     assert_eq!(more.refused_issuers, ["b"]);
 }
 
-fn beside(source: Source, completing: &[&Certificate]) -> Source {
+pub(crate) fn beside(source: Source, completing: &[&Certificate]) -> Source {
     Source {
         completing: completing
             .iter()
@@ -790,7 +797,7 @@ fn issue_leaves(sources: &[Source], published: &Compiled, now: Timestamp, leaves
             continue;
         };
         let listed = [&certificates[..], &source.completing].concat();
-        let Ok(chain) = super::super::chain::chain(&certificates[0], &listed) else {
+        let Ok(chain) = chain::chain(&certificates[0], &listed) else {
             continue;
         };
         let end = chain
@@ -1227,7 +1234,7 @@ fn a_circle_of_many_twins_ends_soon() {
     let other = |n: i64| authority("Y", &y, 100 + n, Some(("X", &x)));
     let circle: Vec<Certificate> = (0..40).flat_map(|n| [one(n), other(n)]).collect();
     let signatures = Signatures::default();
-    let pool = super::super::chain::Pool::new(&circle, Prefer::Shortest, &signatures);
+    let pool = chain::Pool::new(&circle, Prefer::Shortest, &signatures);
     let Err(Broken::Incomplete(part)) = pool.chain(&circle[0], MAX_CHAIN) else {
         panic!("there is no root")
     };

@@ -1,22 +1,28 @@
 //! Choice between certificates of one name and key, of which API Gateway takes one. Pure.
 
-use super::{Offer, OfferState};
-use crate::pki::certificate::Certificate;
-use crate::pki::chain::{MAX_CHAIN, Pool};
-use crate::pki::constraints;
-use crate::pki::truststore::{Entry, identity};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+};
+
 use jiff::Timestamp;
-use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+
+use crate::pki::{
+    certificate::Certificate,
+    chain::{MAX_CHAIN, Pool},
+    compile::{Offer, OfferState},
+    constraints,
+    truststore::{Entry, identity},
+};
 
 /// Chooser among twins: certificates of one name and key. Chains go through what the spec lists.
-pub(super) struct Twins<'p> {
+pub(crate) struct Twins<'p> {
     pub pool: Pool<'p>,
     pub now: Timestamp,
 }
 
 /// The certificate that is trusted of each name and key, and the authority that it stands under.
-pub(super) type Chosen<'a> = HashMap<(&'a str, &'a str), (&'a str, &'a Certificate)>;
+pub(crate) type Chosen<'a> = HashMap<(&'a str, &'a str), (&'a str, &'a Certificate)>;
 
 /// A certificate that an accepted source lists.
 type Listed<'a> = (&'a Offer<'a>, &'a Certificate);

@@ -1,12 +1,20 @@
+//! TODO
+
 use std::{
     process::{Command, Stdio},
     sync::LazyLock,
 };
 
+use crate::pki::{
+    certificate::Certificate,
+    csr, keys,
+    pem::{
+        BEGIN, HYPHENS, Kind, MAX_SOURCE_BYTES, MAX_SOURCE_CERTIFICATES, ParseError, TRUSTED_CERTIFICATE,
+        certificates, certificates_beside_keys, is_plain, scan, source, trusted,
+    },
+};
 use proptest::prelude::*;
-
-use super::super::{csr, keys};
-use super::*;
+use x509_cert::der::pem::{LineEnding, encode_string};
 
 /// Certificate, its private key and a request of that key.
 struct Sample {

@@ -1,0 +1,3 @@
+//! Periodic work beside the reconciles, which overlays a condition.
+
+pub mod bypass_scan;

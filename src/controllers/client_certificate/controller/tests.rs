@@ -1,0 +1,945 @@
+//! TODO
+
+use super::*;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    ResourceExt, api::PartialObjectMeta, core::DeserializeGuard, runtime::controller::Action as Next,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    api::{ClientCertificate, ClientGrant, MtlsDomain, conditions::Reason},
+    controllers::client_certificate::{
+        controller::{
+            Admission, Ctx, FIRST_RECONCILES, FIRST_RETRY, LATE_WATCH, ReconcileState, SOON, Start,
+            admission, awaits_domain, contested, failed, has_claim, is_own_write, may_know_domain,
+            next_reconcile, not_served, reconcile_certificate, retry_after, start, tell_of_deletion,
+            unsettled,
+        },
+        due_queue::DueQueue,
+        secret_index::SecretIndex,
+    },
+    grants::{
+        evaluation::{Decision, Terms},
+        index::GrantIndex,
+    },
+    issuance::{desired, signing_key_cache::SigningKeyCache},
+    pki::{
+        authority::tests::request,
+        certificate::parse_pem_bundle,
+        truststore::{Bundle, Entry},
+    },
+    runtime::{
+        events::Events,
+        fake::{self, store},
+        reconcile::{ConcurrencyLimit, Error},
+        watch::Cached,
+    },
+    status::{Acceptance, Refused, StepCondition, StepStatus},
+    telemetry::{heartbeat::Heartbeat, metrics::Metrics},
+    trust::active_trust::{ActiveTrust, Trust},
+};
+
+/// Controller with a fake Kubernetes API server. The server has these Secrets and stores no writes.
+pub(crate) struct Stage {
+    pub ctx: Arc<Ctx>,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+/// State of the cluster.
+#[derive(Default)]
+pub(crate) struct There {
+    pub certificates: Vec<Cached<ClientCertificate>>,
+    pub domains: Vec<Cached<MtlsDomain>>,
+    pub secrets: Vec<Secret>,
+    pub grants: Vec<Cached<ClientGrant>>,
+    /// Response to every write of a Secret; `None` for success.
+    pub refuses: Option<(u16, &'static str)>,
+}
+
+impl Stage {
+    pub fn new(there: There) -> Stage {
+        let log = Arc::<Mutex<Vec<String>>>::default();
+        let (said, secrets, refuses) = (log.clone(), there.secrets.clone(), there.refuses);
+        let objects = there.certificates.clone();
+        let client = fake::client(move |method, path, body| {
+            let name = path
+                .trim_end_matches("/status")
+                .rsplit('/')
+                .next()
+                .unwrap_or_default();
+            let (write, is_secret) = (method != "GET", path.contains("/secrets"));
+            if write {
+                said.lock()
+                    .unwrap()
+                    .push(format!("{method} {}", meaning(path, &body)));
+            }
+            let secret = secrets.iter().find(|s| s.name_any() == name);
+            let object = objects
+                .iter()
+                .find(|c| c.name_any() == name)
+                .and_then(|c| c.0.as_ref().ok());
+            match (secret, object) {
+                _ if write && is_secret && refuses.is_some() => {
+                    refuses.map(|(c, r)| fake::refusal(c, r)).unwrap()
+                }
+                _ if method == "POST" => (201, body),
+                (Some(secret), _) if is_secret => (200, serde_json::to_value(secret).unwrap()),
+                (_, Some(object)) if !is_secret => (200, serde_json::to_value(object).unwrap()),
+                _ => fake::refusal(404, "NotFound"),
+            }
+        });
+        let metadata = |s: &Secret| {
+            let value = json!({"metadata": serde_json::to_value(&s.metadata).unwrap()});
+            serde_json::from_value::<PartialObjectMeta<Secret>>(value).unwrap()
+        };
+        let secrets = store(there.secrets.iter().map(metadata).collect());
+        let (certificates, domains, grants) = (
+            store(there.certificates),
+            store(there.domains),
+            store(there.grants),
+        );
+        let grant_index = GrantIndex::new(grants, certificates.clone(), domains.clone(), store(vec![]));
+        let (metrics, _) = Metrics::new();
+        let ctx = Ctx {
+            client: client.clone(),
+            events: Events::new(client, "test"),
+            metrics,
+            heartbeat: Heartbeat::default(),
+            certificates,
+            domains,
+            active_trust: Arc::new(ActiveTrust::new().0),
+            secrets,
+            signing_keys: SigningKeyCache::default(),
+            secret_index: SecretIndex::default(),
+            due_queue: DueQueue::default(),
+            grant_index: Arc::new(grant_index),
+            concurrency: ConcurrencyLimit::new(1),
+            started: Instant::now(),
+            propagation: SignedDuration::from_secs(90),
+            states: Mutex::default(),
+        };
+        Stage {
+            ctx: Arc::new(ctx),
+            log,
+        }
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.log.lock().unwrap())
+    }
+}
+
+/// Returns a short form of a write to the API server.
+fn meaning(path: &str, body: &Value) -> String {
+    let name = path.rsplit('/').next().unwrap();
+    if name == "status" {
+        let conditions = body[1]["value"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let reason = |type_: &str| {
+            let found = conditions.iter().find(|c| c["type"] == type_);
+            found.and_then(|c| c["reason"].as_str()).unwrap_or("-").to_owned()
+        };
+        return format!("status {} {}", reason("Accepted"), reason("Issued"));
+    }
+    match name {
+        "events" => format!("event {}", body["reason"].as_str().unwrap()),
+        "secrets" => format!("secret {}", body["metadata"]["name"].as_str().unwrap()),
+        name => name.to_owned(),
+    }
+}
+
+pub(crate) fn certificate(change: impl FnOnce(&mut Value)) -> ClientCertificate {
+    let mut object = json!({
+        "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
+        "metadata": {
+            "name": "client1", "namespace": "shop", "uid": "client1", "generation": 1, "resourceVersion": "1",
+            "creationTimestamp": "2026-01-02T00:00:00Z",
+        },
+        "spec": {
+            "domainRef": {"name": "partners", "namespace": "shop"},
+            "subject": {"commonName": "client1"},
+        },
+    });
+    change(&mut object);
+    serde_json::from_value(object).unwrap()
+}
+
+pub(crate) fn guard(cert: ClientCertificate) -> Cached<ClientCertificate> {
+    DeserializeGuard(Ok(cert))
+}
+
+pub(crate) fn domain(change: impl FnOnce(&mut Value)) -> Cached<MtlsDomain> {
+    let mut object = json!({
+        "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
+        "metadata": {"name": "partners", "namespace": "shop", "uid": "d", "generation": 1},
+        "spec": {
+            "domainName": "mtls.example.com",
+            "trust": {"authorities": [{"name": "acme", "secretRef": {"name": "acme-ca"}}]},
+        },
+    });
+    change(&mut object);
+    serde_json::from_value(object).unwrap()
+}
+
+pub(crate) fn grant(change: impl FnOnce(&mut Value)) -> Cached<ClientGrant> {
+    let mut object = json!({
+        "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientGrant",
+        "metadata": {"name": "g", "namespace": "shop", "generation": 1},
+        "spec": {
+            "domainRef": {"name": "partners"},
+            "namespaces": {"names": ["acme"]},
+            "commonNames": ["client*"],
+        },
+    });
+    change(&mut object);
+    serde_json::from_value::<DeserializeGuard<ClientGrant>>(object).unwrap()
+}
+
+pub(crate) fn secret(name: &str, data: &[(&str, &str)], change: impl FnOnce(&mut Secret)) -> Secret {
+    let data = data
+        .iter()
+        .map(|(key, text)| ((*key).to_owned(), k8s_openapi::ByteString((*text).into())));
+    let mut secret = Secret {
+        data: Some(data.collect()),
+        type_: Some("kubernetes.io/tls".into()),
+        ..Secret::default()
+    };
+    secret.metadata.name = Some(name.into());
+    secret.metadata.namespace = Some("shop".into());
+    secret.metadata.resource_version = Some("7".into());
+    change(&mut secret);
+    secret
+}
+
+/// Returns the Secret of an authority and the bundle of a truststore with it.
+fn authority() -> (Secret, Bundle) {
+    let made = crate::pki::authority::generate(&request("Acme"), Timestamp::now()).unwrap();
+    let secret = secret(
+        "acme-ca",
+        &[("tls.crt", &made.certificate_pem), ("tls.key", &made.key_pem)],
+        |_| {},
+    );
+    let certificate = parse_pem_bundle(&made.certificate_pem).unwrap().remove(0);
+    let max_leaf = Some(SignedDuration::from_hours(2160));
+    let entry = Entry {
+        authority: "acme".into(),
+        certificate,
+        max_leaf,
+        keep_until: None,
+    };
+    (
+        secret,
+        Bundle {
+            entries: vec![entry],
+            ..Bundle::default()
+        },
+    )
+}
+
+#[tokio::test]
+async fn a_reconcile_of_a_certificate_writes_as_its_state_requires() {
+    let (ca, bundle) = authority();
+    let key = ("shop".to_owned(), "partners".to_owned());
+    let cross_namespace = |o: &mut Value| o["metadata"]["namespace"] = json!("acme");
+    let deleted = |o: &mut Value| o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
+    let suspend = |o: &mut Value| o["spec"]["suspend"] = json!(true);
+    let self_signed = |o: &mut Value| o["spec"]["issuance"] = json!("SelfSigned");
+    let strange = || secret("client1", &[("tls.crt", "x")], |_| {});
+    let issued = &["POST secret client1", "PATCH status Accepted Issued"][..];
+    let plain = || domain(|_| {});
+    let secs = |seconds| Next::requeue(Duration::from_secs(seconds));
+    struct Case<'a> {
+        what: &'a str,
+        cert: ClientCertificate,
+        there: There,
+        /// Trust of the domain: known, and with the authority in it.
+        trust: [bool; 2],
+        expected: &'a [&'a str],
+        next: Option<Next>,
+    }
+    let case = |what, cert, there, expected| Case {
+        what,
+        cert,
+        there,
+        trust: [true; 2],
+        expected,
+        next: None,
+    };
+    let with = |domains: Vec<Cached<MtlsDomain>>| There {
+        domains,
+        ..There::default()
+    };
+    let winner = |change: fn(&mut Value)| {
+        guard(certificate(|o| {
+            o["spec"]["issuance"] = json!("SelfSigned");
+            o["metadata"]["name"] = json!("older");
+            o["metadata"]["uid"] = json!("older");
+            o["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+            change(o);
+        }))
+    };
+    let stop = Some(Next::await_change());
+    let cases = vec![
+        case(
+            "a new certificate",
+            certificate(|_| {}),
+            with(vec![plain()]),
+            issued,
+        ),
+        Case {
+            next: stop.clone(),
+            ..case("deleted", certificate(deleted), with(vec![plain()]), &[])
+        },
+        Case {
+            next: stop.clone(),
+            ..case(
+                "suspended",
+                certificate(suspend),
+                with(vec![plain()]),
+                &["PATCH status Suspended -"],
+            )
+        },
+        Case {
+            next: stop.clone(),
+            ..case(
+                "of another namespace, without a grant",
+                certificate(cross_namespace),
+                with(vec![plain()]),
+                &["PATCH status RefNotPermitted -", "POST event RefNotPermitted"],
+            )
+        },
+        case(
+            "of another namespace, with a grant",
+            certificate(cross_namespace),
+            There {
+                grants: vec![grant(|_| {})],
+                ..with(vec![plain()])
+            },
+            issued,
+        ),
+        Case {
+            next: Some(Next::requeue(FIRST_RETRY)),
+            ..case(
+                "of another namespace, with an unreadable grant",
+                certificate(cross_namespace),
+                There {
+                    grants: vec![grant(|o| o["spec"] = json!(1))],
+                    ..with(vec![plain()])
+                },
+                &["PATCH status Unreachable -"],
+            )
+        },
+        case(
+            "of another namespace, with the last slot of a grant",
+            certificate(cross_namespace),
+            There {
+                grants: vec![grant(|o| o["spec"]["maxCertificates"] = json!(1))],
+                ..with(vec![plain()])
+            },
+            issued,
+        ),
+        case(
+            "of another namespace, just created, with a slot that another certificate may have",
+            certificate(|o| {
+                cross_namespace(o);
+                o["metadata"]["creationTimestamp"] = json!(Timestamp::now().to_string());
+            }),
+            There {
+                grants: vec![grant(|o| o["spec"]["maxCertificates"] = json!(1))],
+                ..with(vec![plain()])
+            },
+            &[],
+        ),
+        Case {
+            trust: [false; 2],
+            next: Some(secs(10)),
+            ..case(
+                "the domain has not had its first reconcile",
+                certificate(|_| {}),
+                with(vec![plain()]),
+                &[],
+            )
+        },
+        Case {
+            trust: [true, false],
+            ..case(
+                "the domain trusts nothing yet",
+                certificate(|_| {}),
+                with(vec![plain()]),
+                &["PATCH status Accepted WaitingForDomainTrust"],
+            )
+        },
+        case(
+            "there is no domain",
+            certificate(|_| {}),
+            with(vec![]),
+            &["PATCH status Accepted RefNotFound", "POST event RefNotFound"],
+        ),
+        case(
+            "a Secret of another owner exists",
+            certificate(|_| {}),
+            There {
+                secrets: vec![strange()],
+                ..with(vec![plain()])
+            },
+            &[
+                "PATCH status Accepted SecretNotOwned",
+                "POST event SecretNotOwned",
+            ],
+        ),
+        Case {
+            next: stop.clone(),
+            ..case(
+                "longer than the domain allows",
+                certificate(|o| o["spec"]["duration"] = json!("48h")),
+                with(vec![domain(|o| {
+                    o["spec"]["clients"] = json!({"maxDuration": "24h"})
+                })]),
+                &[
+                    "PATCH status DurationNotAllowed -",
+                    "POST event DurationNotAllowed",
+                ],
+            )
+        },
+        case(
+            "the authority is distrusted",
+            certificate(|_| {}),
+            with(vec![domain(|o| {
+                o["spec"]["trust"]["authorities"][0]["state"] = json!("Distrusted")
+            })]),
+            &[
+                "PATCH status Accepted AuthorityNotFound",
+                "POST event AuthorityNotFound",
+            ],
+        ),
+        Case {
+            next: Some(Next::requeue(FIRST_RETRY)),
+            ..case(
+                "another writer wrote the Secret first",
+                certificate(|_| {}),
+                There {
+                    refuses: Some((409, "AlreadyExists")),
+                    ..with(vec![plain()])
+                },
+                &["POST secret client1"],
+            )
+        },
+        Case {
+            next: Some(Next::requeue(FIRST_RETRY)),
+            ..case(
+                "the API server refuses",
+                certificate(|_| {}),
+                There {
+                    refuses: Some((403, "Forbidden")),
+                    ..with(vec![plain()])
+                },
+                &[
+                    "POST secret client1",
+                    "PATCH status Accepted Issuing",
+                    "POST event NotIssued",
+                ],
+            )
+        },
+        Case {
+            next: Some(Next::requeue(Duration::ZERO)),
+            ..case(
+                "it signs itself",
+                certificate(self_signed),
+                with(vec![plain()]),
+                &["POST secret client1-next"],
+            )
+        },
+        Case {
+            next: stop,
+            ..case(
+                "an older certificate has the subject",
+                certificate(self_signed),
+                There {
+                    certificates: vec![winner(|_| {})],
+                    ..with(vec![plain()])
+                },
+                &["PATCH status SubjectInUse -", "POST event SubjectInUse"],
+            )
+        },
+        case(
+            "an older certificate without a grant has no claim on the subject",
+            certificate(self_signed),
+            There {
+                certificates: vec![winner(|o| o["metadata"]["namespace"] = json!("acme"))],
+                ..with(vec![plain()])
+            },
+            &["POST secret client1-next"],
+        ),
+        case(
+            "a certificate of an authority may have the subject",
+            certificate(|_| {}),
+            There {
+                certificates: vec![winner(|_| {})],
+                ..with(vec![plain()])
+            },
+            issued,
+        ),
+    ];
+    for Case {
+        what,
+        cert,
+        mut there,
+        trust: [known, trusted],
+        expected,
+        next,
+    } in cases
+    {
+        there.certificates.push(guard(cert.clone()));
+        there.secrets.push(ca.clone());
+        let stage = Stage::new(there);
+        let long_ago = Timestamp::now() - SignedDuration::from_hours(1);
+        if known {
+            stage
+                .ctx
+                .active_trust
+                .set(&key, trusted.then_some(&bundle), None, long_ago);
+        }
+        let found = reconcile_certificate(&cert, &stage.ctx).await.unwrap();
+        assert_eq!(stage.log(), expected, "{what}");
+        if let Some(next) = next {
+            assert_eq!(found, next, "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reconcile_waits_for_its_own_last_write() {
+    let cert = certificate(|o| o["spec"]["suspend"] = json!(true));
+    let stage = Stage::new(There {
+        certificates: vec![guard(cert.clone())],
+        ..There::default()
+    });
+    reconcile_certificate(&cert, &stage.ctx).await.unwrap();
+    assert_eq!(stage.log(), ["PATCH status Suspended -"]);
+    assert_eq!(
+        reconcile_certificate(&cert, &stage.ctx).await.unwrap(),
+        Next::requeue(SOON),
+        "the cache shows the previous version"
+    );
+    assert_eq!(stage.log(), [""; 0]);
+    let mut shown = cert;
+    shown.metadata.resource_version = Some("2".into());
+    reconcile_certificate(&shown, &stage.ctx).await.unwrap();
+    assert_eq!(stage.log(), ["PATCH status Suspended -"]);
+}
+
+#[test]
+fn deletion_precedes_a_stale_cache_and_a_stale_cache_precedes_suspension() {
+    let deleted = |o: &mut Value| o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
+    let suspend = |o: &mut Value| o["spec"]["suspend"] = json!(true);
+    for (cert, is_behind, expected) in [
+        (certificate(|_| {}), false, Start::Go),
+        (certificate(|_| {}), true, Start::AwaitCache),
+        (certificate(suspend), false, Start::Suspend),
+        (certificate(suspend), true, Start::AwaitCache),
+        (certificate(deleted), false, Start::Nothing),
+        (certificate(deleted), true, Start::Nothing),
+    ] {
+        assert_eq!(start(&cert, || is_behind), expected);
+    }
+}
+
+fn terms(is_counted: bool) -> Terms {
+    Terms {
+        grant: "g".into(),
+        authority: None,
+        max_duration: None,
+        not_after: None,
+        is_counted,
+    }
+}
+
+#[test]
+fn a_certificate_of_another_namespace_needs_a_grant() {
+    let (own, cross_namespace) = (
+        certificate(|_| {}),
+        certificate(|o| o["metadata"]["namespace"] = json!("acme")),
+    );
+    let shown = |cert: &ClientCertificate, decision: Option<Decision>| match admission(cert, || decision) {
+        Admission::Allowed(terms) => ("allowed", terms.is_some()),
+        Admission::Refused(Acceptance::Refused {
+            reason: Reason::RefNotPermitted,
+            stalled: false,
+            ..
+        }) => ("refused", false),
+        Admission::Unclear(Acceptance::Unclear(StepCondition {
+            status: StepStatus::Unreachable,
+            ..
+        })) => ("unclear", false),
+        other => panic!("{other:?}"),
+    };
+    for (decision, expected) in [
+        (Some(Decision::Allowed(terms(false))), ("allowed", true)),
+        (Some(Decision::Denied("m".into())), ("refused", false)),
+        (Some(Decision::Unknown("m".into())), ("unclear", false)),
+        (None, ("allowed", false)),
+    ] {
+        assert_eq!(
+            shown(&cross_namespace, decision.clone()),
+            expected,
+            "{decision:?}"
+        );
+        assert_eq!(
+            shown(&own, decision),
+            ("allowed", false),
+            "the domain's own namespace needs no grant"
+        );
+    }
+    for (decision, expected) in [
+        (Some(Decision::Allowed(terms(false))), true),
+        (Some(Decision::Unknown("m".into())), true),
+        (Some(Decision::Denied("m".into())), false),
+        (None, false),
+    ] {
+        assert_eq!(
+            has_claim(&cross_namespace, || decision.clone()),
+            expected,
+            "{decision:?}"
+        );
+        assert!(has_claim(&own, || decision));
+    }
+    assert!(may_know_domain(&own, None) && may_know_domain(&cross_namespace, Some(&terms(false))));
+    assert!(!may_know_domain(&cross_namespace, None));
+}
+
+#[test]
+fn an_ungranted_certificate_has_a_claim_on_no_subject() {
+    let named = |name: &'static str, namespace: &'static str, created: &'static str| {
+        certificate(|o| {
+            o["spec"]["issuance"] = json!("SelfSigned");
+            for field in ["name", "uid"] {
+                o["metadata"][field] = json!(name);
+            }
+            o["metadata"]["namespace"] = json!(namespace);
+            o["metadata"]["creationTimestamp"] = json!(created);
+        })
+    };
+    let me = named("me", "shop", "2026-01-02T00:00:00Z");
+    let own = named("own", "shop", "2026-01-01T00:00:00Z");
+    let cross_namespace = named("other", "acme", "2026-01-01T00:00:00Z");
+    let d = desired::desired(&me, None, None).unwrap();
+    let now = Timestamp::now();
+    let trust = |authority: &str, common_name: &str| {
+        let certificate = crate::pki::authority::tests::issuer(common_name, now)
+            .authority()
+            .clone();
+        let entry = Entry {
+            authority: authority.into(),
+            certificate,
+            max_leaf: None,
+            keep_until: None,
+        };
+        Trust::of(
+            &Bundle {
+                entries: vec![entry],
+                ..Bundle::default()
+            },
+            None,
+            now,
+        )
+    };
+    let granted = Some(Decision::Allowed(terms(false)));
+    let denied = Some(Decision::Denied("m".into()));
+    for (what, all, trust, decision, expected) in [
+        ("no other certificate", vec![&me], None, None, None),
+        (
+            "an older certificate",
+            vec![&me, &own],
+            None,
+            None,
+            Some("the ClientCertificate own has"),
+        ),
+        (
+            "with a grant",
+            vec![&me, &cross_namespace],
+            None,
+            granted.clone(),
+            Some("the ClientCertificate of another namespace has"),
+        ),
+        (
+            "with unknown grants",
+            vec![&me, &cross_namespace],
+            None,
+            Some(Decision::Unknown("m".into())),
+            Some("of another namespace has"),
+        ),
+        ("without a grant", vec![&me, &cross_namespace], None, denied, None),
+        (
+            "with a request that no authority could certify",
+            vec![&me, &cross_namespace],
+            None,
+            None,
+            None,
+        ),
+        ("an authority", vec![&me], Some(trust("acme", "me")), None, None),
+        (
+            "an authority with the subject",
+            vec![&me],
+            Some(trust("acme", "client1")),
+            None,
+            Some("the authority acme has"),
+        ),
+        (
+            "its own entry",
+            vec![&me],
+            Some(trust("clientcertificates/shop/me/me", "client1")),
+            None,
+            None,
+        ),
+    ] {
+        let found = contested(&me, &d, trust.as_ref(), all.into_iter(), |_| decision.clone());
+        match (found, expected) {
+            (None, None) => {}
+            (
+                Some(Refused {
+                    reason: Reason::SubjectInUse,
+                    message,
+                }),
+                Some(told),
+            ) => {
+                assert!(message.contains(told), "{what}: {message}");
+            }
+            (found, _) => panic!("{what}: {found:?}"),
+        }
+    }
+    let theirs = certificate(|o| {
+        o["metadata"]["namespace"] = json!("acme");
+        o["spec"]["issuance"] = json!("SelfSigned");
+    });
+    let d = desired::desired(&theirs, None, None).unwrap();
+    let told = contested(
+        &theirs,
+        &d,
+        Some(&trust("acme", "client1")),
+        std::iter::empty(),
+        |_| None,
+    )
+    .unwrap();
+    assert!(told.message.contains("the domain has"), "{}", told.message);
+}
+
+#[test]
+fn the_slots_of_a_grant_are_settled_after_three_seconds() {
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let aged = |seconds: i64| {
+        certificate(|o| {
+            o["metadata"]["creationTimestamp"] = json!((now - SignedDuration::from_secs(seconds)).to_string())
+        })
+    };
+    for (age, is_counted, expected) in [
+        (0, true, Some(3)),
+        (2, true, Some(1)),
+        (3, true, None),
+        (100, true, None),
+        (0, false, None),
+    ] {
+        let found = unsettled(&aged(age), Some(&terms(is_counted)), now);
+        assert_eq!(found, expected.map(Duration::from_secs), "{age} {is_counted}");
+    }
+    assert_eq!(unsettled(&aged(0), None, now), None, "without a grant");
+}
+
+#[test]
+fn a_refused_spec_is_stalled_unless_the_domain_may_raise_its_limit() {
+    let of = |reason| match not_served(Refused {
+        reason,
+        message: "m".into(),
+    }) {
+        Acceptance::Refused { stalled, .. } => stalled,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        [Reason::InvalidSpec, Reason::DurationNotAllowed].map(of),
+        [true, false]
+    );
+}
+
+#[test]
+fn after_a_start_a_certificate_waits_a_while_for_its_domain() {
+    let second = Duration::from_secs(1);
+    for (is_there, is_known, since_start, expected) in [
+        (true, false, second, true),
+        (true, true, second, false),
+        (false, false, second, false),
+        (true, false, FIRST_RECONCILES, false),
+    ] {
+        assert_eq!(awaits_domain(is_there, is_known, since_start), expected);
+    }
+}
+
+#[test]
+fn the_retry_delay_doubles_up_to_five_minutes() {
+    let waits = [1, 2, 3, 10, 11, 1000].map(|failures| retry_after(failures).as_millis());
+    assert_eq!(waits, [500, 1000, 2000, 256_000, 300_000, 300_000]);
+}
+
+#[test]
+fn an_own_write_of_a_secret_is_no_change() {
+    let [seven, eight] = ["7", "8"].map(str::to_owned);
+    for (is_there, wrote, version, expected) in [
+        (true, Some(&seven), Some(&seven), true),
+        (true, Some(&seven), Some(&eight), false),
+        (true, None, None, false),
+        (true, None, Some(&seven), false),
+        (false, Some(&seven), Some(&seven), false),
+    ] {
+        assert_eq!(is_own_write(is_there, wrote, version), expected);
+    }
+}
+
+#[test]
+fn a_reconcile_waits_for_its_own_last_write_for_a_limited_time() {
+    let (now, [one, two]) = (Instant::now(), ["1", "2"].map(str::to_owned));
+    let mut state = ReconcileState::default();
+    assert!(!state.is_behind(Some(&one), now), "nothing was written");
+    state.wrote_over = Some((Some(one.clone()), now));
+    assert!(
+        state.is_behind(Some(&one), now),
+        "the cache still shows the previous version"
+    );
+    assert!(
+        !state.is_behind(Some(&two), now) && state.wrote_over.is_none(),
+        "the cache shows the write"
+    );
+    state.wrote_over = Some((Some(one.clone()), now));
+    assert!(
+        !state.is_behind(Some(&one), now + LATE_WATCH * 2),
+        "a write without a change never arrives"
+    );
+}
+
+#[test]
+fn only_recent_writes_new_objects_and_failures_stay_in_the_state() {
+    let now = Instant::now();
+    let wrote = |at| ReconcileState {
+        wrote_over: Some((None, at)),
+        ..ReconcileState::default()
+    };
+    for (what, state, expected) in [
+        ("nothing", ReconcileState::default(), false),
+        ("a recent write", wrote(now), true),
+        (
+            "a failure",
+            ReconcileState {
+                failures: 1,
+                ..ReconcileState::default()
+            },
+            true,
+        ),
+        (
+            "a new object",
+            ReconcileState {
+                is_new: true,
+                ..ReconcileState::default()
+            },
+            true,
+        ),
+        (
+            "a write of its Secret",
+            ReconcileState {
+                wrote_secret: Some("7".into()),
+                ..ReconcileState::default()
+            },
+            false,
+        ),
+    ] {
+        assert_eq!(state.is_worth_keeping(now), expected, "{what}");
+    }
+    assert!(!wrote(now).is_worth_keeping(now + LATE_WATCH * 2), "an old write");
+}
+
+#[test]
+fn the_next_reconcile_is_at_the_renewal_or_the_end_of_the_grant() {
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let at = |seconds| now + SignedDuration::from_secs(seconds);
+    let ends = |seconds: i64| {
+        Some(Terms {
+            not_after: Some(at(seconds)),
+            ..terms(false)
+        })
+    };
+    for (next, terms, expected) in [
+        (None, None, None),
+        (Some(100), None, Some(100)),
+        (Some(0), None, Some(60)),
+        (Some(-100), None, Some(60)),
+        (Some(100), ends(50), Some(50)),
+        (Some(100), ends(500), Some(100)),
+        (None, ends(500), Some(500)),
+    ] {
+        assert_eq!(
+            next_reconcile(next.map(at), &terms, now),
+            expected.map(at),
+            "{next:?} {terms:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_failed_reconcile_is_retried_unless_the_object_is_unreadable() {
+    let cert = Arc::new(guard(certificate(|_| {})));
+    let stage = Stage::new(There {
+        certificates: vec![(*cert).clone()],
+        ..There::default()
+    });
+    assert_eq!(
+        failed(cert.clone(), &Error::TooLong, stage.ctx.clone()),
+        Next::requeue(FIRST_RETRY)
+    );
+    assert_eq!(
+        failed(cert.clone(), &Error::TooLong, stage.ctx.clone()),
+        Next::requeue(FIRST_RETRY * 2)
+    );
+    stage.ctx.succeeded("client1");
+    assert_eq!(
+        failed(cert.clone(), &Error::TooLong, stage.ctx.clone()),
+        Next::requeue(FIRST_RETRY)
+    );
+    let bad: Cached<ClientCertificate> =
+        serde_json::from_value(json!({"metadata": {"name": "client1", "namespace": "shop"}, "spec": 1}))
+            .unwrap();
+    let error = Error::Unreadable(Box::new(bad.0.unwrap_err()));
+    assert_eq!(failed(cert, &error, stage.ctx.clone()), Next::await_change());
+    let gone = Arc::new(guard(certificate(|o| o["metadata"]["name"] = json!("gone"))));
+    assert_eq!(
+        reconcile(gone, stage.ctx.clone()).await.unwrap(),
+        Next::await_change()
+    );
+}
+
+#[tokio::test]
+async fn a_deletion_reports_a_certificate_that_stays_valid() {
+    let alive = certificate(|o| {
+        o["status"] = json!({"serialNumber": "1", "notAfter": "2099-01-01T00:00:00Z"});
+    });
+    let expired = certificate(|o| {
+        o["metadata"]["name"] = json!("expired");
+        o["status"] = json!({"serialNumber": "1", "notAfter": "2020-01-01T00:00:00Z"});
+    });
+    let there = Stage::new(There {
+        certificates: vec![guard(alive.clone())],
+        ..There::default()
+    });
+    tell_of_deletion(Arc::new(guard(alive.clone())), &there.ctx).await;
+    assert_eq!(there.log(), [""; 0], "the object exists");
+    let stage = Stage::new(There::default());
+    tell_of_deletion(Arc::new(guard(expired)), &stage.ctx).await;
+    assert_eq!(stage.log(), [""; 0]);
+    tell_of_deletion(Arc::new(guard(alive)), &stage.ctx).await;
+    assert_eq!(stage.log(), ["POST event StillAccepted"]);
+}

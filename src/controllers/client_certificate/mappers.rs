@@ -1,0 +1,402 @@
+//! Mappers from a change of an object to the ClientCertificates to reconcile. They read only the stores of
+//! the watches.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{FutureExt, Stream, StreamExt, channel::mpsc::UnboundedReceiver, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Resource, ResourceExt, api::PartialObjectMeta, runtime::reflector::ObjectRef};
+
+use super::controller::Ctx;
+
+use crate::{
+    api::{
+        ClientCertificate, ClientGrant, Issuance, MtlsDomain,
+        object_id::{self, DomainKey},
+    },
+    grants::index::is_cross_namespace,
+    issuance::desired::RENEW,
+    model::authorities,
+    runtime::watch::Cached,
+};
+
+/// Interval at which the operator reads the due certificates from the
+/// [`DueQueue`](super::due_queue::DueQueue).
+const DUE: Duration = Duration::from_secs(5);
+/// Time within which several changes of slots count as one change.
+const GATHER: Duration = Duration::from_secs(1);
+/// Maximum number of certificates with shared slots that are requeued at once; the next batch follows after
+/// [`PAUSE`].
+const FEW: usize = 20;
+const PAUSE: Duration = Duration::from_millis(200);
+
+pub(crate) fn change_predicate(c: &Cached<ClientCertificate>) -> Option<(Option<i64>, bool, Option<String>)> {
+    let meta = &c.0.as_ref().ok()?.metadata;
+    let renew = meta.annotations.as_ref().and_then(|a| a.get(RENEW)).cloned();
+    Some((meta.generation, meta.deletion_timestamp.is_some(), renew))
+}
+
+/// Returns the other self-signed certificates of the domain when a self-signed certificate is deleted.
+pub(crate) fn conflicting(
+    going: &Cached<ClientCertificate>,
+    ctx: &Ctx,
+) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
+    let goes = going.meta().deletion_timestamp.is_some() || !is_there(going, ctx);
+    let Ok(changed) = &going.0 else { return vec![] };
+    if !goes || changed.spec.issuance != Issuance::SelfSigned {
+        return vec![];
+    }
+    those(ctx, |c| {
+        c.spec.issuance == Issuance::SelfSigned
+            && object_id::domain_key(c) == object_id::domain_key(changed)
+            && c.uid() != changed.uid()
+    })
+}
+
+/// Requeues the certificates that share the slots of a grant with a created, changed or deleted certificate.
+/// Each change may concern thousands of certificates. The stream collects changes and requeues a few
+/// certificates at a time, so that a tenant with many changes does not delay other tenants.
+pub(crate) fn sharing_slots(
+    changed: UnboundedReceiver<Arc<Cached<ClientCertificate>>>,
+    ctx: Arc<Ctx>,
+) -> impl Stream<Item = ObjectRef<Cached<ClientCertificate>>> + Send {
+    let shared = |changed: &Cached<ClientCertificate>, ctx: &Ctx| {
+        let cert = changed.0.as_ref().ok().filter(|cert| is_cross_namespace(cert))?;
+        Some(object_id::domain_key(cert)).filter(|key| ctx.grant_index.has_slots(key))
+    };
+    let few = stream::unfold((changed, VecDeque::new()), move |(mut changed, mut waiting)| {
+        let ctx = ctx.clone();
+        async move {
+            if waiting.is_empty() {
+                let mut keys = BTreeSet::new();
+                while keys.is_empty() {
+                    keys.extend(shared(&*changed.next().await?, &ctx));
+                }
+                tokio::time::sleep(GATHER).await;
+                while let Some(Some(more)) = changed.next().now_or_never() {
+                    keys.extend(shared(&more, &ctx));
+                }
+                waiting.extend(those(&ctx, |c| {
+                    is_cross_namespace(c) && keys.contains(&object_id::domain_key(c))
+                }));
+            } else {
+                tokio::time::sleep(PAUSE).await;
+            }
+            let some: Vec<_> = waiting.drain(..waiting.len().min(FEW)).collect();
+            Some((stream::iter(some), (changed, waiting)))
+        }
+    });
+    few.flatten()
+}
+
+/// Requeues the certificates that are due, and drops old writes from the state.
+pub(crate) fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Cached<ClientCertificate>>> + Send {
+    let reconciles = stream::unfold(ctx, async |ctx| {
+        tokio::time::sleep(DUE).await;
+        ctx.forget_old_writes();
+        let due = ctx.due_queue.due(Timestamp::now());
+        let those = if due.is_empty() {
+            vec![]
+        } else {
+            those(&ctx, |c| {
+                c.metadata.uid.as_ref().is_some_and(|uid| due.contains(uid))
+            })
+        };
+        Some((stream::iter(those), ctx))
+    });
+    reconciles.flatten()
+}
+
+/// Returns the certificates that a grant may be for; for an unreadable grant, all certificates for a domain
+/// in its namespace.
+pub(crate) fn of_grant(grant: &Cached<ClientGrant>, ctx: &Ctx) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
+    let namespace = grant.meta().namespace.as_ref();
+    let domain = grant.0.as_ref().ok().map(|g| &g.spec.domain_ref.name);
+    those(ctx, |c| {
+        let key = object_id::domain_key(c);
+        is_cross_namespace(c) && Some(&key.0) == namespace && domain.is_none_or(|domain| *domain == key.1)
+    })
+}
+
+/// Returns the certificates of a namespace that need a grant, and the certificates that share slots with
+/// them.
+pub(crate) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
+    let state = ctx.certificates.state();
+    let there = state
+        .iter()
+        .filter(|c| c.meta().namespace.as_deref() == Some(namespace));
+    let cross_namespace: Vec<_> = there
+        .filter(|c| c.0.as_ref().is_ok_and(is_cross_namespace))
+        .collect();
+    let keys: BTreeSet<_> = cross_namespace
+        .iter()
+        .filter_map(|c| Some(object_id::domain_key(c.0.as_ref().ok()?)))
+        .collect();
+    let others = keys
+        .iter()
+        .filter(|key| ctx.grant_index.has_slots(key))
+        .flat_map(|key| of_domain(ctx, key));
+    cross_namespace
+        .iter()
+        .map(|c| ObjectRef::from_obj(&***c))
+        .chain(others)
+        .collect()
+}
+
+pub(crate) fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
+    those(ctx, |c| object_id::domain_key(c) == *key)
+}
+
+/// Returns the readable certificates for which the predicate is true.
+fn those(
+    ctx: &Ctx,
+    wanted: impl Fn(&ClientCertificate) -> bool,
+) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
+    let state = ctx.certificates.state();
+    state
+        .iter()
+        .filter(|c| c.0.as_ref().is_ok_and(&wanted))
+        .map(|c| ObjectRef::from_obj(&**c))
+        .collect()
+}
+
+/// Returns the certificates that use the Secret, or that an authority with this Secret issues.
+pub(crate) fn touched_by(
+    ctx: &Ctx,
+    secret: &PartialObjectMeta<Secret>,
+) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
+    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+    let users = ctx
+        .secret_index
+        .of(&namespace, &name)
+        .into_iter()
+        .map(|user| ObjectRef::new(&user).within(&namespace));
+    let there = users.filter(|user| ctx.certificates.get(user).is_some());
+    let mut touched: Vec<_> = there.filter(|user| !ctx.wrote(user, secret)).collect();
+    for domain in ctx.domains.state() {
+        let Ok(domain) = &domain.0 else { continue };
+        let issues = |d: &MtlsDomain| {
+            authorities::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&name)))
+        };
+        if domain.namespace().as_ref() == Some(&namespace) && issues(domain) {
+            touched.extend(of_domain(ctx, &(namespace.clone(), domain.name_any())));
+        }
+    }
+    touched
+}
+
+pub(crate) fn is_there(c: &Cached<ClientCertificate>, ctx: &Ctx) -> bool {
+    ctx.certificates
+        .get(&ObjectRef::from_obj(c))
+        .is_some_and(|there| there.uid() == c.uid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use k8s_openapi::api::core::v1::Secret;
+    use kube::{api::PartialObjectMeta, runtime::reflector::ObjectRef};
+    use serde_json::{Value, json};
+
+    use crate::{
+        api::ClientCertificate,
+        controllers::client_certificate::controller::tests::{
+            Stage, There, certificate, domain, grant, guard, secret,
+        },
+        issuance::desired::RENEW,
+        runtime::watch::Cached,
+    };
+
+    fn named(
+        name: &'static str,
+        namespace: &'static str,
+        change: fn(&mut Value),
+    ) -> Cached<ClientCertificate> {
+        guard(certificate(|o| {
+            for field in ["name", "uid"] {
+                o["metadata"][field] = json!(name);
+            }
+            o["metadata"]["namespace"] = json!(namespace);
+            change(o);
+        }))
+    }
+
+    fn names(refs: impl IntoIterator<Item = ObjectRef<Cached<ClientCertificate>>>) -> Vec<String> {
+        let mut names: Vec<_> = refs.into_iter().map(|r| r.name).collect();
+        names.sort();
+        names
+    }
+
+    fn self_signed(o: &mut Value) {
+        o["spec"]["issuance"] = json!("SelfSigned");
+    }
+
+    fn deleted(o: &mut Value) {
+        self_signed(o);
+        o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
+    }
+
+    #[test]
+    fn a_certificate_is_reconciled_after_a_new_spec_a_deletion_or_a_renewal_request() {
+        let of = |change: fn(&mut Value)| change_predicate(&named("a", "shop", change));
+        let before = of(|_| {});
+        type Change = fn(&mut Value);
+        let changes: [(&str, Change, bool); 5] = [
+            ("our status", |o| o["status"] = json!({"revision": 1}), false),
+            (
+                "an annotation",
+                |o| o["metadata"]["annotations"] = json!({"a": "b"}),
+                false,
+            ),
+            (
+                "a request for a renewal",
+                |o| o["metadata"]["annotations"] = json!({RENEW: "now"}),
+                true,
+            ),
+            ("the spec", |o| o["metadata"]["generation"] = json!(2), true),
+            (
+                "its deletion",
+                |o| o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z"),
+                true,
+            ),
+        ];
+        for (what, change, expected) in changes {
+            assert_eq!(of(change) != before, expected, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deleted_certificate_requeues_its_possible_conflicts() {
+        let there = || There {
+            certificates: vec![
+                named("a", "shop", self_signed),
+                named("b", "shop", self_signed),
+                named("c", "shop", |_| {}),
+                named("d", "shop", |o| {
+                    self_signed(o);
+                    o["spec"]["domainRef"]["name"] = json!("other");
+                }),
+                named("going", "shop", deleted),
+            ],
+            ..There::default()
+        };
+        let ctx = Stage::new(there()).ctx;
+        assert_eq!(
+            names(conflicting(&named("going", "shop", deleted), &ctx)),
+            ["a", "b"],
+            "is being deleted"
+        );
+        assert_eq!(
+            names(conflicting(&named("gone", "shop", self_signed), &ctx)),
+            ["a", "b", "going"],
+            "no longer exists"
+        );
+        assert_eq!(
+            names(conflicting(&named("a", "shop", self_signed), &ctx)),
+            [""; 0],
+            "exists"
+        );
+        assert_eq!(
+            names(conflicting(&named("gone", "shop", |_| {}), &ctx)),
+            [""; 0],
+            "is in no truststore"
+        );
+        assert!(is_there(&named("a", "shop", |_| {}), &ctx));
+        let again = named("a", "shop", |o| o["metadata"]["uid"] = json!("another"));
+        assert!(!is_there(&again, &ctx), "another object has its name");
+    }
+
+    #[tokio::test]
+    async fn a_grant_requeues_the_certificates_of_other_namespaces_that_it_may_be_for() {
+        let stage = Stage::new(There {
+            certificates: vec![
+                named("a", "acme", |_| {}),
+                named("b", "acme", |o| o["spec"]["domainRef"]["name"] = json!("other")),
+                named("c", "shop", |_| {}),
+                named("d", "acme", |o| {
+                    o["spec"]["domainRef"]["namespace"] = json!("elsewhere")
+                }),
+            ],
+            ..There::default()
+        });
+        assert_eq!(names(of_grant(&grant(|_| {}), &stage.ctx)), ["a"]);
+        assert_eq!(
+            names(of_grant(&grant(|o| o["spec"] = json!(1)), &stage.ctx)),
+            ["a", "b"],
+            "the grant is not readable"
+        );
+        assert_eq!(names(of_namespace("acme", &stage.ctx)), ["a", "b", "d"]);
+        assert_eq!(
+            names(of_namespace("shop", &stage.ctx)),
+            [""; 0],
+            "the domain's own namespace needs no grant"
+        );
+        assert_eq!(
+            names(of_domain(&stage.ctx, &("shop".into(), "partners".into()))),
+            ["a", "c"]
+        );
+    }
+
+    #[tokio::test]
+    async fn certificates_with_shared_slots_are_requeued_with_their_namespace() {
+        let certificates = vec![named("a", "acme", |_| {}), named("b", "zeta", |_| {})];
+        let with = |grants| {
+            Stage::new(There {
+                certificates: certificates.clone(),
+                grants,
+                ..There::default()
+            })
+        };
+        let slots = grant(|o| o["spec"]["maxCertificates"] = json!(1));
+        assert_eq!(
+            names(of_namespace("acme", &with(vec![slots]).ctx)),
+            ["a", "a", "b"]
+        );
+        assert_eq!(names(of_namespace("acme", &with(vec![grant(|_| {})]).ctx)), ["a"]);
+    }
+
+    #[tokio::test]
+    async fn a_secret_requeues_the_certificates_that_use_it_or_are_issued_with_it() {
+        let stage = Stage::new(There {
+            certificates: vec![
+                named("client1", "shop", |_| {}),
+                named("b", "shop", |_| {}),
+                named("c", "acme", |_| {}),
+            ],
+            domains: vec![
+                domain(|_| {}),
+                domain(|o| o["metadata"]["namespace"] = json!("acme")),
+            ],
+            secrets: vec![secret("client1", &[], |_| {}), secret("acme-ca", &[], |_| {})],
+            ..There::default()
+        });
+        let metadata = |name: &str, version: &str| {
+            let meta = json!({"metadata": {"name": name, "namespace": "shop", "resourceVersion": version}});
+            serde_json::from_value::<PartialObjectMeta<Secret>>(meta).unwrap()
+        };
+        let touched = |name: &str, version: &str| names(touched_by(&stage.ctx, &metadata(name, version)));
+        assert_eq!(touched("client1", "7"), ["client1"]);
+        assert_eq!(
+            touched("acme-ca", "7"),
+            ["b", "c", "client1"],
+            "all certificates of the domain that issues with it"
+        );
+        assert_eq!(touched("unused", "7"), [""; 0]);
+        stage
+            .ctx
+            .states
+            .lock()
+            .unwrap()
+            .entry("client1".into())
+            .or_default()
+            .set_wrote("7");
+        assert_eq!(touched("client1", "7"), [""; 0], "the operator's own write");
+        assert_eq!(touched("client1", "8"), ["client1"]);
+    }
+}

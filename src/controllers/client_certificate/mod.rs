@@ -1,0 +1,8 @@
+//! ClientCertificate: desired -> observe -> plan -> execute -> report. The stages are in [`crate::issuance`].
+
+pub mod conflicts;
+pub mod controller;
+pub mod due_queue;
+pub mod mappers;
+pub mod report;
+pub mod secret_index;

@@ -1,0 +1,3 @@
+//! ClientGrant: reports the use of a grant.
+
+pub mod controller;

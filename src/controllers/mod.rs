@@ -1,0 +1,5 @@
+//! Controllers of the three kinds: wake-ups, reconciles, status and Events.
+
+pub mod client_certificate;
+pub mod client_grant;
+pub mod mtls_domain;

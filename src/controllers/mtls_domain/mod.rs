@@ -1,0 +1,19 @@
+//! MtlsDomain: desired -> observe -> plan -> execute -> report.
+
+pub mod access_request;
+pub mod conflicts;
+pub mod controller;
+pub mod credentials;
+pub mod deletion;
+pub mod execute;
+pub mod mappers;
+pub mod observe;
+pub mod permission;
+pub mod plan;
+pub mod references;
+pub mod report;
+pub mod serving;
+pub mod teardown;
+
+#[cfg(test)]
+pub(crate) mod simulation;

@@ -1,0 +1,984 @@
+//! Report: computes the new status from the plan, the outcomes of its actions and the old status. Pure.
+
+pub mod dns;
+pub mod server_certificate;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::{
+    api::{
+        AuthorityStatus, MappingState, MtlsDomain, MtlsDomainStatus, TruststoreState,
+        conditions::{ConditionType, Reason},
+    },
+    aws::{errors, gateway::domains::Domain},
+    background::bypass_scan::Bypass,
+    dataplane::api_gateway::custom_domain,
+    model::{
+        observed::{Leaf, LeafIssuer, Observed},
+        placement::Placement,
+        step::{Plan, Step, StepPlan, StepState},
+    },
+    observation::seen::{Unseen, refusal},
+    pki::{certificate::Certificate, lint::Severity},
+    status::{Acceptance, ConditionStatus, StepCondition, StepStatus, conditions, text},
+    trust::truststore::told,
+};
+
+/// Outcome of the first action of a step that did not succeed at once.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The action waits in the queue for AWS quota.
+    Queued {
+        ahead: usize,
+        about: std::time::Duration,
+    },
+    /// This process may not write at the moment; another process may.
+    NotLeading,
+    /// The action was done before, and AWS does not show its effect yet.
+    NotShown(String),
+    Failed(errors::Error),
+    /// The Kubernetes API refused the request or did not answer.
+    Kubernetes(String),
+}
+
+impl Outcome {
+    pub fn is_queued(&self) -> bool {
+        matches!(self, Outcome::Queued { .. })
+    }
+}
+
+/// Outcomes by step. A step has at most one, because it stops at its first failure, and does not affect other
+/// steps.
+pub type Outcomes = BTreeMap<Step, Outcome>;
+
+pub fn condition(step: Step) -> ConditionType {
+    match step {
+        Step::ResolvedRefs => ConditionType::ResolvedRefs,
+        Step::CertificateIssued => ConditionType::CertificateIssued,
+        Step::TruststorePublished => ConditionType::TruststorePublished,
+        Step::DomainProgrammed => ConditionType::DomainProgrammed,
+        Step::MappingsProgrammed => ConditionType::MappingsProgrammed,
+        Step::DnsProgrammed => ConditionType::DNSProgrammed,
+        Step::BypassClosed => ConditionType::BypassClosed,
+        Step::IdentityPropagated => ConditionType::IdentityPropagated,
+    }
+}
+
+/// Returns the status after a reconcile of a served spec.
+pub fn report(
+    old: &MtlsDomainStatus,
+    generation: i64,
+    placement: &Placement,
+    plan: &Plan,
+    o: &Observed,
+    outcomes: &Outcomes,
+    now: Timestamp,
+) -> MtlsDomainStatus {
+    let step_conditions: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|(step, step_plan)| step_condition(*step, step_plan, outcomes.get(step)))
+        .collect();
+    let mut new = with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now);
+    facts(&mut new, placement, plan, o, now);
+    new.plan = vec![];
+    new
+}
+
+/// Returns the status with `managementPolicy: Observe`: the operator does nothing, and the status says what
+/// it would do.
+pub fn observing(
+    old: &MtlsDomainStatus,
+    generation: i64,
+    placement: &Placement,
+    plan: &Plan,
+    o: &Observed,
+    now: Timestamp,
+) -> MtlsDomainStatus {
+    let step_conditions: Vec<_> = plan
+        .steps
+        .iter()
+        .map(|(step, step_plan)| match &step_plan.state {
+            StepState::InProgress(what) => StepCondition {
+                type_: condition(*step),
+                status: StepStatus::Blocked,
+                reason: Reason::Observing,
+                message: format!("not done, because spec.managementPolicy is Observe: {what}"),
+            },
+            _ => step_condition(*step, step_plan, None),
+        })
+        .collect();
+    let mut new = with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now);
+    facts(&mut new, placement, plan, o, now);
+    new.plan = plan.actions().map(|(_, action)| action.to_string()).collect();
+    new
+}
+
+/// Returns the status of a spec that is not served, or of an object that is being deleted: only the
+/// conditions change.
+pub fn with_conditions(
+    old: &MtlsDomainStatus,
+    generation: i64,
+    acceptance: &Acceptance,
+    step_conditions: &[StepCondition],
+    now: Timestamp,
+) -> MtlsDomainStatus {
+    MtlsDomainStatus {
+        observed_generation: Some(generation),
+        conditions: conditions::write(&old.conditions, generation, acceptance, step_conditions, now),
+        ..old.clone()
+    }
+}
+
+/// Returns the status when the operator could not determine if the spec is allowed.
+pub fn unclear(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Timestamp) -> MtlsDomainStatus {
+    let step_condition = step_condition(
+        Step::ResolvedRefs,
+        &StepState::Unknown(unseen.clone()).into(),
+        None,
+    );
+    let acceptance = Acceptance::Unclear(StepCondition {
+        type_: ConditionType::Accepted,
+        ..step_condition
+    });
+    with_conditions(old, generation, &acceptance, &[], now)
+}
+
+/// Conditions of the resources that are deleted with the custom domain.
+const GONE: [ConditionType; 5] = [
+    ConditionType::CertificateIssued,
+    ConditionType::TruststorePublished,
+    ConditionType::MappingsProgrammed,
+    ConditionType::DNSProgrammed,
+    ConditionType::IdentityPropagated,
+];
+
+/// Returns the status of an object that is being deleted: Ready is False, and its message is `why`, the
+/// current action of the deletion or the reason of its wait. `goes`: the object's resources in AWS are
+/// deleted, not retained.
+pub fn deleting(
+    mut status: MtlsDomainStatus,
+    generation: i64,
+    why: &str,
+    goes: bool,
+    now: Timestamp,
+) -> MtlsDomainStatus {
+    let gone = if goes { GONE.as_slice() } else { &[] };
+    conditions::deleting(&mut status.conditions, generation, gone, why, now);
+    status
+}
+
+/// Returns the status of an object whose deletion waits, with the current message of Ready as the reason.
+/// `None`: the object is not being deleted, or its status reports the deletion already.
+pub fn waiting_deletion(
+    domain: &MtlsDomain,
+    status: &MtlsDomainStatus,
+    now: Timestamp,
+) -> Option<MtlsDomainStatus> {
+    const SUSPENDED: &str = "the object is to be deleted, and spec.suspend is true: nothing is deleted in \
+                             AWS until spec.suspend is false";
+    let ready = status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == ConditionType::Ready.as_str())?;
+    if domain.metadata.deletion_timestamp.is_none() || ready.reason == Reason::Deleting.as_str() {
+        return None;
+    }
+    let why = if domain.spec.suspend {
+        SUSPENDED
+    } else {
+        &ready.message
+    };
+    let generation = status.observed_generation.unwrap_or_default();
+    Some(deleting(status.clone(), generation, why, false, now))
+}
+
+/// Returns what a deletion does or waits for, according to the status.
+pub fn waits_for(status: &MtlsDomainStatus) -> Option<&str> {
+    let is_it =
+        |c: &&Condition| c.type_ == ConditionType::Ready.as_str() && c.reason == Reason::Deleting.as_str();
+    status.conditions.iter().find(is_it).map(|c| c.message.as_str())
+}
+
+/// Returns the status when the operator has no AWS credentials; `remedy` is the way to provide them.
+pub fn without_credentials(
+    old: &MtlsDomainStatus,
+    generation: i64,
+    remedy: &str,
+    now: Timestamp,
+) -> MtlsDomainStatus {
+    let unseen = Unseen {
+        reason: Reason::CredentialsMissing,
+        message: remedy.to_owned(),
+    };
+    let step_plan = StepPlan::from(StepState::Unknown(unseen));
+    let of_step = |step| match (step, step_condition(step, &step_plan, None)) {
+        (Step::CertificateIssued, step_condition) => StepCondition {
+            status: StepStatus::Blocked,
+            ..step_condition
+        },
+        (_, step_condition) => step_condition,
+    };
+    let step_conditions: Vec<_> = Step::ALL.into_iter().map(of_step).collect();
+    with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now)
+}
+
+/// Returns the single condition of an object that is being deleted.
+pub fn deletion_condition(step_plan: &StepPlan, outcome: Option<&Outcome>) -> StepCondition {
+    let step_condition = step_condition(Step::DomainProgrammed, step_plan, outcome);
+    match step_condition.status {
+        // A finished step is reported as deleting too: the resource is not available any more.
+        StepStatus::Done | StepStatus::Working => StepCondition {
+            status: StepStatus::Working,
+            reason: Reason::Deleting,
+            ..step_condition
+        },
+        _ => step_condition,
+    }
+}
+
+pub fn step_condition(step: Step, step_plan: &StepPlan, outcome: Option<&Outcome>) -> StepCondition {
+    let (status, reason, message) = match (&step_plan.state, outcome) {
+        (StepState::Done(reason, message), Some(outcome)) => {
+            let (_, _, problem) = explain(outcome);
+            (StepStatus::Done, *reason, format!("{message}; {problem}"))
+        }
+        (StepState::Blocked(reason, message), _) if *reason == Reason::KeptOpen => {
+            (StepStatus::Waived, *reason, message.clone())
+        }
+        (StepState::Blocked(reason, message), _) => (StepStatus::Blocked, *reason, message.clone()),
+        (_, Some(outcome)) => explain(outcome),
+        (StepState::Done(reason, message), None) => (StepStatus::Done, *reason, message.clone()),
+        (StepState::InProgress(what), None) => (StepStatus::Working, Reason::Progressing, what.clone()),
+        (StepState::Wait(reason, message), None) => (StepStatus::Working, *reason, message.clone()),
+        (StepState::WaitingFor(before), None) => {
+            let (reason, what) = waiting_for(*before);
+            (StepStatus::Working, reason, format!("waiting for {what}"))
+        }
+        (StepState::Unknown(unseen), None) => {
+            let status = match unseen.reason {
+                Reason::PermissionDenied | Reason::HostedZoneNotFound => StepStatus::Blocked,
+                _ => StepStatus::Unreachable,
+            };
+            (status, unseen.reason, unseen.message.clone())
+        }
+    };
+    StepCondition {
+        type_: condition(step),
+        status,
+        reason,
+        message,
+    }
+}
+
+fn waiting_for(step: Step) -> (Reason, &'static str) {
+    match step {
+        Step::ResolvedRefs => (
+            Reason::WaitingForPrerequisite,
+            "the resources that the spec refers to",
+        ),
+        Step::CertificateIssued => (Reason::WaitingForCertificate, "the server certificate"),
+        Step::TruststorePublished => (Reason::WaitingForTruststore, "the truststore"),
+        Step::DomainProgrammed => (Reason::WaitingForDomain, "the custom domain"),
+        Step::MappingsProgrammed => (Reason::WaitingForMappings, "the API mappings"),
+        Step::IdentityPropagated => (
+            Reason::WaitingForPrerequisite,
+            "the removal of identity headers from an API",
+        ),
+        Step::DnsProgrammed | Step::BypassClosed => (
+            Reason::WaitingForDNS,
+            "the DNS records, so that callers have another endpoint",
+        ),
+    }
+}
+
+/// True when the conditions already report this outcome of the step.
+pub fn stands_in(conditions: &[Condition], step: Step, outcome: &Outcome) -> bool {
+    let (type_, (_, reason, message)) = (condition(step).as_str(), explain(outcome));
+    conditions
+        .iter()
+        .any(|c| c.type_ == type_ && c.reason == reason.as_str() && c.message == message)
+}
+
+/// True when a user has to create a missing resource first: frequent retries are useless, and occasional ones
+/// are not.
+pub fn is_missing(outcome: &Outcome) -> bool {
+    explain(outcome).1 == Reason::RefNotFound
+}
+
+/// True when a retry soon may help. It does not when another account has the domain name, and each attempt
+/// uses up AWS quota.
+pub fn passes(outcome: &Outcome) -> bool {
+    explain(outcome).1 != Reason::ForeignOwner
+}
+
+fn explain(outcome: &Outcome) -> (StepStatus, Reason, String) {
+    match outcome {
+        Outcome::Queued { ahead, about } => {
+            let when = match (ahead, about.as_secs()) {
+                (0, _) => "next",
+                (_, 0..=300) => "within 5 minutes",
+                (_, 301..=1800) => "within 30 minutes",
+                _ => "in more than 30 minutes",
+            };
+            (
+                StepStatus::Working,
+                Reason::Queued,
+                format!("queued for AWS quota: {when}"),
+            )
+        }
+        Outcome::NotLeading => (
+            StepStatus::Unreachable,
+            Reason::Unreachable,
+            "this operator does not hold its lease at the moment".into(),
+        ),
+        Outcome::NotShown(what) => (StepStatus::Working, Reason::Progressing, what.clone()),
+        Outcome::Kubernetes(why) => (StepStatus::Unreachable, Reason::Unreachable, why.clone()),
+        Outcome::Failed(error) => refusal(error),
+    }
+}
+
+/// Sets the facts of a status that users would otherwise search for. A fact that could not be read stays as
+/// it was.
+fn facts(status: &mut MtlsDomainStatus, placement: &Placement, plan: &Plan, o: &Observed, now: Timestamp) {
+    if !plan.steps.contains_key(&Step::IdentityPropagated) {
+        let type_ = ConditionType::IdentityPropagated.as_str();
+        status.conditions.retain(|condition| condition.type_ != type_);
+    }
+    if o.certificates.is_ok() && o.domain.is_ok() && o.named.values().all(Result::is_ok) {
+        status.certificate = server_certificate::state(placement, plan, o, now);
+    }
+    if let Ok(domain) = &o.domain {
+        let ours = domain.as_ref().filter(|g| custom_domain::is_ours(placement, g));
+        status.target_domain_name = ours.map(|g| g.target.clone());
+        status.hosted_zone_id = ours.map(|g| g.hosted_zone_id.clone());
+        status.truststore = ours
+            .and_then(|g| truststore(g, plan, o, now))
+            .or_else(|| status.truststore.clone().filter(|_| ours.is_some()));
+        if let Ok(mappings) = &o.mappings {
+            let listed = mappings.iter().filter(|_| ours.is_some());
+            status.mappings = listed
+                .map(|m| MappingState {
+                    path: m.path.clone(),
+                    id: m.id.clone(),
+                })
+                .collect();
+            status.mappings.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+    }
+    status.dns = dns::records(status, placement, plan, o);
+}
+
+fn truststore(g: &Domain, plan: &Plan, o: &Observed, now: Timestamp) -> Option<TruststoreState> {
+    let used = g.truststore.as_ref()?;
+    let bundle = &o.pinned.as_ref().ok()?.as_ref()?.bundle;
+    let published = o.published.as_ref().ok()?.as_ref();
+    let findings = plan
+        .truststore
+        .iter()
+        .flat_map(|c| &c.findings)
+        .filter(|f| f.severity != Severity::Refused);
+    Some(TruststoreState {
+        uri: used.uri.clone(),
+        version: used.version.clone(),
+        sha256: published
+            .filter(|p| Some(&p.version) == used.version.as_ref())
+            .map(|p| p.sha256.clone()),
+        warnings: warnings(
+            used.warnings
+                .iter()
+                .map(|warning| text::shown(warning))
+                .chain(findings.map(told))
+                .collect(),
+        ),
+        authorities: bundle
+            .entries
+            .iter()
+            .map(|e| AuthorityStatus {
+                name: text::shown(&e.authority),
+                subject: text::shown(&e.certificate.subject),
+                not_after: Some(conditions::in_seconds(e.certificate.not_after)),
+                // The operator does not know the leaves of other authorities.
+                living_leaves: e.max_leaf.map(|_| living_leaves(&e.certificate, o, now)),
+            })
+            .collect(),
+    })
+}
+
+/// Maximum number of warnings in the status of a truststore: an object of any more does not fit into etcd.
+const MOST_WARNINGS: usize = 100;
+
+fn warnings(mut all: Vec<String>) -> Vec<String> {
+    let more = all.len().saturating_sub(MOST_WARNINGS);
+    all.truncate(MOST_WARNINGS);
+    all.extend((more > 0).then(|| format!("and {more} more")));
+    all
+}
+
+/// Returns the status with the mTLS bypasses of the mapped APIs. While they are not known, the previous
+/// condition stays.
+pub fn with_bypasses(
+    mut status: MtlsDomainStatus,
+    generation: i64,
+    bypasses: Option<&[Bypass]>,
+    now: Timestamp,
+) -> MtlsDomainStatus {
+    let type_ = ConditionType::BypassDetected;
+    match bypasses {
+        None => {}
+        Some([]) => status.conditions.retain(|c| c.type_ != type_.as_str()),
+        Some(ways) => {
+            let ways: Vec<_> = ways
+                .iter()
+                .map(|w| format!("{} (API {})", w.domain, w.api_id))
+                .collect();
+            let message = format!(
+                "mapped APIs also answer without a client certificate at {}: enable mutual TLS there, or \
+                 remove those mappings",
+                ways.join(", ")
+            );
+            conditions::set(
+                &mut status.conditions,
+                generation,
+                type_,
+                ConditionStatus::True,
+                Reason::OtherDomain,
+                &message,
+                now,
+            );
+        }
+    }
+    status
+}
+
+/// Returns the number of ClientCertificates with an unexpired leaf under this authority.
+fn living_leaves(authority: &Certificate, o: &Observed, now: Timestamp) -> i32 {
+    let key_id = authority
+        .subject_key_id
+        .iter()
+        .flatten()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
+    let is_of = |leaf: &&Leaf| match &leaf.issuer {
+        LeafIssuer::Name(name) => *name == text::shown(&authority.subject),
+        LeafIssuer::KeyId(id) => !id.is_empty() && *id == key_id,
+    };
+    let living = o.leaves.iter().filter(|leaf| now < leaf.not_after).filter(is_of);
+    let holders: BTreeSet<_> = living.map(|leaf| &leaf.holder).collect();
+    i32::try_from(holders.len()).unwrap_or(i32::MAX)
+}
+
+/// Returns the status when the operator could read nothing in AWS.
+pub fn blind(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Timestamp) -> MtlsDomainStatus {
+    let step_plan = StepPlan::from(StepState::Unknown(unseen.clone()));
+    let step_conditions: Vec<_> = Step::ALL
+        .into_iter()
+        .map(|step| step_condition(step, &step_plan, None))
+        .collect();
+    with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::time::Duration;
+
+    use crate::{
+        api::{
+            MtlsDomainStatus,
+            conditions::{ConditionType, Reason},
+        },
+        aws::errors::{self, Error, Kind},
+        background::bypass_scan::Bypass,
+        controllers::mtls_domain::{
+            plan::plan,
+            simulation::world::{now, settled},
+        },
+        model::{
+            action::Action,
+            observed::{Leaf, LeafIssuer, Observed},
+            step::{Step, StepState},
+        },
+        observation::seen::{Unseen, refusal},
+        status::StepStatus,
+    };
+
+    fn error(kind: Kind, operation: &'static str) -> Error {
+        Error {
+            kind,
+            operation,
+            code: None,
+            message: "m".into(),
+            source: None,
+        }
+    }
+
+    fn unseen(reason: Reason) -> Unseen {
+        Unseen {
+            reason,
+            message: "m".into(),
+        }
+    }
+
+    #[test]
+    fn conditions_are_false_when_a_user_has_to_act_and_unknown_while_a_problem_may_pass() {
+        let of = |state: StepState, outcome: Option<&Outcome>| {
+            let step_condition = step_condition(Step::DomainProgrammed, &state.into(), outcome);
+            (step_condition.status, step_condition.reason)
+        };
+        for (reason, expected) in [
+            (Reason::PermissionDenied, StepStatus::Blocked),
+            (Reason::HostedZoneNotFound, StepStatus::Blocked),
+            (Reason::Unreachable, StepStatus::Unreachable),
+            (Reason::Throttled, StepStatus::Unreachable),
+            (Reason::AwsRejected, StepStatus::Unreachable),
+        ] {
+            assert_eq!(of(StepState::Unknown(unseen(reason)), None), (expected, reason));
+        }
+        let failed = Outcome::Failed(error(Kind::Denied, "acm:RequestCertificate"));
+        let text = || "m".to_owned();
+        for (what, state, outcome, expected) in [
+            (
+                "done",
+                StepState::Done(Reason::Programmed, text()),
+                None,
+                (StepStatus::Done, Reason::Programmed),
+            ),
+            (
+                "done, and the rest failed",
+                StepState::Done(Reason::Programmed, text()),
+                Some(&failed),
+                (StepStatus::Done, Reason::Programmed),
+            ),
+            (
+                "acted",
+                StepState::InProgress(text()),
+                None,
+                (StepStatus::Working, Reason::Progressing),
+            ),
+            (
+                "acted and failed",
+                StepState::InProgress(text()),
+                Some(&failed),
+                (StepStatus::Blocked, Reason::PermissionDenied),
+            ),
+            (
+                "waits",
+                StepState::Wait(Reason::WaitingForDomain, text()),
+                None,
+                (StepStatus::Working, Reason::WaitingForDomain),
+            ),
+            (
+                "behind",
+                StepState::WaitingFor(Step::TruststorePublished),
+                None,
+                (StepStatus::Working, Reason::WaitingForTruststore),
+            ),
+            (
+                "blocked",
+                StepState::Blocked(Reason::ForeignOwner, text()),
+                None,
+                (StepStatus::Blocked, Reason::ForeignOwner),
+            ),
+            (
+                "blocked, and the rest failed",
+                StepState::Blocked(Reason::ForeignOwner, text()),
+                Some(&failed),
+                (StepStatus::Blocked, Reason::ForeignOwner),
+            ),
+            (
+                "as the spec wants it",
+                StepState::Blocked(Reason::KeptOpen, text()),
+                None,
+                (StepStatus::Waived, Reason::KeptOpen),
+            ),
+        ] {
+            assert_eq!(of(state, outcome), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn each_aws_error_has_its_status_reason_and_message() {
+        for (kind, operation, status, reason, told) in [
+            (
+                Kind::Denied,
+                errors::ASSUME_ROLE,
+                StepStatus::Blocked,
+                Reason::PermissionDenied,
+                "trust policy",
+            ),
+            (
+                Kind::Denied,
+                "acm:ListCertificates",
+                StepStatus::Blocked,
+                Reason::PermissionDenied,
+                "acm:ListCertificates",
+            ),
+            (
+                Kind::Conflict,
+                "apigateway:CreateDomainName",
+                StepStatus::Blocked,
+                Reason::ForeignOwner,
+                "another AWS account",
+            ),
+            (
+                Kind::Conflict,
+                "apigateway:UpdateDomainName",
+                StepStatus::Working,
+                Reason::Progressing,
+                "trying again",
+            ),
+            (
+                Kind::NotFound,
+                "apigateway:UpdateDomainName",
+                StepStatus::Working,
+                Reason::Progressing,
+                "trying again",
+            ),
+            (
+                Kind::NotFound,
+                "lambda:AddPermission",
+                StepStatus::Blocked,
+                Reason::RefNotFound,
+                "functionArn",
+            ),
+            (
+                Kind::Throttled,
+                "acm:ListCertificates",
+                StepStatus::Unreachable,
+                Reason::Throttled,
+                "throttled",
+            ),
+            (
+                Kind::Transient,
+                "acm:ListCertificates",
+                StepStatus::Unreachable,
+                Reason::Unreachable,
+                "m",
+            ),
+            (
+                Kind::Invalid,
+                "acm:RequestCertificate",
+                StepStatus::Blocked,
+                Reason::AwsRejected,
+                "m",
+            ),
+        ] {
+            let found = refusal(&error(kind, operation));
+            assert_eq!((found.0, found.1), (status, reason), "{operation} {kind:?}");
+            assert!(found.2.contains(told), "{}", found.2);
+        }
+    }
+
+    #[test]
+    fn each_outcome_has_its_status_reason_and_retry() {
+        let queued = |ahead, seconds| Outcome::Queued {
+            ahead,
+            about: Duration::from_secs(seconds),
+        };
+        for (outcome, status, reason, told, passing) in [
+            (
+                queued(0, 5000),
+                StepStatus::Working,
+                Reason::Queued,
+                ": next",
+                true,
+            ),
+            (
+                queued(1, 300),
+                StepStatus::Working,
+                Reason::Queued,
+                "within 5 minutes",
+                true,
+            ),
+            (
+                queued(9, 301),
+                StepStatus::Working,
+                Reason::Queued,
+                "within 30 minutes",
+                true,
+            ),
+            (
+                queued(99, 1801),
+                StepStatus::Working,
+                Reason::Queued,
+                "in more than 30 minutes",
+                true,
+            ),
+            (
+                Outcome::NotLeading,
+                StepStatus::Unreachable,
+                Reason::Unreachable,
+                "lease",
+                true,
+            ),
+            (
+                Outcome::NotShown("n".into()),
+                StepStatus::Working,
+                Reason::Progressing,
+                "n",
+                true,
+            ),
+            (
+                Outcome::Kubernetes("c".into()),
+                StepStatus::Unreachable,
+                Reason::Unreachable,
+                "c",
+                true,
+            ),
+            (
+                Outcome::Failed(error(Kind::Transient, "acm:ListCertificates")),
+                StepStatus::Unreachable,
+                Reason::Unreachable,
+                "m",
+                true,
+            ),
+            (
+                Outcome::Failed(error(Kind::Conflict, "apigateway:CreateDomainName")),
+                StepStatus::Blocked,
+                Reason::ForeignOwner,
+                "another",
+                false,
+            ),
+        ] {
+            let found = explain(&outcome);
+            assert_eq!(
+                (found.0, found.1, passes(&outcome)),
+                (status, reason, passing),
+                "{outcome:?}"
+            );
+            assert!(found.2.contains(told), "{}", found.2);
+        }
+    }
+
+    #[test]
+    fn an_object_that_is_being_deleted_is_never_done() {
+        let of = |state: StepState| {
+            let step_condition = deletion_condition(&state.into(), None);
+            (step_condition.status, step_condition.reason)
+        };
+        assert_eq!(
+            of(StepState::Done(Reason::Programmed, "m".into())),
+            (StepStatus::Working, Reason::Deleting)
+        );
+        assert_eq!(
+            of(StepState::InProgress("m".into())),
+            (StepStatus::Working, Reason::Deleting)
+        );
+        assert_eq!(
+            of(StepState::Blocked(Reason::ForeignOwner, "m".into())),
+            (StepStatus::Blocked, Reason::ForeignOwner)
+        );
+        let denied = unseen(Reason::PermissionDenied);
+        assert_eq!(
+            of(StepState::Unknown(denied)),
+            (StepStatus::Blocked, Reason::PermissionDenied)
+        );
+    }
+
+    fn condition_of(status: &MtlsDomainStatus, type_: ConditionType) -> (String, String) {
+        let found = status.conditions.iter().find(|c| c.type_ == type_.as_str());
+        found
+            .map(|c| (c.status.clone(), c.reason.clone()))
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn an_observed_domain_reports_its_plan_and_is_not_ready() {
+        let (d, mut o) = settled();
+        o.domain.as_mut().unwrap().as_mut().unwrap().ip_address_type =
+            crate::aws::gateway::domains::IpAddressType::Dualstack;
+        let plan = plan(&d, &o, now());
+        let told: Vec<_> = plan
+            .actions()
+            .map(|(_, action): (_, &Action)| action.to_string())
+            .collect();
+        assert_eq!(told.len(), 1);
+        let old = MtlsDomainStatus::default();
+        let new = observing(&old, 1, &d.placement, &plan, &o, now());
+        assert_eq!(new.plan, told);
+        let is = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+        assert_eq!(
+            condition_of(&new, ConditionType::DomainProgrammed),
+            is("False", "Observing")
+        );
+        assert_eq!(
+            condition_of(&new, ConditionType::TruststorePublished),
+            is("True", "Published")
+        );
+        assert_eq!(condition_of(&new, ConditionType::Ready), is("False", "Observing"));
+        let served = report(&new, 1, &d.placement, &plan, &o, &Outcomes::new(), now());
+        assert!(served.plan.is_empty(), "the operator now executes the plan");
+    }
+
+    #[test]
+    fn facts_that_could_not_be_read_stay_in_the_status() {
+        let (d, o) = settled();
+        let plan_of = |o: &Observed| plan(&d, o, now());
+        let seen = report(
+            &MtlsDomainStatus::default(),
+            1,
+            &d.placement,
+            &plan_of(&o),
+            &o,
+            &Outcomes::new(),
+            now(),
+        );
+        assert!(seen.truststore.is_some() && seen.certificate.is_some() && seen.target_domain_name.is_some());
+        assert_eq!(seen.mappings.len(), 3);
+        type Change = fn(&mut Observed);
+        let changes: [(&str, Change); 4] = [
+            ("the domain", |o| {
+                o.domain = Err(Unseen {
+                    reason: Reason::Unreachable,
+                    message: "m".into(),
+                })
+            }),
+            ("the certificates", |o| {
+                o.certificates = Err(Unseen {
+                    reason: Reason::Unreachable,
+                    message: "m".into(),
+                })
+            }),
+            ("the mappings", |o| {
+                o.mappings = Err(Unseen {
+                    reason: Reason::Unreachable,
+                    message: "m".into(),
+                })
+            }),
+            ("the truststore", |o| {
+                o.pinned = Err(Unseen {
+                    reason: Reason::Unreachable,
+                    message: "m".into(),
+                })
+            }),
+        ];
+        for (what, change) in changes {
+            let mut o = o.clone();
+            change(&mut o);
+            let new = report(&seen, 1, &d.placement, &plan_of(&o), &o, &Outcomes::new(), now());
+            let facts = |s: &MtlsDomainStatus| {
+                (
+                    s.truststore.clone(),
+                    s.certificate.clone(),
+                    s.target_domain_name.clone(),
+                    s.mappings.clone(),
+                )
+            };
+            assert_eq!(facts(&new), facts(&seen), "{what}");
+        }
+        let mut gone = o.clone();
+        (gone.domain, gone.pinned, gone.mappings) = (Ok(None), Ok(None), Ok(vec![]));
+        let new = report(
+            &seen,
+            1,
+            &d.placement,
+            &plan_of(&gone),
+            &gone,
+            &Outcomes::new(),
+            now(),
+        );
+        assert!(new.truststore.is_none() && new.target_domain_name.is_none() && new.mappings.is_empty());
+        let mut not_owned = o.clone();
+        not_owned.domain.as_mut().unwrap().as_mut().unwrap().tags.clear();
+        let new = report(
+            &seen,
+            1,
+            &d.placement,
+            &plan_of(&not_owned),
+            &not_owned,
+            &Outcomes::new(),
+            now(),
+        );
+        assert!(new.truststore.is_none() && new.target_domain_name.is_none() && new.mappings.is_empty());
+    }
+
+    #[test]
+    fn bypasses_are_reported_while_they_exist() {
+        let old = MtlsDomainStatus::default();
+        let way = [Bypass {
+            domain: "plain.example.com".into(),
+            api_id: "a1".into(),
+        }];
+        let found = with_bypasses(old.clone(), 1, Some(&way), now());
+        assert_eq!(condition_of(&found, ConditionType::BypassDetected).0, "True");
+        assert_eq!(
+            with_bypasses(found.clone(), 1, None, now()),
+            found,
+            "not known: the condition stays"
+        );
+        assert_eq!(
+            with_bypasses(found, 1, Some(&[]), now()).conditions,
+            old.conditions
+        );
+    }
+
+    #[test]
+    fn living_leaves_are_those_of_the_authority_that_have_not_expired() {
+        let (_, mut o) = settled();
+        let authority = crate::controllers::mtls_domain::simulation::world::authority_certificate();
+        let hour = jiff::SignedDuration::from_hours(1);
+        let key_id: String = authority
+            .subject_key_id
+            .iter()
+            .flatten()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let leaf = |holder: &str, issuer: LeafIssuer, end| Leaf {
+            holder: holder.into(),
+            issuer,
+            not_after: end,
+        };
+        let name = || LeafIssuer::Name(authority.subject.clone());
+        o.leaves = vec![
+            leaf("a", name(), now() + hour),
+            leaf("a", LeafIssuer::KeyId(key_id.clone()), now() + hour),
+            leaf("b", LeafIssuer::KeyId(key_id), now() + hour),
+            leaf("c", name(), now()),
+            leaf("d", LeafIssuer::Name("CN=Other".into()), now() + hour),
+            leaf("e", LeafIssuer::KeyId(String::new()), now() + hour),
+        ];
+        assert_eq!(living_leaves(&authority, &o, now()), 2);
+        let mut nameless = authority.clone();
+        nameless.subject_key_id = None;
+        assert_eq!(
+            living_leaves(&nameless, &o, now()),
+            1,
+            "an empty key id matches no authority"
+        );
+    }
+
+    #[test]
+    fn every_step_reports_that_nothing_can_be_read() {
+        let new = blind(
+            &MtlsDomainStatus::default(),
+            1,
+            &unseen(Reason::PermissionDenied),
+            now(),
+        );
+        for step in Step::ALL {
+            assert_eq!(
+                condition_of(&new, condition(step)),
+                ("False".into(), "PermissionDenied".into())
+            );
+        }
+        let new = unclear(
+            &MtlsDomainStatus::default(),
+            1,
+            &unseen(Reason::Unreachable),
+            now(),
+        );
+        assert_eq!(
+            condition_of(&new, ConditionType::Accepted),
+            ("Unknown".into(), "Unreachable".into())
+        );
+        assert_eq!(
+            condition_of(&new, ConditionType::ResolvedRefs),
+            (String::new(), String::new())
+        );
+    }
+}

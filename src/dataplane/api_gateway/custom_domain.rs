@@ -1,0 +1,476 @@
+//! The step DomainProgrammed: the custom domain, which the operator changes in place, and only when it owns
+//! the domain or takes over a domain without owner.
+
+use jiff::Timestamp;
+
+use crate::{
+    api::{AdoptionPolicy, UnlistedMappings, conditions::Reason},
+    aws::{
+        acm::{self, CertificateStatus},
+        gateway::domains::{Domain, DomainRequest, DomainStatus, MUTUAL_TLS_POLICY},
+    },
+    dns::records,
+    model::{
+        action::Action,
+        desired::Desired,
+        observed::Observed,
+        placement::Placement,
+        step::{Step, StepPlan, StepState},
+        tags::{ADOPTED_TAG, OWNER_TAG},
+    },
+    observation::seen::Seen,
+    server_certificate::plan,
+    status::text::{self, MOST_TOLD},
+};
+
+/// Routing mode in which API mappings alone select the API.
+const MAPPINGS_ONLY: &str = "API_MAPPING_ONLY";
+
+pub(crate) fn domain(
+    d: &Desired,
+    o: &Observed,
+    certificate: Option<&acm::Certificate>,
+    ownership: Option<&acm::Certificate>,
+    published: &StepState,
+    now: Timestamp,
+) -> StepPlan {
+    let existing = match &o.domain {
+        Err(why) => return StepState::unknown(why).into(),
+        Ok(existing) => existing.as_ref(),
+    };
+    let version = o
+        .published
+        .as_ref()
+        .ok()
+        .and_then(Option::as_ref)
+        .filter(|_| published.is_done())
+        .map(|p| &p.version);
+    let pair = certificate.map(|c| (c.arn.as_str(), ownership.map(|c| c.arn.as_str())));
+    let desired = |(arn, ownership): (&str, Option<&str>), version: &str| DomainRequest {
+        name: d.placement.domain_name.clone(),
+        certificate_arn: arn.to_owned(),
+        ownership_certificate_arn: ownership.map(str::to_owned),
+        truststore_uri: d.placement.truststore_uri(),
+        truststore_version: version.to_owned(),
+        ip_address_type: d.ip_address_type,
+    };
+    let Some(g) = existing else {
+        return match (pair, version) {
+            (Some(pair), Some(version)) => StepPlan::in_progress(
+                format!("creating the custom domain {}", d.placement.domain_name),
+                vec![Action::CreateDomain(desired(pair, version))],
+            ),
+            (None, _) => StepState::WaitingFor(Step::CertificateIssued).into(),
+            (_, None) => StepState::WaitingFor(Step::TruststorePublished).into(),
+        };
+    };
+    let domain_ownership = domain_ownership(&d.placement, g);
+    if is_barred(d, o) {
+        if domain_ownership == DomainOwnership::Unowned && has_lost_its_tag(d, o, g) {
+            return StepPlan::in_progress(
+                format!("restoring the ownership tag on the custom domain {}", g.name),
+                vec![Action::TagDomain { arn: g.arn.clone() }],
+            );
+        }
+        return not_ours(g, &domain_ownership).into();
+    }
+    if let Some(why) = unmanageable(g, &domain_ownership) {
+        return StepState::blocked(Reason::DomainRejected, why).into();
+    }
+    if g.status == DomainStatus::Updating {
+        return StepState::wait(
+            Reason::WaitingForDomain,
+            format!("API Gateway is updating {}", g.name),
+        )
+        .into();
+    }
+    if g.security_policy != MUTUAL_TLS_POLICY {
+        return StepPlan::in_progress(
+            format!(
+                "restoring the TLS policy {MUTUAL_TLS_POLICY} of the custom domain {}",
+                g.name
+            ),
+            vec![Action::RestoreSecurityPolicy { name: g.name.clone() }],
+        );
+    }
+    // The present certificate and truststore are usable for an update of other fields, as long as API Gateway
+    // accepts them.
+    let in_use = o
+        .certificate(&g.certificate_arn)
+        .filter(|c| c.status == CertificateStatus::Issued);
+    let in_use = in_use.map(|c| (c.arn.as_str(), g.ownership_certificate_arn.as_deref()));
+    let pinned = g
+        .truststore
+        .as_ref()
+        .filter(|t| t.uri == d.placement.truststore_uri())
+        .and_then(|t| t.version.as_ref());
+    let readable = pinned.filter(|_| matches!(o.pinned, Ok(Some(_))));
+    let (wanted, wanted_version) = match (pair.or(in_use), version.or(readable)) {
+        (Some(wanted), Some(version)) => (wanted, version),
+        (None, _) => return StepState::WaitingFor(Step::CertificateIssued).into(),
+        (_, None) => return StepState::WaitingFor(Step::TruststorePublished).into(),
+    };
+    // Without a desired proof certificate, a remaining proof certificate does no harm.
+    let has_pair = |(arn, ownership): (&str, Option<&str>)| {
+        g.certificate_arn == arn
+            && (ownership.is_none() || g.ownership_certificate_arn.as_deref() == ownership)
+    };
+    if let Some(locked) = locked(g, has_pair(wanted)) {
+        return locked.into();
+    }
+    let as_desired = has_pair(wanted)
+        && pinned == Some(wanted_version)
+        && g.ip_address_type == d.ip_address_type
+        && g.routing_mode == MAPPINGS_ONLY;
+    let mut actions = vec![];
+    if matches!(
+        domain_ownership,
+        DomainOwnership::Unowned | DomainOwnership::Adopted
+    ) {
+        if let Err(refused) = nobody_loses(&d.placement, &domain_ownership, g, o, now) {
+            return refused.into();
+        }
+        if domain_ownership == DomainOwnership::Unowned {
+            match (pair, version) {
+                (None, _) => return StepState::WaitingFor(Step::CertificateIssued).into(),
+                (_, None) => return StepState::WaitingFor(Step::TruststorePublished).into(),
+                _ => {} // only with certificate and truststore
+            }
+            // The tag comes first: after an interruption, the next reconcile then recognises the domain.
+            actions.push(Action::AdoptDomain { arn: g.arn.clone() });
+        }
+    }
+    if !as_desired {
+        actions.push(Action::UpdateDomain(desired(wanted, wanted_version)));
+    }
+    if !actions.is_empty() {
+        let what = if domain_ownership == DomainOwnership::Unowned {
+            "taking over"
+        } else {
+            "updating"
+        };
+        return StepPlan::in_progress(format!("{what} the custom domain {}", g.name), actions);
+    }
+    match (pair, version) {
+        (None, _) => StepState::WaitingFor(Step::CertificateIssued).into(),
+        (_, None) => StepState::WaitingFor(Step::TruststorePublished).into(),
+        _ => StepState::done(
+            Reason::Programmed,
+            format!(
+                "{} is AVAILABLE with this certificate and truststore version",
+                g.name
+            ),
+        )
+        .into(),
+    }
+}
+
+/// Ownership of a custom domain with the desired name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DomainOwnership {
+    /// Owned by this MtlsDomain, and created by the operator.
+    Made,
+    /// Owned by this MtlsDomain, and taken over.
+    Adopted,
+    /// Not owned: the domain has no ownership tag.
+    Unowned,
+    /// Owned by the owner that its ownership tag names.
+    NotOwned(String),
+}
+
+pub fn domain_ownership(placement: &Placement, g: &Domain) -> DomainOwnership {
+    match g.tags.get(OWNER_TAG) {
+        None => DomainOwnership::Unowned,
+        Some(owner) if *owner != placement.owner => DomainOwnership::NotOwned(owner.clone()),
+        Some(_) if g.tags.contains_key(ADOPTED_TAG) => DomainOwnership::Adopted,
+        Some(_) => DomainOwnership::Made,
+    }
+}
+
+/// True when a domain exists that the operator may not change.
+pub(crate) fn is_barred(d: &Desired, o: &Observed) -> bool {
+    let existing = o.domain.as_ref().ok().and_then(Option::as_ref);
+    match existing.map(|g| domain_ownership(&d.placement, g)) {
+        Some(DomainOwnership::NotOwned(_)) => true,
+        Some(DomainOwnership::Unowned) => d.adoption == AdoptionPolicy::Never,
+        _ => false,
+    }
+}
+
+/// True for a domain without an ownership tag that the operator created, according to everything else: the
+/// domain has an owned certificate and uses the owned truststore, and the ownership record is in the hosted
+/// zone. At a release, the operator removes that record before the tag.
+fn has_lost_its_tag(d: &Desired, o: &Observed, g: &Domain) -> bool {
+    let certificate = o
+        .certificate(&g.certificate_arn)
+        .is_some_and(|c| plan::is_ours(&d.placement, c));
+    let uses_ours = g
+        .truststore
+        .as_ref()
+        .is_some_and(|t| t.uri == d.placement.truststore_uri());
+    let stored = o
+        .pinned
+        .iter()
+        .flatten()
+        .any(|p| p.owner.as_ref() == Some(&d.placement.owner));
+    let ownership_record = o
+        .records
+        .as_ref()
+        .is_ok_and(|there| records::has_ownership_record(&d.placement, there));
+    certificate && uses_ours && stored && ownership_record
+}
+
+/// True for a domain with the ownership tag.
+pub fn is_ours(placement: &Placement, g: &Domain) -> bool {
+    matches!(
+        domain_ownership(placement, g),
+        DomainOwnership::Made | DomainOwnership::Adopted
+    )
+}
+
+/// True for a domain that existed before, and that the operator has taken over or is about to take over.
+pub fn is_taken_over(d: &Desired, g: &Domain) -> bool {
+    match domain_ownership(&d.placement, g) {
+        DomainOwnership::Adopted => true,
+        DomainOwnership::Unowned => d.adoption == AdoptionPolicy::Unowned,
+        DomainOwnership::Made | DomainOwnership::NotOwned(_) => false,
+    }
+}
+
+/// True when mappings that the spec does not list stay: on a domain that was taken over, unless the spec says
+/// otherwise.
+pub fn keeps_unlisted(placement: &Placement, g: &Domain) -> bool {
+    match placement.unlisted_mappings {
+        Some(fate) => fate == UnlistedMappings::Keep,
+        None => domain_ownership(placement, g) != DomainOwnership::Made,
+    }
+}
+
+fn not_ours(g: &Domain, domain_ownership: &DomainOwnership) -> StepState {
+    let whose = match domain_ownership {
+        DomainOwnership::NotOwned(owner) => format!("belongs to {owner}; it is left alone"),
+        _ => "carries no ownership tag; it is left alone. Set spec.adoptionPolicy to Unowned to take it over"
+            .into(),
+    };
+    StepState::blocked(
+        Reason::ForeignOwner,
+        format!("the custom domain {} exists already and {whose}", g.name),
+    )
+}
+
+/// Returns why a domain cannot be managed: a setting incompatible with mutual TLS or with API mappings, or a
+/// setting that only its owner may change. For an owned domain: a setting that needs a migration, during
+/// which the domain has another endpoint. Source: API Gateway Developer Guide, "Configuring mutual TLS
+/// authentication" and "Set the routing mode".
+fn unmanageable(g: &Domain, domain_ownership: &DomainOwnership) -> Option<String> {
+    let name = &g.name;
+    if g.endpoint_type != "REGIONAL" {
+        return Some(format!(
+            "the custom domain {name} is of endpoint type {}, and mutual TLS needs REGIONAL: migrate it \
+             first (aws apigateway update-domain-name), or give this MtlsDomain another name",
+            g.endpoint_type
+        ));
+    }
+    if g.security_policy != MUTUAL_TLS_POLICY && *domain_ownership == DomainOwnership::Unowned {
+        return Some(format!(
+            "the custom domain {name} has the TLS policy {}, and mutual TLS needs {MUTUAL_TLS_POLICY}: \
+             change that first",
+            g.security_policy
+        ));
+    }
+    if g.routing_mode != MAPPINGS_ONLY && *domain_ownership != DomainOwnership::Made {
+        return Some(format!(
+            "the custom domain {name} has the routing mode {}, in which API mappings alone do not select the \
+             API: set it to API_MAPPING_ONLY first",
+            g.routing_mode
+        ));
+    }
+    None
+}
+
+/// Returns the state of a domain whose status only AWS or the owner of a certificate can end, unless the
+/// certificates are about to be replaced. Source: API Gateway Developer Guide, "Troubleshoot your domain name
+/// status".
+fn locked(g: &Domain, has_pair: bool) -> Option<StepState> {
+    let remedy = match g.status {
+        DomainStatus::Available => return None,
+        DomainStatus::PendingCertificateReimport => {
+            "import a certificate into the same ARN that covers the name, from the same issuer"
+        }
+        DomainStatus::PendingOwnershipVerification => {
+            "name a valid public certificate in spec.serverCertificate.existing.ownershipVerificationArn"
+        }
+        _ => "API Gateway gives no details",
+    };
+    let why = g.status_message.as_deref().unwrap_or("no message");
+    let message = format!("{} is {}: {why}; {remedy}", g.name, g.status.as_str());
+    has_pair.then(|| StepState::blocked(Reason::DomainRejected, message))
+}
+
+/// Rejects the takeover of a domain unless the desired truststore holds every certificate that the domain
+/// trusts now. Expired certificates do not count.
+fn nobody_loses(
+    placement: &Placement,
+    domain_ownership: &DomainOwnership,
+    g: &Domain,
+    o: &Observed,
+    now: Timestamp,
+) -> Result<(), StepState> {
+    let Some(used) = &g.truststore else { return Ok(()) };
+    let pinned = o.pinned.as_ref().map_err(StepState::unknown)?;
+    let published = o.published.as_ref().map_err(StepState::unknown)?;
+    let Some(pinned) = pinned else {
+        let message = format!(
+            "the custom domain {} trusts the certificates in {}, which the operator cannot read, so it \
+             cannot know which callers would lose access. Restore that object, or turn mutual TLS off first",
+            g.name, used.uri
+        );
+        return Err(StepState::blocked(Reason::TrustInUse, message));
+    };
+    if *domain_ownership == DomainOwnership::Adopted && pinned.owner.as_ref() == Some(&placement.owner) {
+        return Ok(()); // it uses the owned truststore, whose own checks apply
+    }
+    let stays = |certificate| {
+        published
+            .as_ref()
+            .is_some_and(|p| p.bundle.find(certificate).is_some())
+    };
+    let certificates = pinned.bundle.entries.iter().map(|e| &e.certificate);
+    let lost = certificates.filter(|c| now < c.not_after && !stays(c));
+    let lost: Vec<_> = lost.map(|c| text::shown(&c.subject)).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the custom domain {} trusts certificates that spec.trust.authorities does not list: {}. Add them, \
+         or remove them from {} first",
+        g.name,
+        text::listed(lost.iter().map(String::as_str), MOST_TOLD),
+        used.uri
+    );
+    Err(StepState::blocked(Reason::TrustInUse, message))
+}
+
+/// Returns the domain when it exists, is owned, and is suitable for mutual TLS: the operator directs no
+/// caller to another domain.
+pub(crate) fn ours<'a>(
+    placement: &Placement,
+    domain: &'a Seen<Option<Domain>>,
+) -> Result<&'a Domain, StepState> {
+    match domain {
+        Err(why) => Err(StepState::unknown(why)),
+        Ok(Some(g))
+            if is_ours(placement, g)
+                && unmanageable(g, &domain_ownership(placement, g)).is_none()
+                && g.security_policy == MUTUAL_TLS_POLICY =>
+        {
+            Ok(g)
+        }
+        Ok(_) => Err(StepState::WaitingFor(Step::DomainProgrammed)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+
+    use crate::{
+        api::{AdoptionPolicy, conditions::Reason},
+        aws::gateway::domains::{Domain, DomainStatus},
+        controllers::mtls_domain::{
+            plan::plan,
+            simulation::world::{now, settled},
+        },
+        model::{
+            desired::Desired,
+            observed::Observed,
+            tags::{ADOPTED_TAG, OWNER_TAG},
+        },
+    };
+
+    fn planned(d: &Desired, o: &Observed) -> Vec<String> {
+        plan(d, o, now())
+            .actions()
+            .map(|(_, action)| action.to_string())
+            .collect()
+    }
+
+    fn domain_of(o: &mut Observed) -> &mut Domain {
+        o.domain.as_mut().unwrap().as_mut().unwrap()
+    }
+
+    #[test]
+    fn a_lost_ownership_tag_is_restored_only_on_a_domain_that_the_operator_created() {
+        let (d, settled) = settled();
+        let mut lost = settled.clone();
+        domain_of(&mut lost).tags.clear();
+        assert_eq!(
+            (planned(&d, &settled).len(), planned(&d, &lost)),
+            (0, vec!["restore the ownership tag on arn:domain".into()])
+        );
+        type Take = fn(&mut Observed);
+        let less: [(&str, Take); 6] = [
+            ("the ownership tag of another owner", |o| {
+                drop(
+                    domain_of(o)
+                        .tags
+                        .insert(OWNER_TAG.into(), "other/ns/partners".into()),
+                )
+            }),
+            ("the certificate has another owner", |o| {
+                o.certificates.as_mut().unwrap()[0].tags.clear()
+            }),
+            ("without mutual TLS", |o| domain_of(o).truststore = None),
+            ("the truststore object has no owner", |o| {
+                o.pinned.as_mut().unwrap().as_mut().unwrap().owner = None
+            }),
+            ("the ownership record is missing", |o| {
+                o.records.as_mut().unwrap().retain(|r| r.kind != "TXT")
+            }),
+            ("the records are unknown", |o| o.records = Err(unseen())),
+        ];
+        for (what, take) in less {
+            let mut o = lost.clone();
+            take(&mut o);
+            for certificate in o.named.values_mut().flatten().flatten() {
+                certificate.tags = o.certificates.as_ref().unwrap()[0].tags.clone();
+            }
+            assert_eq!(planned(&d, &o), [""; 0], "{what}");
+        }
+    }
+
+    fn unseen() -> crate::observation::seen::Unseen {
+        crate::observation::seen::Unseen {
+            reason: Reason::Unreachable,
+            message: "no answer".into(),
+        }
+    }
+
+    #[test]
+    fn another_routing_mode_is_corrected_on_a_created_domain_and_reported_on_an_adopted_one() {
+        let (d, mut o) = settled();
+        domain_of(&mut o).routing_mode = "ROUTING_RULE_THEN_API_MAPPING".into();
+        assert!(matches!(&planned(&d, &o)[..], [update] if update.starts_with("update domain")));
+        domain_of(&mut o).tags.insert(ADOPTED_TAG.into(), "true".into());
+        assert_eq!(planned(&d, &o), [""; 0]);
+    }
+
+    #[test]
+    fn another_tls_policy_is_restored_on_an_owned_domain_and_kept_on_any_other() {
+        let (mut d, mut o) = settled();
+        domain_of(&mut o).security_policy = "TLS_1_0".into();
+        domain_of(&mut o).truststore = None; // as API version 1 returns it
+        let restore = format!("restore the TLS policy of domain {}", d.placement.domain_name);
+        assert_eq!(planned(&d, &o), [restore.as_str()]);
+        domain_of(&mut o).tags.insert(ADOPTED_TAG.into(), "true".into());
+        assert_eq!(planned(&d, &o), [restore.as_str()]);
+        domain_of(&mut o).status = DomainStatus::Updating;
+        assert_eq!(planned(&d, &o), [""; 0]);
+        domain_of(&mut o).status = DomainStatus::Available;
+        domain_of(&mut o).endpoint_type = "EDGE".into();
+        assert_eq!(planned(&d, &o), [""; 0]);
+        domain_of(&mut o).endpoint_type = "REGIONAL".into();
+        d.adoption = AdoptionPolicy::Unowned;
+        domain_of(&mut o).tags.clear();
+        assert_eq!(planned(&d, &o), [""; 0]);
+    }
+}

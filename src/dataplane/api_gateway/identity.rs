@@ -1,0 +1,568 @@
+//! The step IdentityPropagated: every integration of every mapped API passes on the caller's identity, under
+//! the headers of the spec; an authorizer authorizes callers where the spec has one; and the operator removes
+//! its headers and authorizers that the spec no longer has. Before the operator sets a header or an
+//! authorizer, it tags the API, with one tag per header ([`HEADER_TAG`]) and one for the authorizer
+//! ([`AUTHORIZER_TAG`]); it removes the tag last. It does not change a header of another writer. Where a
+//! change needs a deployment, another tag ([`PENDING_IDENTITY_TAG`]) holds the deployments without the
+//! change, so that the next deployment by any user counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{apis::unsupported, authorizer, custom_domain};
+
+use crate::{
+    api::{RestDeployment, conditions::Reason},
+    aws::gateway::{
+        apis::{Protocol, Stage},
+        authorizers::Authorization,
+        integrations::{Integration, Place},
+    },
+    model::{
+        action::Action,
+        desired::{AUTHORIZER_SOURCE, Desired, DesiredAuthorizer},
+        observed::{Api, Observed},
+        placement::Placement,
+        step::{Step, StepPlan, StepState},
+    },
+    observation::seen::Seen,
+};
+
+/// Tag of an API before the operator sets a header there, followed by the header's name; its value is the
+/// owner.
+pub const HEADER_TAG: &str = "mtls-operator.io/header.";
+/// Tag of an API before the operator creates an authorizer there; its value is the owner.
+pub const AUTHORIZER_TAG: &str = "mtls-operator.io/authorizer";
+/// Tag of an API between a change of its headers and its deployment: the IDs of the earlier deployments of
+/// the mapped stages.
+pub const PENDING_IDENTITY_TAG: &str = "mtls-operator.io/pending-identity";
+/// Maximum length of a tag's value. Source: API Gateway Developer Guide, "Tag restrictions".
+const LONGEST_TAG: usize = 256;
+/// Maximum number of corrections of one API's headers. After that, a user has to find the writer that removes
+/// them.
+pub const MAX_CORRECTIONS: u32 = 3;
+
+/// Desired headers and authorizer of an API; none for an API without a mapping.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    headers: &'a BTreeMap<String, String>,
+    authorizer: Option<&'a DesiredAuthorizer>,
+}
+
+impl Wanted<'_> {
+    const NOTHING: Wanted<'static> = Wanted {
+        headers: &BTreeMap::new(),
+        authorizer: None,
+    };
+
+    fn is_nothing(&self) -> bool {
+        self.headers.is_empty() && self.authorizer.is_none()
+    }
+}
+
+/// Headers in place, by API, integration and header name; and authorizers in place, by API, route and
+/// authorizer ID.
+pub type InPlace = BTreeSet<(String, Place, String)>;
+
+/// Returns the step plan; `None` when the spec has no identity and the operator has nothing left to remove.
+pub(crate) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
+    let (mut all, mut remarks): (Vec<StepPlan>, Vec<String>) = Default::default();
+    let asked = Wanted {
+        headers: &d.identity,
+        authorizer: d.authorizer.as_ref(),
+    };
+    for (id, api) in &o.apis {
+        let mapped = d.mappings.values().any(|m| m.id == *id);
+        let wanted = if mapped { asked } else { Wanted::NOTHING };
+        match api {
+            Err(why) if !wanted.is_nothing() => all.push(StepState::unknown(why).into()),
+            Ok(Some(api)) if unsupported(&api.api).is_none() => {
+                let corrections = o.corrections.get(id).copied().unwrap_or_default();
+                all.extend(of_api(
+                    &d.placement,
+                    api,
+                    &wanted,
+                    d.rest_deployment,
+                    corrections,
+                    &mut remarks,
+                ));
+            }
+            _ if !wanted.is_nothing() => all.push(StepState::WaitingFor(Step::ResolvedRefs).into()),
+            _ => {}
+        }
+    }
+    if all.is_empty() {
+        let nothing = "no API is mapped";
+        return (!asked.is_nothing()).then(|| StepState::done(Reason::Programmed, nothing).into());
+    }
+    if custom_domain::is_barred(d, o) {
+        return Some(StepState::WaitingFor(Step::DomainProgrammed).into());
+    }
+    let mut step_plan = StepPlan::of_all(all)?;
+    if let StepState::Done(_, message) = &mut step_plan.state {
+        remarks
+            .iter()
+            .for_each(|remark| *message += &format!("; {remark}"));
+    }
+    Some(step_plan)
+}
+
+/// Returns the step plan that removes the operator's headers and ownership tags from an API; `None` when
+/// there are none, or the API no longer exists.
+pub fn removal(
+    placement: &Placement,
+    api: &Seen<Option<Api>>,
+    rest_deployment: RestDeployment,
+) -> Option<StepPlan> {
+    match api {
+        Err(why) => Some(StepState::unknown(why).into()),
+        Ok(None) => None,
+        Ok(Some(api)) => of_api(placement, api, &Wanted::NOTHING, rest_deployment, 0, &mut vec![]),
+    }
+}
+
+/// Returns the action that removes the ownership tags from an API whose headers stay as they are.
+pub fn untagging(placement: &Placement, api: &Api) -> Option<Action> {
+    let mut keys: Vec<_> = ours(placement, api)
+        .map(|name| format!("{HEADER_TAG}{name}"))
+        .collect();
+    keys.extend(has_authorizer(placement, &api.api.tags).then(|| AUTHORIZER_TAG.to_owned()));
+    if keys.is_empty() {
+        return None;
+    }
+    let is_pending = api.api.tags.contains_key(PENDING_IDENTITY_TAG) && !others(placement, api);
+    keys.extend(is_pending.then(|| PENDING_IDENTITY_TAG.to_owned()));
+    Some(Action::UntagApi {
+        arn: api.api.arn.clone(),
+        keys,
+    })
+}
+
+/// True when a mapping to the API has to stay, because the operator has to remove its headers first.
+pub(crate) fn holds(placement: &Placement, api: &Seen<Option<Api>>) -> bool {
+    match api {
+        Err(_) => true,
+        Ok(api) => api
+            .as_ref()
+            .is_some_and(|api| has_ownership_tag(placement, &api.api.tags)),
+    }
+}
+
+/// Returns the headers in place, with or without their tag, and the owned authorizers in use.
+pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
+    let mut all = InPlace::new();
+    for (id, api) in o
+        .apis
+        .iter()
+        .filter_map(|(id, api)| Some((id, api.as_ref().ok()?.as_ref()?)))
+    {
+        for (name, source) in &d.identity {
+            let expression = expression(api.api.protocol, source);
+            let there = covered(api).filter(|i| value(api, i, name) == Some(&expression));
+            all.extend(there.map(|i| (id.clone(), i.at.clone(), name.clone())));
+        }
+        for there in api.authorizers.iter().flatten() {
+            let is_ours = |asked: &String| {
+                there
+                    .all
+                    .iter()
+                    .any(|a| a.id == *asked && authorizer::is_ours(&d.placement, a))
+            };
+            all.extend(
+                there
+                    .routes
+                    .iter()
+                    .filter_map(|route| match &route.authorization {
+                        Authorization::Authorizer(asked) if is_ours(asked) => {
+                            Some((id.clone(), route.at.clone(), asked.clone()))
+                        }
+                        _ => None,
+                    }),
+            );
+        }
+    }
+    all
+}
+
+/// Returns the names of the headers with the ownership tag of this MtlsDomain.
+pub(crate) fn ours<'a>(placement: &'a Placement, api: &'a Api) -> impl Iterator<Item = &'a str> {
+    ownership_tags(api)
+        .filter(|(_, owner)| **owner == placement.owner)
+        .map(|(name, _)| name)
+}
+
+fn ownership_tags(api: &Api) -> impl Iterator<Item = (&str, &String)> {
+    api.api
+        .tags
+        .iter()
+        .filter_map(|(key, owner)| Some((key.strip_prefix(HEADER_TAG)?, owner)))
+}
+
+/// True when another owner has headers or an authorizer on the API, and still needs the tag of pending
+/// deployments.
+pub(crate) fn others(placement: &Placement, api: &Api) -> bool {
+    api.api
+        .tags
+        .iter()
+        .any(|(key, owner)| is_ownership_tag(key) && *owner != placement.owner)
+}
+
+/// True when this owner has a header or an authorizer on the API.
+pub fn has_ownership_tag(placement: &Placement, tags: &BTreeMap<String, String>) -> bool {
+    tags.iter()
+        .any(|(key, owner)| is_ownership_tag(key) && *owner == placement.owner)
+}
+
+/// True when this owner has an authorizer on the API, or was about to create one.
+pub fn has_authorizer(placement: &Placement, tags: &BTreeMap<String, String>) -> bool {
+    tags.get(AUTHORIZER_TAG) == Some(&placement.owner)
+}
+
+fn is_ownership_tag(key: &str) -> bool {
+    key.starts_with(HEADER_TAG) || key == AUTHORIZER_TAG
+}
+
+/// Returns the step plan of one API. `remarks` receives remarks about an API in the desired state too.
+pub(crate) fn of_api(
+    placement: &Placement,
+    api: &Api,
+    wanted: &Wanted,
+    rest_deployment: RestDeployment,
+    corrections: u32,
+    remarks: &mut Vec<String>,
+) -> Option<StepPlan> {
+    let id = &api.api.id;
+    let headers = wanted.headers;
+    let leaving: Vec<_> = ours(placement, api)
+        .filter(|name| !headers.contains_key(*name))
+        .map(str::to_owned)
+        .collect();
+    let is_ours = has_authorizer(placement, &api.api.tags);
+    if wanted.is_nothing() && leaving.is_empty() && !is_ours {
+        return None;
+    }
+    let authorizer = match (&api.integrations, &api.authorizers) {
+        (Some(Err(why)), _) | (_, Some(Err(why))) => return Some(StepState::unknown(why).into()),
+        (_, Some(Ok(there))) => authorizer::changes(placement, api, there, wanted.authorizer),
+        (_, None) => authorizer::Changes::default(),
+    };
+    let parameters = parameters(placement, api, headers, &leaving);
+    let (mut tags, mut missing) = (parameters.tags, parameters.missing);
+    tags.extend(authorizer.tags);
+    missing.extend(authorizer.missing);
+    if corrections > MAX_CORRECTIONS && !missing.is_empty() {
+        return Some(
+            StepState::blocked(
+                Reason::ContestedByOther,
+                format!(
+                    "another writer keeps removing {}: set it in the tool that manages that API \
+                     (CloudFormation, Terraform, ...), or remove it from spec.identity; until then callers \
+                     can send such headers themselves",
+                    missing.join(", ")
+                ),
+            )
+            .into(),
+        );
+    }
+    let by_hand: Vec<_> = api.by_hand().collect();
+    let may_deploy = api.api.protocol != Protocol::Rest || rest_deployment == RestDeployment::Allow;
+    let changed = !parameters.actions.is_empty() || !authorizer.routes.is_empty();
+    if changed && !by_hand.is_empty() {
+        tags.insert(PENDING_IDENTITY_TAG.to_owned(), deployments(&by_hand));
+    }
+    let arn = &api.api.arn;
+    let mut actions = Vec::new();
+    if !tags.is_empty() {
+        actions.push(Action::TagApi {
+            arn: arn.clone(),
+            tags,
+        });
+    }
+    actions.extend(authorizer.first);
+    actions.extend(authorizer.routes);
+    actions.extend(parameters.actions);
+    // Stages without the change: all stages after a change; otherwise the stages with an earlier deployment.
+    let pending = api.api.tags.get(PENDING_IDENTITY_TAG);
+    let before: BTreeSet<_> = pending.iter().flat_map(|ids| ids.split(' ')).collect();
+    let behind = |stage: &&&Stage| changed || pending.is_some() && before.contains(deployment(stage));
+    let undeployed: Vec<_> = by_hand
+        .iter()
+        .filter(behind)
+        .map(|stage| stage.name.clone())
+        .collect();
+    let deployed = undeployed.is_empty() || may_deploy;
+    // Headers that the spec no longer has do no harm until the next deployment. A deleted authorizer would.
+    let settled = deployed || wanted.is_nothing() && !is_ours;
+    if may_deploy && !undeployed.is_empty() {
+        let (protocol, api_id) = (api.api.protocol, id.clone());
+        actions.push(Action::Deploy {
+            protocol,
+            api_id,
+            stages: undeployed.clone(),
+        });
+    }
+    let mut done = Vec::new();
+    if settled {
+        actions.extend(authorizer.last);
+        done.extend(leaving.iter().map(|name| format!("{HEADER_TAG}{name}")));
+        done.extend(authorizer.untag);
+        // The pending tag never stays without an ownership tag: its owner would be unknown.
+        if (pending.is_some() || changed && !by_hand.is_empty()) && (deployed || !others(placement, api)) {
+            done.push(PENDING_IDENTITY_TAG.to_owned());
+        }
+    }
+    if !done.is_empty() {
+        actions.push(Action::UntagApi {
+            arn: arn.clone(),
+            keys: done,
+        });
+    }
+    let from_authorizer = headers
+        .values()
+        .any(|source| source.starts_with(AUTHORIZER_SOURCE));
+    let state = if let Some((reason, problem)) = authorizer.problem {
+        StepState::blocked(reason, problem)
+    } else if !parameters.not_owned.is_empty() {
+        StepState::blocked(
+            Reason::ForeignOwner,
+            format!(
+                "another writer sets {}: the operator does not change it. Remove it there, or choose another \
+                 name in spec.identity",
+                parameters.not_owned.join(", ")
+            ),
+        )
+    } else if from_authorizer && !authorizer.others.is_empty() {
+        StepState::blocked(
+            Reason::ForeignOwner,
+            format!(
+                "{}: another authorization is there and the operator does not change it, so that the \
+                 authorizer of spec.identity is not used. Remove that authorization, or the headers with \
+                 authorizerKey",
+                authorizer.others.join(", ")
+            ),
+        )
+    } else if !settled {
+        let what = if wanted.is_nothing() {
+            "removed from"
+        } else {
+            "set on"
+        };
+        StepState::blocked(
+            Reason::WaitingForDeployment,
+            format!(
+                "spec.identity is {what} {id}, but not in effect: it takes a deployment to stage {}, which \
+                 publishes every other pending change of {id} too. Deploy it, or set spec.restDeployment to \
+                 Allow",
+                undeployed.join(", ")
+            ),
+        )
+    } else if !actions.is_empty() {
+        let what = if missing.is_empty() {
+            format!("headers of {id}")
+        } else {
+            missing.join(", ")
+        };
+        StepState::InProgress(format!("setting {what}"))
+    } else {
+        StepState::done(
+            Reason::Programmed,
+            "every integration of the mapped APIs that takes headers passes them on",
+        )
+    };
+    let at = |what: &[String]| what.join(", ");
+    let others = Some(&authorizer.others).filter(|others| !others.is_empty());
+    let untagged = Some(&parameters.untagged).filter(|untagged| !untagged.is_empty());
+    remarks.extend(others.map(|others| {
+        format!(
+            "the operator does not change the other authorization of {}",
+            at(others)
+        )
+    }));
+    remarks.extend(untagged.map(|untagged| {
+        format!(
+            "without the ownership tag (the tag {HEADER_TAG}...), so that it stays after its removal from \
+             the spec: {}",
+            at(untagged)
+        )
+    }));
+    Some(StepPlan { state, actions })
+}
+
+/// Changes of one API's integrations.
+#[derive(Default)]
+pub(crate) struct Parameters {
+    /// Tags to set before all other changes.
+    tags: BTreeMap<String, String>,
+    actions: Vec<Action>,
+    missing: Vec<String>,
+    /// Headers that another writer sets.
+    not_owned: Vec<String>,
+    /// Headers in the desired state without the ownership tag.
+    untagged: Vec<String>,
+}
+
+pub(crate) fn parameters(
+    placement: &Placement,
+    api: &Api,
+    headers: &BTreeMap<String, String>,
+    leaving: &[String],
+) -> Parameters {
+    let id = &api.api.id;
+    let mut p = Parameters::default();
+    let mut changes: BTreeMap<&Place, (BTreeMap<String, String>, BTreeSet<String>)> = BTreeMap::new();
+    for (name, source) in headers {
+        let expression = expression(api.api.protocol, source);
+        let tag = ownership_tags(api)
+            .find(|(tagged, _)| tagged == name)
+            .map(|(_, owner)| owner);
+        let wrong: Vec<_> = covered(api)
+            .filter(|i| value(api, i, name) != Some(&expression))
+            .collect();
+        let is_ours = tag == Some(&placement.owner);
+        let theirs = wrong
+            .iter()
+            .find(|i| !is_ours && (tag.is_some() || sets(i, name)));
+        if let Some(there) = theirs {
+            p.not_owned.push(format!("{name} at {} of {id}", there.at));
+            continue;
+        }
+        if wrong.is_empty() {
+            // The operator cannot know which writer set the headers.
+            if !is_ours && covered(api).next().is_some() {
+                p.untagged.push(format!("{name} of {id}"));
+            }
+            continue;
+        }
+        if !is_ours {
+            p.tags
+                .insert(format!("{HEADER_TAG}{name}"), placement.owner.clone());
+        }
+        for integration in wrong {
+            p.missing.push(format!("{name} at {} of {id}", integration.at));
+            let (set, remove) = changes.entry(&integration.at).or_default();
+            // Under other keys, API Gateway would also pass on the caller's own header.
+            remove.extend(
+                keys(integration, name)
+                    .filter(|key| **key != parameter(api, name))
+                    .cloned(),
+            );
+            set.insert(parameter(api, name), expression.clone());
+        }
+    }
+    for name in leaving {
+        for integration in api
+            .integrations
+            .iter()
+            .flatten()
+            .flatten()
+            .filter(|i| value(api, i, name).is_some_and(|v| is_context(v)))
+        {
+            changes
+                .entry(&integration.at)
+                .or_default()
+                .1
+                .insert(parameter(api, name));
+        }
+    }
+    for integration in api.integrations.iter().flatten().flatten() {
+        let Some((set, remove)) = changes.remove(&integration.at) else {
+            continue;
+        };
+        let others = integration
+            .parameters
+            .iter()
+            .filter(|(key, _)| !set.contains_key(*key) && !remove.contains(*key));
+        let others = others.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let (api_id, at) = (id.clone(), integration.at.clone());
+        p.actions.push(Action::ChangeParameters {
+            api_id,
+            at,
+            set,
+            remove,
+            others,
+        });
+    }
+    p
+}
+
+/// Returns the integrations that support header mappings.
+pub(crate) fn covered(api: &Api) -> impl Iterator<Item = &Integration> {
+    api.integrations
+        .iter()
+        .flatten()
+        .flatten()
+        .filter(|integration| integration.takes_headers)
+}
+
+/// Returns the request parameter that sets a header and replaces the caller's value. `append:` would keep the
+/// caller's value first.
+fn parameter(api: &Api, name: &str) -> String {
+    match api.api.protocol {
+        Protocol::Rest => format!("integration.request.header.{name}"),
+        Protocol::Http | Protocol::WebSocket => format!("overwrite:header.{name}"),
+    }
+}
+
+/// Returns the request parameters for a header, in any spelling of its name.
+pub(crate) fn keys<'a>(integration: &'a Integration, name: &'a str) -> impl Iterator<Item = &'a String> {
+    let about = move |key: &str| {
+        key.rsplit_once("header.")
+            .is_some_and(|(_, header)| header.eq_ignore_ascii_case(name))
+    };
+    integration.parameters.keys().filter(move |key| about(key))
+}
+
+/// True when any writer has set the header on the integration.
+fn sets(integration: &Integration, name: &str) -> bool {
+    keys(integration, name).next().is_some()
+}
+
+/// Returns the value of a header that is set under the operator's key and no other key.
+pub(crate) fn value<'a>(api: &Api, integration: &'a Integration, name: &str) -> Option<&'a String> {
+    let mut about = keys(integration, name);
+    match (about.next(), about.next()) {
+        (Some(key), None) if *key == parameter(api, name) => integration.parameters.get(key),
+        _ => None,
+    }
+}
+
+/// Returns the source of the value in the syntax of the API's protocol.
+pub(crate) fn expression(protocol: Protocol, source: &str) -> String {
+    match protocol {
+        Protocol::Rest => format!("context.{source}"),
+        Protocol::Http | Protocol::WebSocket => format!("$context.{source}"),
+    }
+}
+
+pub(crate) fn is_context(value: &str) -> bool {
+    let value = value.trim_start_matches('$');
+    ["context.identity.clientCert.", "context.authorizer."]
+        .iter()
+        .any(|source| value.starts_with(source))
+}
+
+/// Returns the deployment of a stage, or a placeholder for a stage without deployment, whose first deployment
+/// differs from it.
+pub(crate) fn deployment(stage: &Stage) -> &str {
+    if stage.deployment_id.is_empty() {
+        "none"
+    } else {
+        &stage.deployment_id
+    }
+}
+
+/// Returns the deployments that fit into the tag. The remainder, after more than twenty stages with a
+/// deployment of their own each, counts as deployed.
+fn deployments(stages: &[&Stage]) -> String {
+    let ids: BTreeSet<_> = stages.iter().map(|stage| deployment(stage)).collect();
+    let mut all = String::new();
+    for id in ids {
+        if all.len() + id.len() < LONGEST_TAG {
+            all += if all.is_empty() { "" } else { " " };
+            all += id;
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

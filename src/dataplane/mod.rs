@@ -1,0 +1,3 @@
+//! Front ends that terminate mutual TLS: API Gateway custom domains.
+
+pub mod api_gateway;

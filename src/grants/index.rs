@@ -1,0 +1,536 @@
+//! Index of grant decisions on the ClientCertificates of other namespaces, from the watched grants,
+//! certificates, domains and namespaces. Reads only.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Resource, ResourceExt,
+    api::PartialObjectMeta,
+    runtime::reflector::{ObjectRef, Store},
+};
+
+use super::evaluation::{self, Decision, EvaluationContext, GrantRequest};
+
+use crate::{
+    api::{
+        ClientCertificate, ClientGrant, ClientGrantSpec, Issuance, MtlsDomain, Namespaces,
+        object_id::{DomainKey, domain_key},
+    },
+    model::authorities,
+    policy,
+    runtime::watch::Cached,
+};
+
+type Certificate = Arc<Cached<ClientCertificate>>;
+
+pub struct GrantIndex {
+    grants: Store<Cached<ClientGrant>>,
+    certificates: Store<Cached<ClientCertificate>>,
+    domains: Store<Cached<MtlsDomain>>,
+    namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// Requests of certificates by UID, each with its generation: parsing a CSR takes as long as a thousand
+    /// comparisons.
+    grant_requests: Mutex<HashMap<String, Read>>,
+}
+
+#[derive(Clone)]
+struct Read {
+    generation: Option<i64>,
+    /// Request of the certificate; `None` when its spec or CSR cannot be certified.
+    grant_request: Option<Arc<GrantRequest>>,
+    /// Names of the request that a grant does not admit, by the grant's UID, each with the grant's
+    /// generation.
+    outside: HashMap<String, (Option<i64>, Arc<[String]>)>,
+}
+
+/// True when the certificate needs a grant.
+pub fn is_cross_namespace(cert: &ClientCertificate) -> bool {
+    cert.namespace() != Some(domain_key(cert).0)
+}
+
+/// True when the grant selects namespaces by their labels.
+pub fn needs_labels(grant: &Cached<ClientGrant>) -> bool {
+    grant
+        .0
+        .as_ref()
+        .is_ok_and(|g| g.spec.namespaces.match_labels.is_some())
+}
+
+/// Returns the facts of a grant whose change matters to other objects; the first is `None` when the operator
+/// cannot read the grant.
+pub fn change_predicate(grant: &Cached<ClientGrant>) -> (Option<Option<i64>>, bool) {
+    (
+        grant.0.as_ref().ok().map(|g| g.metadata.generation),
+        grant.meta().deletion_timestamp.is_some(),
+    )
+}
+
+impl GrantIndex {
+    pub fn new(
+        grants: Store<Cached<ClientGrant>>,
+        certificates: Store<Cached<ClientCertificate>>,
+        domains: Store<Cached<MtlsDomain>>,
+        namespaces: Store<PartialObjectMeta<Namespace>>,
+    ) -> GrantIndex {
+        GrantIndex {
+            grants,
+            certificates,
+            domains,
+            namespaces,
+            grant_requests: Mutex::default(),
+        }
+    }
+
+    /// Decides on a certificate in another namespace than its domain's. Returns `None` when its spec or CSR
+    /// cannot be certified.
+    pub fn decide(&self, cert: &ClientCertificate, now: Timestamp) -> Option<Decision> {
+        let (key, grant_request) = (domain_key(cert), self.grant_request(cert)?);
+        Some(self.evaluate(&key, now, |context| {
+            evaluation::decide(&grant_request, || self.requesting(&key).1, context)
+        }))
+    }
+
+    /// Returns every certificate in other namespaces that requests something of this domain, each with its
+    /// decision.
+    pub fn of_domain(&self, key: &DomainKey, now: Timestamp) -> Vec<(Certificate, Decision)> {
+        let (certificates, grant_requests) = self.requesting(key);
+        let decisions = self.evaluate(key, now, |context| evaluation::allocate(&grant_requests, context));
+        certificates.into_iter().zip(decisions).collect()
+    }
+
+    /// True when a grant may allow this self-signed certificate, or may have allowed it before a change.
+    pub fn may_be_trusted(&self, cert: &ClientCertificate) -> bool {
+        let accepts = self.accepts(cert);
+        self.of(&domain_key(cert))
+            .iter()
+            .any(|g| g.0.as_ref().map_or(true, &accepts))
+    }
+
+    /// Returns the grants by which this self-signed certificate may be in its domain's truststore. `None`
+    /// when the operator cannot read one of the grants, or when any name is allowed because the domain is in
+    /// the certificate's namespace.
+    pub fn admitting(&self, cert: &ClientCertificate) -> Option<Vec<ClientGrantSpec>> {
+        if !is_cross_namespace(cert) {
+            return None;
+        }
+        let accepts = self.accepts(cert);
+        let all = self.of(&domain_key(cert));
+        let readable = all
+            .iter()
+            .map(|g| g.0.as_ref().ok())
+            .collect::<Option<Vec<_>>>()?;
+        Some(
+            readable
+                .into_iter()
+                .filter(|g| accepts(g))
+                .map(|g| g.spec.clone())
+                .collect(),
+        )
+    }
+
+    /// Returns a check of grants: true for one by which this self-signed certificate may be trusted.
+    fn accepts(&self, cert: &ClientCertificate) -> impl Fn(&ClientGrant) -> bool + use<> {
+        let namespace = cert.namespace().unwrap_or_default();
+        let labels = self
+            .namespaces
+            .get(&ObjectRef::new(&namespace))
+            .map(|n| n.labels().clone());
+        move |grant| {
+            let here = policy::Namespace {
+                name: &namespace,
+                labels: labels.as_ref(),
+            };
+            grant.spec.issuance == Issuance::SelfSigned && grant.spec.namespaces.selects(here) != Some(false)
+        }
+    }
+
+    /// True when the certificates of this domain share a limited number of slots.
+    pub fn has_slots(&self, key: &DomainKey) -> bool {
+        self.of(key)
+            .iter()
+            .any(|g| g.0.as_ref().is_ok_and(|g| g.spec.max_certificates.is_some()))
+    }
+
+    /// Returns the grants in the domain's namespace that are for this domain, or that the operator cannot
+    /// read.
+    pub fn of(&self, key: &DomainKey) -> Vec<Arc<Cached<ClientGrant>>> {
+        let is_for = |g: &Cached<ClientGrant>| match &g.0 {
+            Ok(g) => g.spec.domain_ref.name == key.1 && g.metadata.deletion_timestamp.is_none(),
+            Err(_) => g.meta().deletion_timestamp.is_none(),
+        };
+        let beside = |g: &&Arc<Cached<ClientGrant>>| g.meta().namespace.as_ref() == Some(&key.0) && is_for(g);
+        self.grants.state().iter().filter(beside).cloned().collect()
+    }
+
+    /// True when a grant selects none of the existing namespaces; false as well while the namespaces are not
+    /// known.
+    pub fn is_for_nobody(&self, grant: &ClientGrant) -> bool {
+        let namespaces = self.namespaces.state();
+        let known = namespaces.iter().map(|n| (n.name_any(), n.labels().clone()));
+        selects_none(&grant.spec.namespaces, &known.collect())
+    }
+
+    pub fn forget(&self, cert: &ClientCertificate) {
+        self.grant_requests
+            .lock()
+            .expect("no holder of the lock panics")
+            .remove(&cert.uid().unwrap_or_default());
+    }
+
+    fn evaluate<T>(
+        &self,
+        key: &DomainKey,
+        now: Timestamp,
+        evaluation: impl FnOnce(&EvaluationContext) -> T,
+    ) -> T {
+        let all = self.of(key);
+        let grants: Vec<_> = all.iter().filter_map(|g| g.0.as_ref().ok()).collect();
+        let needs_labels = grants.iter().any(|g| g.spec.namespaces.match_labels.is_some());
+        let namespaces = if needs_labels {
+            self.namespaces.state()
+        } else {
+            Vec::new()
+        };
+        let labels: BTreeMap<_, _> = namespaces
+            .iter()
+            .map(|n| (n.name_any(), n.labels().clone()))
+            .collect();
+        let domain = self.domains.get(&ObjectRef::new(&key.1).within(&key.0));
+        let issuing = domain.as_ref().and_then(|d| issuing(d.0.as_ref().ok()?));
+        let unreadable = grants.len() < all.len();
+        let names_outside =
+            |grant_request: &GrantRequest, grant: &ClientGrant| self.outside(grant_request, grant);
+        let issuing = issuing.as_deref();
+        evaluation(&EvaluationContext {
+            grants,
+            unreadable,
+            issuing,
+            labels,
+            now,
+            names_outside: &names_outside,
+        })
+    }
+
+    /// Caches [`evaluation::names_outside`] for each generation of the certificate and of the grant.
+    fn outside(&self, grant_request: &GrantRequest, grant: &ClientGrant) -> Arc<[String]> {
+        let (uid, generation) = (grant.uid().unwrap_or_default(), grant.metadata.generation);
+        let mut grant_requests = self.grant_requests.lock().expect("no holder of the lock panics");
+        let is_of = |read: &&mut Read| {
+            read.grant_request
+                .as_ref()
+                .is_some_and(|known| std::ptr::eq(&**known, grant_request))
+        };
+        let known = grant_requests.get_mut(&grant_request.uid).filter(is_of);
+        let evaluated = known
+            .as_ref()
+            .and_then(|read| read.outside.get(&uid))
+            .filter(|(at, _)| *at == generation);
+        if let Some((_, outside)) = evaluated {
+            return outside.clone();
+        }
+        let outside: Arc<[String]> = evaluation::names_outside(&grant_request.request, &grant.spec).into();
+        if let Some(read) = known {
+            read.outside.insert(uid, (generation, outside.clone()));
+        }
+        outside
+    }
+
+    fn requesting(&self, key: &DomainKey) -> (Vec<Certificate>, Vec<Arc<GrantRequest>>) {
+        let grant_request = |c: Certificate| {
+            let cert =
+                c.0.as_ref()
+                    .ok()
+                    .filter(|cert| domain_key(cert) == *key && is_cross_namespace(cert))?;
+            let grant_request = self
+                .grant_request(cert)
+                .filter(|_| cert.metadata.deletion_timestamp.is_none())?;
+            Some((c.clone(), grant_request))
+        };
+        self.certificates
+            .state()
+            .into_iter()
+            .filter_map(grant_request)
+            .unzip()
+    }
+
+    fn grant_request(&self, cert: &ClientCertificate) -> Option<Arc<GrantRequest>> {
+        let (uid, generation) = (cert.uid().unwrap_or_default(), cert.metadata.generation);
+        let kept = self
+            .grant_requests
+            .lock()
+            .expect("no holder of the lock panics")
+            .get(&uid)
+            .cloned();
+        match kept {
+            Some(read) if read.generation == generation => read.grant_request,
+            _ => {
+                let grant_request = evaluation::grant_request(cert).ok().map(Arc::new);
+                let mut grant_requests = self.grant_requests.lock().expect("no holder of the lock panics");
+                grant_requests.insert(
+                    uid,
+                    Read {
+                        generation,
+                        grant_request: grant_request.clone(),
+                        outside: HashMap::new(),
+                    },
+                );
+                grant_request
+            }
+        }
+    }
+}
+
+/// True when the grant selects none of the namespaces, by their names and labels. An empty map means that the
+/// namespaces are not known: then true only for an empty list of names.
+fn selects_none(wanted: &Namespaces, known: &BTreeMap<String, BTreeMap<String, String>>) -> bool {
+    let selects = |(name, labels): (&String, _)| {
+        wanted.selects(policy::Namespace {
+            name,
+            labels: Some(labels),
+        }) == Some(true)
+    };
+    wanted.names.as_ref().is_some_and(Vec::is_empty) || (!known.is_empty() && !known.iter().any(selects))
+}
+
+/// Returns the authority that issues when a certificate names none.
+fn issuing(domain: &MtlsDomain) -> Option<String> {
+    if let Some(named) = &domain.spec.trust.issuing_authority {
+        return Some(named.clone());
+    }
+    let all = authorities::authorities(domain).ok()?;
+    let mut able = all.into_iter().filter(|a| a.issues());
+    able.next()
+        .filter(|_| able.next().is_none())
+        .map(|only| only.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::collections::BTreeMap;
+
+    use jiff::Timestamp;
+
+    use kube::ResourceExt;
+    use serde_json::{Value, json};
+
+    use crate::{
+        api::{ClientCertificate, ClientGrant, Namespaces, object_id::DomainKey},
+        controllers::client_certificate::controller::tests::{certificate, domain, grant, guard},
+        grants::evaluation::Decision,
+        runtime::{fake::store, watch::Cached},
+    };
+
+    fn grant_index(
+        grants: Vec<Cached<ClientGrant>>,
+        certificates: Vec<Cached<ClientCertificate>>,
+    ) -> GrantIndex {
+        GrantIndex::new(
+            store(grants),
+            store(certificates),
+            store(vec![domain(|_| {})]),
+            store(vec![]),
+        )
+    }
+
+    fn named(name: &'static str, change: impl FnOnce(&mut Value)) -> Cached<ClientGrant> {
+        grant(|o| {
+            o["metadata"]["name"] = json!(name);
+            change(o);
+        })
+    }
+
+    fn cross_namespace(name: &'static str, change: impl FnOnce(&mut Value)) -> ClientCertificate {
+        certificate(|o| {
+            for field in ["name", "uid"] {
+                o["metadata"][field] = json!(name);
+            }
+            o["metadata"]["namespace"] = json!("acme");
+            change(o);
+        })
+    }
+
+    fn key() -> DomainKey {
+        ("shop".into(), "partners".into())
+    }
+
+    fn deleted(o: &mut Value) {
+        o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
+    }
+
+    #[test]
+    fn grants_count_beside_their_domain_until_they_are_deleted() {
+        let grants = vec![
+            named("a", |_| {}),
+            named("other-domain", |o| {
+                o["spec"]["domainRef"]["name"] = json!("other")
+            }),
+            named("other-namespace", |o| {
+                o["metadata"]["namespace"] = json!("elsewhere")
+            }),
+            named("deleted", deleted),
+            named("unreadable", |o| o["spec"] = json!(1)),
+            named("unreadable-deleted", |o| {
+                deleted(o);
+                o["spec"] = json!(1);
+            }),
+        ];
+        let grant_index = grant_index(grants, vec![]);
+        let mut found: Vec<_> = grant_index.of(&key()).iter().map(|g| g.name_any()).collect();
+        found.sort();
+        assert_eq!(found, ["a", "unreadable"]);
+    }
+
+    #[test]
+    fn a_grant_allows_a_certificate_only_while_it_exists_and_is_readable() {
+        let now = Timestamp::now();
+        let cert = cross_namespace("client1", |_| {});
+        let of = |grants: Vec<Cached<ClientGrant>>| match grant_index(grants, vec![guard(cert.clone())])
+            .decide(&cert, now)
+        {
+            Some(Decision::Allowed(_)) => "fits",
+            Some(Decision::Denied(_)) => "misfits",
+            Some(Decision::Unknown(_)) => "unknown",
+            None => "nothing",
+        };
+        assert_eq!(of(vec![]), "misfits");
+        assert_eq!(of(vec![named("a", |_| {})]), "fits");
+        assert_eq!(of(vec![named("a", deleted)]), "misfits");
+        assert_eq!(of(vec![named("a", |o| o["spec"] = json!(1))]), "unknown");
+        let by_label = |o: &mut Value| o["spec"]["namespaces"] = json!({"matchLabels": {"a": "b"}});
+        assert_eq!(of(vec![named("a", by_label)]), "unknown");
+        let bad = cross_namespace("bad", |o| o["spec"]["csr"] = json!("x"));
+        assert_eq!(
+            grant_index(vec![named("a", |_| {})], vec![]).decide(&bad, now),
+            None,
+            "nothing that could be certified"
+        );
+    }
+
+    #[test]
+    fn requests_come_from_other_namespaces_and_not_from_deleted_certificates() {
+        let certificates = vec![
+            guard(cross_namespace("client1", |_| {})),
+            guard(cross_namespace("client2", deleted)),
+            guard(cross_namespace("client3", |o| {
+                o["spec"]["domainRef"]["name"] = json!("other")
+            })),
+            guard(certificate(|o| o["metadata"]["name"] = json!("client4"))),
+        ];
+        let found = grant_index(vec![named("a", |_| {})], certificates).of_domain(&key(), Timestamp::now());
+        assert_eq!(
+            found.iter().map(|(c, _)| c.name_any()).collect::<Vec<_>>(),
+            ["client1"]
+        );
+        assert!(matches!(found[0].1, Decision::Allowed(_)));
+    }
+
+    #[test]
+    fn a_self_signed_certificate_may_be_trusted_by_a_grant_for_self_signed_ones() {
+        let cert = cross_namespace("client1", |o| o["spec"]["issuance"] = json!("SelfSigned"));
+        let self_signed = |o: &mut Value| o["spec"]["issuance"] = json!("SelfSigned");
+        for (what, grant, expected) in [
+            ("self-signed", named("a", self_signed), true),
+            ("by an authority", named("a", |_| {}), false),
+            ("unreadable", named("a", |o| o["spec"] = json!(1)), true),
+            ("deleted", named("a", |o| (self_signed(o), deleted(o)).1), false),
+            (
+                "of another namespace",
+                named("a", |o| {
+                    self_signed(o);
+                    o["spec"]["namespaces"] = json!({"names": ["zeta"]});
+                }),
+                false,
+            ),
+            (
+                "by labels that are not known",
+                named("a", |o| {
+                    self_signed(o);
+                    o["spec"]["namespaces"] = json!({"matchLabels": {"a": "b"}});
+                }),
+                true,
+            ),
+        ] {
+            assert_eq!(
+                grant_index(vec![grant], vec![]).may_be_trusted(&cert),
+                expected,
+                "{what}"
+            );
+        }
+        assert!(!grant_index(vec![], vec![]).may_be_trusted(&cert));
+    }
+
+    #[test]
+    fn certificates_share_slots_where_a_grant_limits_them() {
+        let slots = |o: &mut Value| o["spec"]["maxCertificates"] = json!(2);
+        assert!(grant_index(vec![named("a", |_| {}), named("b", slots)], vec![]).has_slots(&key()));
+        assert!(!grant_index(vec![named("a", |_| {})], vec![]).has_slots(&key()));
+        assert!(!grant_index(vec![named("a", |o| (slots(o), deleted(o)).1)], vec![]).has_slots(&key()));
+        assert!(needs_labels(&named("a", |o| o["spec"]["namespaces"] =
+            json!({"matchLabels": {"a": "b"}}))));
+        assert!(!needs_labels(&named("a", |_| {})));
+        assert_ne!(
+            change_predicate(&named("a", |_| {})),
+            change_predicate(&named("a", deleted))
+        );
+        assert_ne!(
+            change_predicate(&named("a", |_| {})),
+            change_predicate(&named("a", |o| o["metadata"]["generation"] = json!(2)))
+        );
+        assert_eq!(
+            change_predicate(&named("a", |_| {})),
+            change_predicate(&named("a", |o| o["status"] = json!({"certificates": 1})))
+        );
+    }
+
+    #[test]
+    fn the_authority_that_issues_is_the_named_one_or_the_only_one() {
+        let of = |trust: Value| issuing(domain(|o| o["spec"]["trust"] = trust).0.as_ref().unwrap());
+        let one = |name: &str| json!({"name": name, "secretRef": {"name": name}});
+        let pem = json!({"name": "p", "pem": "x"});
+        assert_eq!(
+            of(json!({"authorities": [one("a"), pem.clone()]})).as_deref(),
+            Some("a")
+        );
+        assert_eq!(of(json!({"authorities": [one("a"), one("b")]})), None);
+        assert_eq!(
+            of(json!({"authorities": [one("a"), one("b")], "issuingAuthority": "b"})).as_deref(),
+            Some("b")
+        );
+        assert_eq!(of(json!({"authorities": [pem]})), None);
+    }
+
+    #[test]
+    fn a_grant_for_none_of_the_namespaces_is_found_once_they_are_known() {
+        let labels = |partner: &str| BTreeMap::from([("example.com/partner".to_owned(), partner.to_owned())]);
+        let known = BTreeMap::from([
+            ("acme".to_owned(), labels("yes")),
+            ("beta".to_owned(), BTreeMap::new()),
+        ]);
+        let of = |names: Option<&[&str]>, partner: Option<&str>| Namespaces {
+            names: names.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            match_labels: partner.map(labels),
+        };
+        for (wanted, expected) in [
+            (of(None, None), false),
+            (of(Some(&["acme"]), None), false),
+            (of(Some(&["acmee"]), None), true),
+            (of(Some(&[]), None), true),
+            (of(None, Some("yes")), false),
+            (of(None, Some("no")), true),
+            (of(Some(&["beta"]), Some("yes")), true),
+        ] {
+            assert_eq!(selects_none(&wanted, &known), expected, "{wanted:?}");
+        }
+        assert!(
+            !selects_none(&of(Some(&["acmee"]), None), &BTreeMap::new()),
+            "they are not known"
+        );
+    }
+}

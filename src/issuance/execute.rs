@@ -1,0 +1,699 @@
+//! Execution of a certificate's plan: generates the key and the leaf, and writes both into the Secret.
+//! Besides the status, the Secrets are the only objects that this controller writes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{Client, Resource, ResourceExt, api::ObjectMeta};
+use rcgen::PublicKeyData;
+use zeroize::Zeroizing;
+
+use super::{
+    desired::Desired,
+    observe::{KEYSTORE, RENEWED, REVISION, secret_type},
+    observed::Held,
+    self_signed,
+};
+
+use crate::{
+    api::ClientCertificate,
+    pki::{
+        authority::Issuer,
+        certificate::{Certificate, parse_pem_bundle},
+        inspect::SecretData,
+        keys::{self, DesiredKey, Encoding, KeyError, KeyKind},
+        keystore::{self, KeystoreError},
+        leaf::{self, IssueError, Leaf, LeafRequest},
+        pem,
+    },
+    runtime::{self, apply},
+    trust::self_signed::{CERTIFICATE_LABEL, TRUSTED_BY, next_secret},
+};
+
+/// Reason why the operator could not issue a leaf.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot generate or read the private key")]
+    Key(#[from] KeyError),
+    #[error("cannot issue")]
+    Issue(#[from] IssueError),
+    #[error("cannot write the keystore")]
+    Keystore(#[from] KeystoreError),
+    #[error(
+        "a certificate signs itself only with a key that the operator generates; the schema rejects spec.csr \
+         with SelfSigned"
+    )]
+    NoKey,
+    #[error("the generation of the key did not finish")]
+    Task(#[from] tokio::task::JoinError),
+    #[error(transparent)]
+    Kubernetes(#[from] runtime::Error),
+}
+
+impl Error {
+    /// True when only another spec or another authority helps.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Error::Issue(IssueError::Constrained(_) | IssueError::IssuerName { .. })
+        )
+    }
+}
+
+/// Context of the writes of one `ClientCertificate`'s Secrets.
+pub struct ApplyContext<'a> {
+    pub cert: &'a ClientCertificate,
+    pub d: &'a Desired,
+    /// Password of the keystore; `None` without keystore.
+    pub password: Option<&'a Zeroizing<String>>,
+    pub client: &'a Client,
+}
+
+/// Issues into the Secret. Returns the new leaf, and the resourceVersion of the Secret. `old`: existing key,
+/// which may stay.
+pub async fn issue(
+    apply_context: &ApplyContext<'_>,
+    issuer: Arc<Issuer>,
+    secret: Option<&Held>,
+    old: Option<Vec<u8>>,
+    revision: i64,
+    now: Timestamp,
+) -> Result<(Certificate, Option<String>), Error> {
+    let ApplyContext { cert, d, client, .. } = apply_context;
+    let (request, key) = (d.request.clone(), d.key.clone());
+    let make = move || make(&request, &key, old, Some(&issuer), now);
+    let (certificate, data) = match d.key {
+        DesiredKey::Made {
+            kind: KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096,
+            ..
+        } => {
+            tokio::task::spawn_blocking(make).await?? // up to seconds
+        }
+        // The generation takes a fraction of a millisecond: less than another thread, which would need memory
+        // of its own.
+        _ => make()?,
+    };
+    let keystore = apply_context.keystore(&data).await?;
+    let wanted = apply_context.wanted(revision, d.renew.clone(), data, keystore);
+    let written = apply::write_secret(client, wanted, secret.map(|s| &s.found)).await?;
+    tracing::info!(
+        certificate = %cert.name_any(),
+        namespace = %d.namespace,
+        serial = %certificate.serial,
+        "issued"
+    );
+    Ok((certificate, written.resource_version()))
+}
+
+/// Generates the next self-signed certificate and its key, and stages both in a second Secret. `old`:
+/// existing key, which may stay.
+pub async fn stage(
+    apply_context: &ApplyContext<'_>,
+    old: Option<Vec<u8>>,
+    next: Option<&Held>,
+    revision: i64,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let d = apply_context.d;
+    let (request, key) = (self_signed::request(d, revision), d.key.clone());
+    let (_, data) = tokio::task::spawn_blocking(move || make(&request, &key, old, None, now)).await??;
+    let mut wanted = apply_context.wanted(revision, d.renew.clone(), data, None);
+    wanted.metadata.name = Some(next_secret(&d.secret_name));
+    // The staged Secret is deleted with the object under every deletion policy: no client has its certificate
+    // yet.
+    wanted.metadata.owner_references = apply_context
+        .cert
+        .controller_owner_ref(&())
+        .map(|owner| vec![owner]);
+    apply::write_secret(apply_context.client, wanted, next.map(|s| &s.found)).await?;
+    Ok(())
+}
+
+/// Moves the staged certificate and its key into the Secret of the certificate.
+pub async fn swap(apply_context: &ApplyContext<'_>, secret: Option<&Held>, next: &Held) -> Result<(), Error> {
+    let keystore = apply_context.keystore(&next.data).await?;
+    let wanted = apply_context.wanted(next.revision, next.renewed.clone(), next.data.clone(), keystore);
+    apply::write_secret(apply_context.client, wanted, secret.map(|s| &s.found)).await?;
+    tracing::info!(
+        certificate = %apply_context.d.name,
+        namespace = %apply_context.d.namespace,
+        revision = next.revision,
+        "swapped"
+    );
+    Ok(())
+}
+
+/// Deletes the staged Secret.
+pub async fn unstage(apply_context: &ApplyContext<'_>, next: &Held) -> Result<(), Error> {
+    Ok(apply::delete_secret(apply_context.client, &next.found).await?)
+}
+
+/// Corrects labels, annotations, owner and keystore of an owned Secret that differ from the spec; key and
+/// leaf stay.
+pub async fn complete(apply_context: &ApplyContext<'_>, held: &Held) -> Result<(), Error> {
+    let there = held
+        .found
+        .data
+        .as_ref()
+        .and_then(|data| data.get(KEYSTORE))
+        .map(|ByteString(bytes)| bytes.clone());
+    let keystore = there.filter(|_| held.keystore_fits);
+    let written = apply::written_by_us(&held.found, "/f:data").contains(KEYSTORE);
+    let is_there = match &apply_context.d.keystore {
+        Some(_) => keystore.is_some(),
+        None => !written,
+    };
+    let mut wanted = apply_context.wanted(held.revision, held.renewed.clone(), held.data.clone(), keystore);
+    if is_there && is_labelled_as(&wanted, &held.found) {
+        return Ok(());
+    }
+    if apply_context.d.keystore.is_some() && !is_there {
+        let keystore = apply_context.keystore(&held.data).await?;
+        wanted
+            .data
+            .get_or_insert_default()
+            .extend(keystore.map(|bytes| (KEYSTORE.to_owned(), ByteString(bytes))));
+    }
+    apply::write_secret(apply_context.client, wanted, Some(&held.found)).await?;
+    Ok(())
+}
+
+impl ApplyContext<'_> {
+    /// Returns the keystore with this key and chain; `None` without a desired keystore.
+    async fn keystore(&self, data: &SecretData) -> Result<Option<Vec<u8>>, Error> {
+        let Some(password) = self.password.cloned() else {
+            return Ok(None);
+        };
+        let data = data.clone();
+        // The key derivation is slow on purpose: it makes passwords hard to guess.
+        let written = tokio::task::spawn_blocking(move || {
+            let chain = parse_pem_bundle(&data.tls_crt.unwrap_or_default()).unwrap_or_default();
+            keystore::write(
+                &Zeroizing::new(data.tls_key.unwrap_or_default()),
+                &chain,
+                &password,
+            )
+        });
+        Ok(Some(written.await??))
+    }
+
+    /// Returns the Secret with labels, annotations and owner as the spec says.
+    fn wanted(
+        &self,
+        revision: i64,
+        renewed: Option<String>,
+        data: SecretData,
+        keystore: Option<Vec<u8>>,
+    ) -> Secret {
+        let d = self.d;
+        let (mut labels, mut annotations) = (d.labels.clone(), d.annotations.clone());
+        labels.insert(CERTIFICATE_LABEL.into(), d.name.clone());
+        if d.self_signed {
+            labels.insert(TRUSTED_BY.into(), d.domain.1.clone());
+        }
+        annotations.insert(REVISION.into(), revision.to_string());
+        annotations.extend(renewed.map(|value| (RENEWED.to_owned(), value)));
+        let tls_key = data.tls_key.filter(|_| matches!(d.key, DesiredKey::Made { .. }));
+        let files = [
+            ("tls.crt", data.tls_crt),
+            ("tls.key", tls_key),
+            ("ca.crt", data.ca_crt),
+            (KEYSTORE, keystore),
+        ];
+        let files = files
+            .into_iter()
+            .filter_map(|(name, bytes)| Some((name.to_owned(), ByteString(bytes?))));
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(d.secret_name.clone()),
+                namespace: Some(d.namespace.clone()),
+                labels: Some(labels),
+                annotations: Some(annotations),
+                owner_references: self
+                    .cert
+                    .controller_owner_ref(&())
+                    .filter(|_| d.owned)
+                    .map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            },
+            type_: Some(secret_type(&d.key).into()),
+            data: Some(files.collect()),
+            ..Secret::default()
+        }
+    }
+}
+
+/// True when the Secret has all desired metadata, and no metadata of the operator that is no longer desired.
+/// Metadata of other writers does not count.
+fn is_labelled_as(wanted: &Secret, found: &Secret) -> bool {
+    let owner = |s: &Secret| {
+        let owners = s
+            .owner_references()
+            .iter()
+            .filter(|o| o.kind == ClientCertificate::kind(&()));
+        owners.map(|o| o.uid.clone()).collect::<Vec<_>>()
+    };
+    let same = |part: &str, wanted: &BTreeMap<String, String>, there: &BTreeMap<String, String>| {
+        let ours = apply::written_by_us(found, part);
+        wanted.iter().all(|(key, value)| there.get(key) == Some(value))
+            && ours
+                .iter()
+                .all(|key| wanted.contains_key(key) || key == apply::MANAGED_BY)
+    };
+    owner(wanted) == owner(found)
+        && same("/f:metadata/f:labels", wanted.labels(), found.labels())
+        && same(
+            "/f:metadata/f:annotations",
+            wanted.annotations(),
+            found.annotations(),
+        )
+}
+
+/// Returns the leaf and the data of its Secret. Without an issuer, the certificate signs itself.
+pub(crate) fn make(
+    request: &LeafRequest,
+    key: &DesiredKey,
+    old: Option<Vec<u8>>,
+    issuer: Option<&Issuer>,
+    now: Timestamp,
+) -> Result<(Certificate, SecretData), Error> {
+    let (leaf, tls_key) = match (key, issuer) {
+        (DesiredKey::Made { kind, encoding, keep }, issuer) => {
+            let (key, pem) = private_key(*kind, *encoding, old.filter(|_| *keep))?;
+            let leaf = match issuer {
+                Some(issuer) => leaf::issue(request, &key.subject_public_key_info(), issuer, now)?,
+                None => leaf::self_sign(request, &key, now)?,
+            };
+            (leaf, Some(pem))
+        }
+        (DesiredKey::Requested { spki }, Some(issuer)) => (leaf::issue(request, spki, issuer, now)?, None),
+        (DesiredKey::Requested { .. }, None) => return Err(Error::NoKey),
+    };
+    let Leaf {
+        chain_pem,
+        ca_pem,
+        certificate,
+    } = leaf;
+    let (tls_crt, ca_crt) = (Some(chain_pem.into_bytes()), Some(ca_pem.into_bytes()));
+    Ok((
+        certificate,
+        SecretData {
+            tls_crt,
+            tls_key,
+            ca_crt,
+        },
+    ))
+}
+
+/// Returns the old key when it may stay and fits, otherwise a new key. The bytes of the old key change only
+/// with a change of the encoding.
+fn private_key(
+    kind: KeyKind,
+    encoding: Encoding,
+    old: Option<Vec<u8>>,
+) -> Result<(rcgen::KeyPair, Vec<u8>), Error> {
+    let old = old.map(Zeroizing::new);
+    let kept = old
+        .as_ref()
+        .and_then(|pem| keys::parse(pem).ok())
+        .filter(|key| KeyKind::of(key) == Some(kind));
+    match (kept, old) {
+        (Some(key), Some(pem)) if keys::encoding_of(&pem) == Some(encoding) && pem::is_plain(&pem) => {
+            Ok((key, pem.to_vec()))
+        }
+        (kept, _) => {
+            let key = kept.map_or_else(|| keys::generate(kind), Ok)?;
+            let pem = keys::pem(&key, encoding)?.as_bytes().to_vec();
+            Ok((key, pem))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::{
+        collections::BTreeMap,
+        sync::{Arc, Mutex},
+    };
+
+    use jiff::Timestamp;
+    use k8s_openapi::{ByteString, api::core::v1::Secret};
+    use kube::ResourceExt;
+    use rcgen::PublicKeyData;
+    use serde_json::json;
+    use zeroize::Zeroizing;
+
+    use crate::{
+        api::{ClientCertificate, SecretKeyRef},
+        controllers::client_certificate::controller::tests::certificate,
+        issuance::{
+            desired::{Desired, desired},
+            observe::{KEYSTORE, RENEWED, REVISION},
+            observed::Held,
+        },
+        pki::{
+            inspect::SecretData,
+            keys::{DesiredKey, Encoding, KeyKind},
+        },
+        runtime::{self, fake},
+        trust::self_signed::{CERTIFICATE_LABEL, TRUSTED_BY},
+    };
+
+    #[test]
+    fn a_key_that_stays_keeps_its_bytes() {
+        let fresh = |kind, encoding| private_key(kind, encoding, None).unwrap();
+        let (key, pem) = fresh(KeyKind::EcdsaP256, Encoding::Pkcs8);
+        // The key in the format of another writer.
+        let theirs = format!(
+            "# by hand\r\n{}",
+            String::from_utf8(pem).unwrap().replace('\n', "\r\n")
+        )
+        .into_bytes();
+        let again = |kind, encoding| {
+            let (kept, pem) = private_key(kind, encoding, Some(theirs.clone())).unwrap();
+            (
+                kept.subject_public_key_info() == key.subject_public_key_info(),
+                pem == theirs,
+            )
+        };
+        assert_eq!(
+            again(KeyKind::EcdsaP256, Encoding::Pkcs8),
+            (true, true),
+            "the bytes stay"
+        );
+        assert_eq!(
+            again(KeyKind::EcdsaP256, Encoding::Pkcs1),
+            (true, false),
+            "the same key, in the desired encoding"
+        );
+        assert_eq!(
+            again(KeyKind::EcdsaP384, Encoding::Pkcs8),
+            (false, false),
+            "another kind of key replaces it"
+        );
+        assert!(private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, Some(b"garbage".to_vec())).is_ok());
+        // The operator would report a key in a format that not every program reads as damaged forever.
+        let marked = [
+            &b"\xef\xbb\xbf"[..],
+            &theirs[theirs.iter().position(|byte| *byte == b'-').unwrap()..],
+        ]
+        .concat();
+        let (kept, pem) = private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, Some(marked)).unwrap();
+        assert_eq!(kept.subject_public_key_info(), key.subject_public_key_info());
+        assert!(pem.starts_with(b"-----BEGIN PRIVATE KEY-----\n"));
+    }
+
+    fn wanted(change: impl FnOnce(&mut serde_json::Value)) -> (ClientCertificate, Desired) {
+        let cert = certificate(change);
+        let d = desired(&cert, None, None).unwrap();
+        (cert, d)
+    }
+
+    fn data() -> SecretData {
+        let bytes = |text: &str| Some(text.as_bytes().to_vec());
+        SecretData {
+            tls_crt: bytes("c"),
+            tls_key: bytes("k"),
+            ca_crt: bytes("a"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_written_secret_has_the_metadata_and_files_of_the_spec() {
+        let client = fake::client(|_, _, _| fake::refusal(500, "InternalError"));
+        let of = |change: fn(&mut serde_json::Value), renewed: Option<&str>| {
+            let (cert, d) = wanted(change);
+            let apply_context = ApplyContext {
+                cert: &cert,
+                d: &d,
+                password: None,
+                client: &client,
+            };
+            apply_context.wanted(3, renewed.map(str::to_owned), data(), None)
+        };
+        let plain = of(|_| {}, None);
+        assert_eq!(
+            plain.labels(),
+            &[(CERTIFICATE_LABEL.to_owned(), "client1".to_owned())].into()
+        );
+        assert_eq!(
+            plain.annotations(),
+            &[(REVISION.to_owned(), "3".to_owned())].into()
+        );
+        assert_eq!(plain.owner_references().len(), 1);
+        assert_eq!(plain.type_.as_deref(), Some("kubernetes.io/tls"));
+        assert_eq!(
+            plain.data.unwrap().keys().collect::<Vec<_>>(),
+            ["ca.crt", "tls.crt", "tls.key"]
+        );
+        let retained = of(|o| o["spec"]["deletionPolicy"] = json!("Retain"), Some("now"));
+        assert!(
+            retained.owner_references().is_empty(),
+            "the Secret stays after the deletion of its object"
+        );
+        assert_eq!(retained.annotations()[RENEWED], "now");
+        let self_signed = of(|o| o["spec"]["issuance"] = json!("SelfSigned"), None);
+        assert_eq!(self_signed.labels()[TRUSTED_BY], "partners");
+        let template = of(
+            |o| {
+                o["spec"]["secretTemplate"] = json!({
+                    "labels": {"team": "a", CERTIFICATE_LABEL: "other"},
+                    "annotations": {REVISION: "9"}
+                })
+            },
+            None,
+        );
+        assert_eq!(
+            (
+                template.labels()["team"].as_str(),
+                template.labels()[CERTIFICATE_LABEL].as_str()
+            ),
+            ("a", "client1")
+        );
+        assert_eq!(
+            template.annotations()[REVISION],
+            "3",
+            "the operator's metadata replaces the template's"
+        );
+        let (cert, mut d) = wanted(|_| {});
+        d.key = DesiredKey::Requested {
+            spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256),
+        };
+        let apply_context = ApplyContext {
+            cert: &cert,
+            d: &d,
+            password: None,
+            client: &client,
+        };
+        let by_csr = apply_context.wanted(1, None, data(), None);
+        assert!(
+            !by_csr.data.unwrap().contains_key("tls.key"),
+            "the requester has the key"
+        );
+        assert_eq!(by_csr.type_.as_deref(), Some("Opaque"));
+    }
+
+    /// Returns the Secret with the managedFields of the operator's own write.
+    fn kept(secret: &Secret) -> Secret {
+        let fields = |map: &BTreeMap<String, String>| {
+            map.keys()
+                .map(|key| (format!("f:{key}"), json!({})))
+                .collect::<serde_json::Map<_, _>>()
+        };
+        let data: serde_json::Map<_, _> = secret
+            .data
+            .iter()
+            .flat_map(BTreeMap::keys)
+            .map(|key| (format!("f:{key}"), json!({})))
+            .collect();
+        let fields = json!({
+            "f:metadata": {
+                "f:labels": fields(secret.labels()), "f:annotations": fields(secret.annotations())
+            },
+            "f:data": data,
+        });
+        let mut kept = secret.clone();
+        kept.metadata.managed_fields = Some(vec![
+            serde_json::from_value(
+                json!({"manager": runtime::MANAGER, "operation": "Apply", "fieldsV1": fields}),
+            )
+            .unwrap(),
+        ]);
+        kept
+    }
+
+    #[tokio::test]
+    async fn an_owned_secret_is_corrected_only_when_it_differs() {
+        type Change = fn(&mut Secret);
+        let cases: [(&str, Change, bool); 9] = [
+            ("as it should be", |_| {}, false),
+            (
+                "with a label of another writer",
+                |s| drop(s.labels_mut().insert("theirs".into(), "x".into())),
+                false,
+            ),
+            (
+                "a label of the spec is missing",
+                |s| drop(s.labels_mut().remove("team")),
+                true,
+            ),
+            (
+                "a label of the spec is another",
+                |s| drop(s.labels_mut().insert("team".into(), "b".into())),
+                true,
+            ),
+            (
+                "an annotation is missing",
+                |s| drop(s.annotations_mut().remove(REVISION)),
+                true,
+            ),
+            ("without its owner", |s| s.metadata.owner_references = None, true),
+            (
+                "a label that the spec no longer has",
+                |s| {
+                    s.labels_mut().insert("old".into(), "x".into());
+                    *s = kept(s);
+                },
+                true,
+            ),
+            (
+                "a keystore of another writer",
+                |s| {
+                    drop(
+                        s.data
+                            .get_or_insert_default()
+                            .insert(KEYSTORE.into(), ByteString(vec![1])),
+                    )
+                },
+                false,
+            ),
+            (
+                "a keystore that the spec no longer has",
+                |s| {
+                    s.data
+                        .get_or_insert_default()
+                        .insert(KEYSTORE.into(), ByteString(vec![1]));
+                    *s = kept(s);
+                },
+                true,
+            ),
+        ];
+        for (what, change, expected) in cases {
+            let writes = Arc::new(Mutex::new(0));
+            let count = writes.clone();
+            let client = fake::client(move |method, _, body| {
+                *count.lock().unwrap() += usize::from(method == "PATCH");
+                (200, body)
+            });
+            let (cert, d) = wanted(|o| o["spec"]["secretTemplate"] = json!({"labels": {"team": "a"}}));
+            let apply_context = ApplyContext {
+                cert: &cert,
+                d: &d,
+                password: None,
+                client: &client,
+            };
+            let mut found = kept(&apply_context.wanted(3, None, data(), None));
+            change(&mut found);
+            let held = Held {
+                data: data(),
+                ours: true,
+                revision: 3,
+                renewed: None,
+                keystore_fits: false,
+                found,
+            };
+            complete(&apply_context, &held).await.unwrap();
+            assert_eq!(*writes.lock().unwrap() > 0, expected, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_keystore_is_written_when_it_is_missing_or_does_not_fit() {
+        for (there, fits, expected) in [(true, true, false), (true, false, true), (false, false, true)] {
+            let writes = Arc::new(Mutex::new(0));
+            let count = writes.clone();
+            let client = fake::client(move |method, _, body| {
+                *count.lock().unwrap() += usize::from(method == "PATCH");
+                (200, body)
+            });
+            let (cert, mut d) = wanted(|_| {});
+            d.keystore = Some(SecretKeyRef {
+                name: "p".into(),
+                key: "password".into(),
+            });
+            let issuer = crate::pki::authority::tests::issuer("a", Timestamp::now());
+            let (_, data) = make(&d.request, &d.key, None, Some(&issuer), Timestamp::now()).unwrap();
+            let password = Zeroizing::new("s3cret".to_owned());
+            let apply_context = ApplyContext {
+                cert: &cert,
+                d: &d,
+                password: Some(&password),
+                client: &client,
+            };
+            let keystore = there.then(|| vec![1]);
+            let found = kept(&apply_context.wanted(3, None, data.clone(), keystore));
+            let held = Held {
+                data,
+                ours: true,
+                revision: 3,
+                renewed: None,
+                keystore_fits: fits,
+                found,
+            };
+            complete(&apply_context, &held).await.unwrap();
+            assert_eq!(*writes.lock().unwrap() > 0, expected, "{there} {fits}");
+        }
+    }
+
+    #[test]
+    fn a_self_signed_certificate_needs_a_generated_key() {
+        let (_, mut d) = wanted(|_| {});
+        d.key = DesiredKey::Requested {
+            spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256),
+        };
+        let issuer = crate::pki::authority::tests::issuer("a", Timestamp::now());
+        assert!(matches!(
+            make(&d.request, &d.key, None, None, Timestamp::now()),
+            Err(Error::NoKey)
+        ));
+        let (_, data) = make(&d.request, &d.key, None, Some(&issuer), Timestamp::now()).unwrap();
+        assert!(data.tls_key.is_none());
+        let made = || {
+            make(
+                &wanted(|_| {}).1.request,
+                &wanted(|_| {}).1.key,
+                None,
+                Some(&issuer),
+                Timestamp::now(),
+            )
+            .unwrap()
+        };
+        assert!(made().1.tls_key.is_some());
+    }
+
+    #[test]
+    fn a_key_stays_only_where_the_spec_keeps_it() {
+        let issuer = crate::pki::authority::tests::issuer("a", Timestamp::now());
+        let (_, old) = private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, None).unwrap();
+        for keep in [true, false] {
+            let (_, d) = wanted(|_| {});
+            let key = DesiredKey::Made {
+                kind: KeyKind::EcdsaP256,
+                encoding: Encoding::Pkcs8,
+                keep,
+            };
+            let (_, data) = make(
+                &d.request,
+                &key,
+                Some(old.clone()),
+                Some(&issuer),
+                Timestamp::now(),
+            )
+            .unwrap();
+            assert_eq!(data.tls_key.as_ref() == Some(&old), keep);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Issuance of one client certificate: desired -> observe -> plan -> execute. Writes the Secret of the
+//! certificate and nothing else.
+
+pub mod desired;
+pub mod execute;
+pub mod observe;
+pub mod observed;
+pub mod plan;
+pub mod self_signed;
+pub mod signing_key_cache;
+
+#[cfg(test)]
+pub(crate) mod simulation;

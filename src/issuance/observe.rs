@@ -1,0 +1,783 @@
+//! Observation of one `ClientCertificate`: its Secret, the key of its issuer, the password of its keystore,
+//! and the domain's trust. Reads Kubernetes only.
+
+use std::sync::Arc;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{
+    Client, ResourceExt,
+    api::PartialObjectMeta,
+    runtime::reflector::{ObjectRef, Store},
+};
+use zeroize::Zeroizing;
+
+use super::{
+    desired::Desired,
+    observed::{Held, Observed, Problem},
+    signing_key_cache::{Keyed, SigningKeyCache},
+};
+
+use crate::{
+    api::{AuthorityState, MtlsDomain, SecretKeyRef, conditions::Reason},
+    model::authorities::{self, DesiredAuthority, DesiredSource},
+    pki::{
+        authority::Issuer, certificate::parse_pem_bundle, inspect::SecretData, keys::DesiredKey, keystore,
+    },
+    runtime::{self, apply},
+    status::StepStatus,
+    trust::{
+        active_trust::Trust,
+        generated_authority,
+        self_signed::{CERTIFICATE_LABEL, next_secret},
+    },
+};
+
+/// Annotation on a leaf's Secret: number of leaves issued into the Secret.
+pub const REVISION: &str = "mtls-operator.io/revision";
+/// Maximum number of issues. The operator ignores a higher annotation, which another writer must have set.
+const MOST_REVISIONS: i64 = 1_000_000_000;
+/// Annotation on a leaf's Secret: last answered value of the annotation `mtls-operator.io/renew`.
+pub const RENEWED: &str = "mtls-operator.io/renewed";
+/// Key of the PKCS #12 keystore in a leaf's Secret, as cert-manager names it.
+pub const KEYSTORE: &str = "keystore.p12";
+
+/// Context of the observation.
+pub struct ObserveContext<'a> {
+    pub client: &'a Client,
+    /// Metadata of all Secrets, without their data.
+    pub secrets: &'a Store<PartialObjectMeta<Secret>>,
+    pub signing_keys: &'a SigningKeyCache,
+}
+
+impl ObserveContext<'_> {
+    /// Returns a Secret from the API server itself. Sends no request for a Secret that the watch does not
+    /// know: a new Secret causes a reconcile, and the API server rejects the creation of an existing Secret.
+    async fn secret(&self, namespace: &str, name: &str) -> Result<Option<Secret>, runtime::Error> {
+        match self.version(namespace, name) {
+            Some(_) => apply::secret(self.client, namespace, name).await,
+            None => Ok(None),
+        }
+    }
+
+    fn version(&self, namespace: &str, name: &str) -> Option<String> {
+        self.secrets
+            .get(&ObjectRef::new(name).within(namespace))?
+            .resource_version()
+    }
+}
+
+pub async fn observe(
+    d: &Desired,
+    domain: Option<&MtlsDomain>,
+    trust: Option<Trust>,
+    last_revision: i64,
+    observe_context: &ObserveContext<'_>,
+) -> Result<Observed, runtime::Error> {
+    let password = match &d.keystore {
+        Some(at) => Some(password(d, at, observe_context).await?),
+        None => None,
+    };
+    let secret = match observe_context.secret(&d.namespace, &d.secret_name).await? {
+        Some(found) => Some(held(d, found, password.as_ref().and_then(|p| p.as_ref().ok())).await),
+        None => None,
+    };
+    let issuer = match domain {
+        None => Err(no_domain(d, secret.is_some())),
+        Some(_) if d.self_signed => Ok(None),
+        Some(domain) => issuer(d, domain, trust.as_ref(), observe_context)
+            .await?
+            .map(Some),
+    };
+    let next = match d.self_signed {
+        true => {
+            observe_context
+                .secret(&d.namespace, &next_secret(&d.secret_name))
+                .await?
+        }
+        false => None,
+    };
+    let next = match next {
+        Some(found) => Some(held(d, found, None).await),
+        None => None,
+    };
+    let trust = trust.filter(|_| domain.is_some());
+    Ok(Observed {
+        domain_gone: domain.is_none(),
+        issuer,
+        secret,
+        next,
+        last_revision,
+        password,
+        trust,
+    })
+}
+
+/// Problem of a certificate without its domain. `is_issued`: a Secret of its name exists.
+fn no_domain(d: &Desired, is_issued: bool) -> Problem {
+    let (namespace, name) = &d.domain;
+    match is_issued {
+        true => problem(
+            Reason::DomainGone,
+            format!("the MtlsDomain {name} no longer exists; the Secret stays"),
+        ),
+        false => problem(
+            Reason::RefNotFound,
+            format!("there is no MtlsDomain {name} in the namespace {namespace}"),
+        ),
+    }
+}
+
+fn problem(reason: Reason, message: String) -> Problem {
+    Problem {
+        status: StepStatus::Blocked,
+        reason,
+        message,
+    }
+}
+
+/// Returns the type of the Secret, which can never change: a Secret without private key cannot have the type
+/// `kubernetes.io/tls`.
+pub fn secret_type(key: &DesiredKey) -> &'static str {
+    match key {
+        DesiredKey::Made { .. } => "kubernetes.io/tls",
+        DesiredKey::Requested { .. } => "Opaque",
+    }
+}
+
+async fn held(d: &Desired, found: Secret, password: Option<&Zeroizing<String>>) -> Held {
+    let bytes = |key: &str| {
+        found
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .map(|ByteString(bytes)| bytes.clone())
+    };
+    let data = SecretData {
+        tls_crt: bytes("tls.crt"),
+        tls_key: bytes("tls.key"),
+        ca_crt: bytes("ca.crt"),
+    };
+    let keystore_fits = match (bytes(KEYSTORE), password) {
+        (Some(keystore), Some(password)) => {
+            let (data, password) = (data.clone(), password.clone());
+            // Opening a keystore takes longer the harder its password is to guess.
+            tokio::task::spawn_blocking(move || fits(&keystore, &data, &password))
+                .await
+                .unwrap_or_default()
+        }
+        _ => false,
+    };
+    let annotation = |key: &str| found.annotations().get(key);
+    Held {
+        data,
+        ours: is_ours(d, &found),
+        revision: annotation(REVISION)
+            .and_then(|text| revision(text))
+            .unwrap_or_default(),
+        renewed: annotation(RENEWED).cloned(),
+        keystore_fits,
+        found,
+    }
+}
+
+/// True for a Secret that carries the operator's label for this certificate and has the right type.
+fn is_ours(d: &Desired, found: &Secret) -> bool {
+    found.labels().get(CERTIFICATE_LABEL) == Some(&d.name)
+        && found.type_.as_deref() == Some(secret_type(&d.key))
+}
+
+fn revision(text: &str) -> Option<i64> {
+    text.parse()
+        .ok()
+        .filter(|revision| (1..=MOST_REVISIONS).contains(revision))
+}
+
+fn fits(keystore: &[u8], data: &SecretData, password: &str) -> bool {
+    let (Some(tls_crt), Some(tls_key)) = (&data.tls_crt, &data.tls_key) else {
+        return false;
+    };
+    parse_pem_bundle(tls_crt).is_ok_and(|chain| keystore::holds(keystore, tls_key, &chain, password))
+}
+
+/// Reads the password. A missing and a forbidden Secret give the same problem.
+async fn password(
+    d: &Desired,
+    at: &SecretKeyRef,
+    observe_context: &ObserveContext<'_>,
+) -> Result<Result<Zeroizing<String>, Problem>, runtime::Error> {
+    Ok(password_in(
+        observe_context.secret(&d.namespace, &at.name).await?,
+        at,
+    ))
+}
+
+/// Returns the password in a Secret; an empty password counts as missing.
+fn password_in(found: Option<Secret>, at: &SecretKeyRef) -> Result<Zeroizing<String>, Problem> {
+    let bytes = found.and_then(|secret| Some(secret.data?.remove(&at.key)?.0));
+    let password = bytes
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .filter(|p| !p.is_empty());
+    password.map(Zeroizing::new).ok_or_else(|| {
+        problem(
+            Reason::RefNotFound,
+            format!(
+                "spec.keystores.pkcs12.passwordSecretRef: there is no Secret {} with a password in its key \
+                 {}",
+                at.name, at.key
+            ),
+        )
+    })
+}
+
+/// Returns the authority that the spec names, or the domain's issuing authority, or the only authority that
+/// can issue.
+async fn issuer(
+    d: &Desired,
+    domain: &MtlsDomain,
+    trust: Option<&Trust>,
+    observe_context: &ObserveContext<'_>,
+) -> Result<Result<Arc<Issuer>, Problem>, runtime::Error> {
+    let wanted = match authorities::authorities(domain) {
+        Ok(wanted) => wanted,
+        Err(refused) => {
+            return Ok(Err(problem(
+                refused.reason,
+                format!("MtlsDomain {}: {}", d.domain.1, refused.message),
+            )));
+        }
+    };
+    let named = d
+        .authority
+        .as_ref()
+        .or(domain.spec.trust.issuing_authority.as_ref());
+    if let Some(name) = named {
+        let Some(wanted) = wanted.iter().find(|w| w.name == *name) else {
+            return Ok(Err(problem(
+                Reason::AuthorityNotFound,
+                format!("MtlsDomain {} has no authority {name}", d.domain.1),
+            )));
+        };
+        return own_key_of(wanted, d, domain, trust, observe_context).await;
+    }
+    let mut able = Vec::new();
+    for wanted in wanted.iter().filter(|w| w.issues()) {
+        able.push((
+            wanted.name.clone(),
+            own_key_of(wanted, d, domain, trust, observe_context).await?,
+        ));
+    }
+    Ok(only_one(able, &d.domain.1))
+}
+
+/// Returns the only authority that can issue. Without any, the problem is that authority's own; with several,
+/// the problem names them. `domain`: name of the MtlsDomain.
+fn only_one(
+    mut able: Vec<(String, Result<Arc<Issuer>, Problem>)>,
+    domain: &str,
+) -> Result<Arc<Issuer>, Problem> {
+    let names: Vec<_> = able
+        .iter()
+        .filter(|(_, issuer)| issuer.is_ok())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if names.len() > 1 {
+        return Err(problem(
+            Reason::AuthorityNotFound,
+            format!(
+                "several authorities could issue ({}): set spec.trust.issuingAuthority of MtlsDomain \
+                 {domain}, or spec.authority here",
+                names.join(", ")
+            ),
+        ));
+    }
+    // The only usable issuer, or else the problem of the only authority.
+    let only = able
+        .iter()
+        .position(|(_, issuer)| issuer.is_ok())
+        .or((able.len() == 1).then_some(0));
+    match only {
+        Some(only) => able.swap_remove(only).1,
+        None => Err(problem(
+            Reason::AuthorityNotFound,
+            format!("MtlsDomain {domain} has no authority with a key to issue with"),
+        )),
+    }
+}
+
+/// Returns the key as [`key_of`] does, but no key that another writer put into the Secret of a generated
+/// authority. A condition of the domain reports such a key. The cache may only be behind, so that the
+/// certificate waits.
+async fn own_key_of(
+    wanted: &DesiredAuthority,
+    d: &Desired,
+    domain: &MtlsDomain,
+    trust: Option<&Trust>,
+    observe_context: &ObserveContext<'_>,
+) -> Result<Result<Arc<Issuer>, Problem>, runtime::Error> {
+    let Keyed { issuer, labels } = match key_of(wanted, d, observe_context).await? {
+        Ok(keyed) => keyed,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    let DesiredSource::Generated { request, .. } = &wanted.source else {
+        return Ok(Ok(issuer));
+    };
+    let record = domain
+        .annotations()
+        .get(&generated_authority::annotation(&wanted.name));
+    let trusted = trust.into_iter().flat_map(Trust::entries);
+    let owned = generated_authority::is_labelled(&labels, &d.domain.1, &wanted.name)
+        .and_then(|()| generated_authority::is_ours(issuer.chain(), &wanted.name, request, record, trusted));
+    Ok(owned.map(|()| issuer).map_err(|_| Problem {
+        status: StepStatus::Working,
+        reason: Reason::WaitingForAuthority,
+        message: format!(
+            "the authority {} has no key that the operator generated yet; if this persists, see ResolvedRefs \
+             of MtlsDomain {}",
+            wanted.name, d.domain.1
+        ),
+    }))
+}
+
+async fn key_of(
+    wanted: &DesiredAuthority,
+    d: &Desired,
+    observe_context: &ObserveContext<'_>,
+) -> Result<Result<Keyed, Problem>, runtime::Error> {
+    let (name, domain) = (&wanted.name, &d.domain.1);
+    if wanted.state == AuthorityState::Distrusted {
+        return Ok(Err(problem(
+            Reason::AuthorityNotFound,
+            format!("the authority {name} of MtlsDomain {domain} is Distrusted"),
+        )));
+    }
+    let Some(secret) = wanted.source.secret().filter(|_| wanted.issues()) else {
+        return Ok(Err(problem(
+            Reason::AuthorityNotFound,
+            format!("the authority {name} of MtlsDomain {domain} has no key to issue with"),
+        )));
+    };
+    let at = (d.domain.0.as_str(), secret.as_str());
+    if let Some(keyed) = observe_context
+        .signing_keys
+        .get(at, observe_context.version(at.0, at.1).as_deref())
+    {
+        return Ok(Ok(keyed));
+    }
+    let Some(found) = apply::secret(observe_context.client, at.0, at.1).await? else {
+        let message = format!("the key of the authority {name} does not exist yet");
+        return Ok(Err(Problem {
+            status: StepStatus::Working,
+            reason: Reason::WaitingForAuthority,
+            message,
+        }));
+    };
+    let data = |key: &str| {
+        found
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .map(|ByteString(bytes)| bytes.as_slice())
+    };
+    let (Some(crt), Some(key)) = (data("tls.crt"), data("tls.key")) else {
+        return Ok(Err(problem(
+            Reason::AuthorityNotFound,
+            format!("the authority {name} of MtlsDomain {domain} has no key to issue with"),
+        )));
+    };
+    match Issuer::from_pem(crt, key, data("ca.crt")).map(Arc::new) {
+        Ok(issuer) => {
+            let keyed = Keyed {
+                issuer,
+                labels: found.labels().clone(),
+            };
+            observe_context
+                .signing_keys
+                .put(at, found.resource_version(), keyed.clone());
+            Ok(Ok(keyed))
+        }
+        Err(error) => Ok(Err(problem(
+            Reason::InvalidCACertificateRef,
+            format!("the authority {name} of MtlsDomain {domain} cannot issue: {error}"),
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::sync::Arc;
+
+    use k8s_openapi::api::core::v1::Secret;
+    use kube::{ResourceExt, api::PartialObjectMeta};
+    use serde_json::json;
+
+    use crate::{
+        api::{SecretKeyRef, conditions::Reason},
+        controllers::client_certificate::controller::tests::{certificate, domain, secret},
+        issuance::{
+            desired::{Desired, desired},
+            observed::Observed,
+            signing_key_cache::SigningKeyCache,
+        },
+        pki::{
+            authority::{
+                self,
+                tests::{at, request},
+            },
+            certificate::parse_pem_bundle,
+            keys::DesiredKey,
+            truststore::{Bundle, Entry},
+        },
+        runtime::fake::{self, store},
+        status::StepStatus,
+        trust::{active_trust::Trust, generated_authority, self_signed::CERTIFICATE_LABEL},
+    };
+
+    const NOW: &str = "2026-11-24T12:00:00Z";
+
+    fn wanted() -> Desired {
+        desired(&certificate(|_| {}), None, None).unwrap()
+    }
+
+    fn by_csr() -> Desired {
+        let key = DesiredKey::Requested {
+            spki: crate::pki::leaf::tests::spki(crate::pki::keys::KeyKind::EcdsaP256),
+        };
+        Desired { key, ..wanted() }
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_ours_by_its_label_for_this_certificate_and_its_type() {
+        let labelled = |name: &'static str| {
+            move |s: &mut Secret| {
+                s.metadata.labels = Some([(CERTIFICATE_LABEL.to_owned(), name.to_owned())].into())
+            }
+        };
+        let opaque = |s: &mut Secret| {
+            labelled("client1")(s);
+            s.type_ = Some("Opaque".into());
+        };
+        let other_label =
+            |s: &mut Secret| s.metadata.labels = Some([("a".to_owned(), "client1".to_owned())].into());
+        let of = |change: &dyn Fn(&mut Secret)| secret("client1", &[("tls.crt", "x")], change);
+        for (what, d, found, expected) in [
+            ("ours", wanted(), of(&labelled("client1")), true),
+            ("another certificate's", wanted(), of(&labelled("client2")), false),
+            ("without a label", wanted(), of(&|_| {}), false),
+            ("with another label", wanted(), of(&other_label), false),
+            ("of another type", wanted(), of(&opaque), false),
+            ("without a key, for one by CSR", by_csr(), of(&opaque), true),
+            (
+                "with a key, for one by CSR",
+                by_csr(),
+                of(&labelled("client1")),
+                false,
+            ),
+        ] {
+            assert_eq!(held(&d, found, None).await.ours, expected, "{what}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_secret_says_of_its_leaf() {
+        let annotated = |all: &[(&str, &str)]| {
+            let all: std::collections::BTreeMap<_, _> = all
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect();
+            secret(
+                "client1",
+                &[("tls.crt", "c"), ("tls.key", "k"), ("ca.crt", "a")],
+                |s| s.metadata.annotations = Some(all),
+            )
+        };
+        let found = held(&wanted(), annotated(&[(REVISION, "3"), (RENEWED, "now")]), None).await;
+        assert_eq!(
+            (found.revision, found.renewed.as_deref(), found.keystore_fits),
+            (3, Some("now"), false)
+        );
+        let data = |bytes: &Option<Vec<u8>>| bytes.clone().map(|bytes| String::from_utf8(bytes).unwrap());
+        assert_eq!(
+            [&found.data.tls_crt, &found.data.tls_key, &found.data.ca_crt].map(data),
+            ["c", "k", "a"].map(|t| Some(t.to_owned()))
+        );
+        for text in ["0", "-1", "1000000001", "9223372036854775807", "x", ""] {
+            assert_eq!(
+                held(&wanted(), annotated(&[(REVISION, text)]), None)
+                    .await
+                    .revision,
+                0,
+                "{text}"
+            );
+        }
+        assert_eq!(
+            held(&wanted(), annotated(&[(REVISION, "1000000000")]), None)
+                .await
+                .revision,
+            MOST_REVISIONS
+        );
+    }
+
+    #[test]
+    fn an_empty_password_is_none() {
+        let at = SecretKeyRef {
+            name: "p".into(),
+            key: "password".into(),
+        };
+        let of = |found: Option<Secret>| {
+            password_in(found, &at)
+                .map(|p| p.to_string())
+                .map_err(|p| p.reason)
+        };
+        let with = |data: &[(&str, &str)]| Some(secret("p", data, |_| {}));
+        assert_eq!(of(with(&[("password", "s3cret")])), Ok("s3cret".into()));
+        for found in [
+            None,
+            with(&[]),
+            with(&[("password", "")]),
+            with(&[("other", "s3cret")]),
+        ] {
+            assert_eq!(of(found), Err(Reason::RefNotFound));
+        }
+    }
+
+    #[test]
+    fn without_its_domain_a_certificate_says_whether_anything_is_issued() {
+        assert_eq!(no_domain(&wanted(), true).reason, Reason::DomainGone);
+        assert_eq!(no_domain(&wanted(), false).reason, Reason::RefNotFound);
+    }
+
+    #[test]
+    fn of_several_authorities_one_has_to_be_named() {
+        let can = |name: &str| {
+            (
+                name.to_owned(),
+                Ok(Arc::new(authority::tests::issuer(name, at(NOW)))),
+            )
+        };
+        let cannot = |name: &str, reason| (name.to_owned(), Err(problem(reason, "m".into())));
+        let lost = Reason::InvalidCACertificateRef;
+        let of = |able| {
+            only_one(able, "partners")
+                .map(|i| i.authority().subject.clone())
+                .map_err(|p| (p.reason, p.message))
+        };
+        assert_eq!(of(vec![can("a")]).unwrap(), "CN=a");
+        assert_eq!(of(vec![cannot("a", lost), can("b")]).unwrap(), "CN=b");
+        assert_eq!(
+            of(vec![cannot("a", lost)]).unwrap_err(),
+            (lost, "m".into()),
+            "why the only one cannot"
+        );
+        assert_eq!(
+            of(vec![cannot("a", lost), cannot("b", lost)]).unwrap_err().0,
+            Reason::AuthorityNotFound
+        );
+        assert_eq!(of(vec![]).unwrap_err().0, Reason::AuthorityNotFound);
+        let (reason, message) = of(vec![can("a"), cannot("x", lost), can("b")]).unwrap_err();
+        assert!(
+            reason == Reason::AuthorityNotFound && message.contains("(a, b)"),
+            "{message}"
+        );
+    }
+
+    /// Returns the observed state with these Secrets, for a domain with these authorities.
+    async fn read(
+        d: &Desired,
+        authorities: serde_json::Value,
+        secrets: Vec<Secret>,
+        trust: Option<Trust>,
+    ) -> Observed {
+        let domain = domain(|o| o["spec"]["trust"]["authorities"] = authorities)
+            .0
+            .unwrap();
+        let there = secrets.clone();
+        let client = fake::client(move |_, path, _| {
+            let found = there
+                .iter()
+                .find(|s| path.ends_with(&format!("/secrets/{}", s.name_any())));
+            found.map_or(fake::refusal(404, "NotFound"), |s| {
+                (200, serde_json::to_value(s).unwrap())
+            })
+        });
+        let metadata = |s: &Secret| {
+            let value = json!({"metadata": serde_json::to_value(&s.metadata).unwrap()});
+            serde_json::from_value::<PartialObjectMeta<Secret>>(value).unwrap()
+        };
+        let store = store(secrets.iter().map(metadata).collect());
+        let observe_context = ObserveContext {
+            client: &client,
+            secrets: &store,
+            signing_keys: &SigningKeyCache::default(),
+        };
+        observe(d, Some(&domain), trust, 0, &observe_context)
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_an_active_authority_with_its_own_key_issues() {
+        let made = authority::generate(&request("acme"), at(NOW)).unwrap();
+        let other = authority::generate(&request("other"), at(NOW)).unwrap();
+        let (crt, key) = (made.certificate_pem.as_str(), made.key_pem.as_str());
+        let by_hand = |data: &[(&str, &str)]| secret("ca", data, |_| {});
+        let whole = || by_hand(&[("tls.crt", crt), ("tls.key", key)]);
+        let secret_ref = json!([{"name": "acme", "secretRef": {"name": "ca"}}]);
+        let generated = json!([{"name": "acme", "generate": {"commonName": "acme"}}]);
+        let labelled = |labels: bool| {
+            secret("partners.acme-ca", &[("tls.crt", crt), ("tls.key", key)], |s| {
+                s.metadata.labels = labels.then(|| generated_authority::labels("partners", "acme"));
+            })
+        };
+        let certificate = parse_pem_bundle(crt).unwrap().remove(0);
+        let trust = |authority: &str| {
+            let (authority, certificate) = (authority.to_owned(), certificate.clone());
+            let entry = Entry {
+                authority,
+                certificate,
+                max_leaf: None,
+                keep_until: None,
+            };
+            Some(Trust::of(
+                &Bundle {
+                    entries: vec![entry],
+                    ..Bundle::default()
+                },
+                None,
+                at(NOW),
+            ))
+        };
+        let named = Desired {
+            authority: Some("missing".into()),
+            ..wanted()
+        };
+        for (what, d, authorities, secrets, trust, expected) in [
+            (
+                "its key is there",
+                wanted(),
+                secret_ref.clone(),
+                vec![whole()],
+                None,
+                Ok(()),
+            ),
+            (
+                "another is named",
+                named,
+                secret_ref.clone(),
+                vec![whole()],
+                None,
+                Err(Reason::AuthorityNotFound),
+            ),
+            (
+                "no Secret",
+                wanted(),
+                secret_ref.clone(),
+                vec![],
+                None,
+                Err(Reason::WaitingForAuthority),
+            ),
+            (
+                "no key",
+                wanted(),
+                secret_ref.clone(),
+                vec![by_hand(&[("tls.crt", crt)])],
+                None,
+                Err(Reason::AuthorityNotFound),
+            ),
+            (
+                "another's key",
+                wanted(),
+                secret_ref,
+                vec![by_hand(&[("tls.crt", crt), ("tls.key", other.key_pem.as_str())])],
+                None,
+                Err(Reason::InvalidCACertificateRef),
+            ),
+            (
+                "distrusted",
+                Desired {
+                    authority: Some("acme".into()),
+                    ..wanted()
+                },
+                json!([{"name": "acme", "state": "Distrusted", "secretRef": {"name": "ca"}}]),
+                vec![whole()],
+                None,
+                Err(Reason::AuthorityNotFound),
+            ),
+            (
+                "trusted only",
+                Desired {
+                    authority: Some("acme".into()),
+                    ..wanted()
+                },
+                json!([{"name": "acme", "pem": crt}]),
+                vec![whole()],
+                None,
+                Err(Reason::AuthorityNotFound),
+            ),
+            (
+                "generated and in the truststore",
+                wanted(),
+                generated.clone(),
+                vec![labelled(true)],
+                trust("acme"),
+                Ok(()),
+            ),
+            (
+                "generated, and nowhere on record",
+                wanted(),
+                generated.clone(),
+                vec![labelled(true)],
+                None,
+                Err(Reason::WaitingForAuthority),
+            ),
+            (
+                "generated, and trusted for another",
+                wanted(),
+                generated.clone(),
+                vec![labelled(true)],
+                trust("b"),
+                Err(Reason::WaitingForAuthority),
+            ),
+            (
+                "generated, without our labels",
+                wanted(),
+                generated,
+                vec![labelled(false)],
+                trust("acme"),
+                Err(Reason::WaitingForAuthority),
+            ),
+        ] {
+            let found = read(&d, authorities, secrets, trust).await.issuer;
+            let told = found
+                .as_ref()
+                .err()
+                .map(|problem| problem.message.clone())
+                .unwrap_or_default();
+            assert_eq!(
+                told.ends_with("is Distrusted"),
+                what == "distrusted",
+                "{what}: {told}"
+            );
+            let found = found
+                .map(|issuer| assert!(issuer.is_some(), "{what}"))
+                .map_err(|problem| problem.reason);
+            assert_eq!(found, expected, "{what}");
+        }
+        let d = Desired {
+            self_signed: true,
+            ..wanted()
+        };
+        let observed = read(&d, json!([]), vec![secret("client1-next", &[], |_| {})], None).await;
+        assert!(matches!(observed.issuer, Ok(None)) && observed.next.is_some());
+        let observed = read(
+            &wanted(),
+            json!([]),
+            vec![secret("client1-next", &[], |_| {})],
+            None,
+        )
+        .await;
+        assert!(observed.next.is_none(), "only a self-signed one has one");
+        assert_eq!(observed.issuer.err().unwrap().status, StepStatus::Blocked);
+    }
+}

@@ -1,0 +1,78 @@
+//! Observed state of one `ClientCertificate`, in plain data. No I/O here; `observe` fills it, and `plan`
+//! evaluates it.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use zeroize::Zeroizing;
+
+use crate::{
+    api::conditions::Reason,
+    pki::{
+        authority::Issuer,
+        certificate::{Certificate, parse_pem_bundle},
+        inspect::SecretData,
+    },
+    status::StepStatus,
+    trust::active_trust::Trust,
+};
+
+pub struct Observed {
+    pub domain_gone: bool,
+    /// Issuer with its key, or the reason why there is none; `Ok(None)` when the certificate signs itself.
+    pub issuer: Result<Option<Arc<Issuer>>, Problem>,
+    /// Secret of the certificate.
+    pub secret: Option<Held>,
+    /// Secret of the next self-signed certificate.
+    pub next: Option<Held>,
+    /// Number of issued leaves according to the status. It is the only count when the Secret is lost, and
+    /// decides nothing.
+    pub last_revision: i64,
+    /// Password of the keystore; `None` without keystore.
+    pub password: Option<Result<Zeroizing<String>, Problem>>,
+    /// Trust of the domain; `None` while it is unknown.
+    pub trust: Option<Trust>,
+}
+
+impl Observed {
+    /// Returns the number of issued leaves. The Secret's count comes first. When the Secret is lost, the
+    /// status has the count. After a restore without either, the count begins again.
+    pub fn revision(&self) -> i64 {
+        self.secret
+            .as_ref()
+            .filter(|s| s.ours)
+            .map_or(self.last_revision, |s| s.revision)
+    }
+}
+
+/// Secret with a leaf and its key.
+pub struct Held {
+    pub data: SecretData,
+    /// True when the Secret carries the label of this certificate and has the right type.
+    pub ours: bool,
+    /// Number of leaves issued into the Secret.
+    pub revision: i64,
+    /// Last renewal request that the operator has answered.
+    pub renewed: Option<String>,
+    /// True when `keystore.p12` holds exactly this key and chain under the desired password.
+    pub keystore_fits: bool,
+    pub found: Secret,
+}
+
+impl Held {
+    /// Returns the leaf of the Secret; `None` when it is not readable.
+    pub fn leaf(&self) -> Option<Certificate> {
+        parse_pem_bundle(self.data.tls_crt.as_ref()?)
+            .ok()?
+            .into_iter()
+            .next()
+    }
+}
+
+/// Reason why an object is missing or unusable, in the form of a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub status: StepStatus,
+    pub reason: Reason,
+    pub message: String,
+}

@@ -1,0 +1,425 @@
+//! Plan of a `ClientCertificate`: compares the observed state with the desired state and selects the next
+//! action. Pure: no I/O, no clock.
+
+use jiff::{SignedDuration, Timestamp};
+use rcgen::PublicKeyData;
+
+use super::{
+    desired::Desired,
+    observed::{Held, Observed, Problem},
+    self_signed,
+};
+
+use crate::{
+    api::conditions::{ConditionType, Reason},
+    pki::{
+        authority::Issuer,
+        certificate::Certificate,
+        form,
+        inspect::{self, Inspection, Violation},
+        keys,
+    },
+    status::{StepCondition, StepStatus, conditions, text},
+    trust::{active_trust::Trust, self_signed::next_secret},
+};
+
+#[derive(Debug)]
+pub struct Plan {
+    pub action: Option<Action>,
+    /// Conditions Issued and Trusted, as they are without a new leaf.
+    pub step_conditions: Vec<StepCondition>,
+    /// Time of the leaf's renewal.
+    pub renewal: Option<Timestamp>,
+    /// Leaf in the Secret.
+    pub leaf: Option<Certificate>,
+    /// Time of the next reconcile before the renewal, even without another event.
+    pub requeue_at: Option<Timestamp>,
+}
+
+/// Action on the Secret.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Correct the metadata and the keystore; key and leaf are in the desired state.
+    Complete,
+    /// Issue a leaf into the Secret.
+    Issue(Violation),
+    /// Generate the next self-signed certificate, and keep it in a second Secret.
+    Stage { revision: i64 },
+    /// Move the staged certificate into the Secret.
+    Swap,
+    /// Delete the staged Secret.
+    Unstage,
+}
+
+/// Returns the plan. `propagation`: time that a truststore version must have been in use before every server
+/// of AWS has it.
+pub fn plan(d: &Desired, o: &Observed, propagation: SignedDuration, now: Timestamp) -> Plan {
+    // The operator ignores the leaf in a Secret that it does not own.
+    let leaf = o.secret.as_ref().filter(|s| s.ours).and_then(Held::leaf);
+    let renewal = leaf
+        .as_ref()
+        .map(|leaf| inspect::renewal_time(leaf, d.renew_before));
+    let Issuing {
+        action,
+        step_condition,
+        requeue_at,
+    } = issuing(d, o, leaf.as_ref(), propagation, now);
+    let step_conditions = vec![
+        step_condition,
+        trusted(d, o.trust.as_ref(), o.domain_gone, leaf.as_ref()),
+    ];
+    Plan {
+        action,
+        step_conditions,
+        renewal,
+        leaf,
+        requeue_at,
+    }
+}
+
+/// Returns the step conditions right after the issue of a leaf.
+pub fn conditions_after_issue(d: &Desired, trust: Option<&Trust>, leaf: &Certificate) -> Vec<StepCondition> {
+    vec![in_secret(leaf), trusted(d, trust, false, Some(leaf))]
+}
+
+/// Returns the condition Issued after a failed issue. After a failed renewal, the condition stays True and
+/// its message contains the failure. `is_final`: only another spec or another authority helps.
+pub fn after_failure(
+    planned: StepCondition,
+    leaf: Option<&Certificate>,
+    is_final: bool,
+    message: &str,
+) -> StepCondition {
+    match leaf {
+        Some(leaf) if planned.status == StepStatus::Done => next_one(in_secret(leaf), message),
+        _ if is_final => step_condition(
+            StepStatus::Blocked,
+            Reason::InvalidCACertificateRef,
+            message.to_owned(),
+        ),
+        _ => step_condition(StepStatus::Unreachable, planned.reason, message.to_owned()),
+    }
+}
+
+/// Returns the private key in the Secret, for `rotationPolicy: Never`, when an issued certificate is for this
+/// key. Without that check, a writer of the Secret could replace the key with a key of its own and have that
+/// key certified.
+pub(crate) fn own_key(o: &Observed) -> Option<Vec<u8>> {
+    let held = o.secret.as_ref().filter(|s| s.ours)?;
+    let (leaf, pem) = (held.leaf()?, held.data.tls_key.as_ref()?);
+    let is_vouched_for = match &o.issuer {
+        Ok(Some(issuer)) => {
+            leaf.is_issued_by(issuer.authority())
+                || o.trust.as_ref().is_some_and(|trust| trust.has_issued(&leaf))
+        }
+        Ok(None) => form::signed_itself(&leaf).is_ok(),
+        Err(_) => false,
+    };
+    let key = keys::parse(std::str::from_utf8(pem).ok().filter(|_| is_vouched_for)?).ok()?;
+    (key.subject_public_key_info() == leaf.spki_der()).then(|| pem.clone())
+}
+
+/// Action and condition for the leaf in the Secret.
+struct Issuing {
+    action: Option<Action>,
+    step_condition: StepCondition,
+    requeue_at: Option<Timestamp>,
+}
+
+impl From<StepCondition> for Issuing {
+    fn from(step_condition: StepCondition) -> Self {
+        Issuing {
+            action: None,
+            step_condition,
+            requeue_at: None,
+        }
+    }
+}
+
+fn issuing(
+    d: &Desired,
+    o: &Observed,
+    leaf: Option<&Certificate>,
+    propagation: SignedDuration,
+    now: Timestamp,
+) -> Issuing {
+    if let Some(name) = not_owned(d, o) {
+        let message = format!(
+            "the Secret {name} exists and does not belong to this certificate; delete it, or create a \
+             ClientCertificate with another spec.secretName"
+        );
+        return step_condition(StepStatus::Blocked, Reason::SecretNotOwned, message).into();
+    }
+    if let Some(Err(Problem {
+        status,
+        reason,
+        message,
+    })) = &o.password
+    {
+        return step_condition(*status, *reason, message.clone()).into();
+    }
+    let usable = leaf.filter(|leaf| now < leaf.not_after);
+    let issuer = match (&o.issuer, usable) {
+        (Ok(issuer), _) => issuer.as_ref(),
+        // A usable leaf stays while the next leaf waits.
+        (Err(Problem { status, message, .. }), Some(leaf)) if *status != StepStatus::Blocked => {
+            return next_one(in_secret(leaf), message).into();
+        }
+        (
+            Err(Problem {
+                status,
+                reason,
+                message,
+            }),
+            None,
+        ) => {
+            // Manifests that a user applies together arrive one after the other.
+            let fresh = conditions::fresh_until(d.created, now).filter(|_| o.domain_gone);
+            return match fresh {
+                Some(_) => Issuing {
+                    action: None,
+                    step_condition: step_condition(
+                        StepStatus::Working,
+                        Reason::WaitingForDomainTrust,
+                        format!("{message} yet"),
+                    ),
+                    requeue_at: fresh,
+                },
+                None => step_condition(*status, *reason, message.clone()).into(),
+            };
+        }
+        (
+            Err(Problem {
+                status,
+                reason,
+                message,
+            }),
+            _,
+        ) => {
+            return step_condition(*status, *reason, message.clone()).into();
+        }
+    };
+    let (action, open, requeue_at) = match issuer {
+        Some(issuer) => by_authority(d, o, issuer, usable, propagation, now),
+        None => {
+            let self_signed::Step {
+                action,
+                open,
+                requeue_at,
+            } = self_signed::next(d, o, propagation, now);
+            let open = open.map(|(why, waits)| (why, Some(waits)));
+            (action, open, requeue_at)
+        }
+    };
+    let step_condition = match (open, leaf) {
+        (None, Some(leaf)) => in_secret(leaf),
+        (None, None) => step_condition(
+            StepStatus::Working,
+            Reason::Issuing,
+            "nothing is issued yet".into(),
+        ),
+        (Some((why, waits)), _) => {
+            let reason = if waits.is_some() {
+                Reason::WaitingForDomainTrust
+            } else {
+                Reason::Issuing
+            };
+            let message = waits.unwrap_or_else(|| why.message.clone());
+            match usable {
+                Some(leaf) if why.reason.is_renewal() => next_one(in_secret(leaf), &message),
+                _ => step_condition(StepStatus::Working, reason, message),
+            }
+        }
+    };
+    Issuing {
+        action,
+        step_condition,
+        requeue_at,
+    }
+}
+
+/// Returns the name of a Secret that the certificate needs and that the operator does not own.
+fn not_owned(d: &Desired, o: &Observed) -> Option<String> {
+    let is_not_owned = |held: &Option<Held>| held.as_ref().is_some_and(|s| !s.ours);
+    if is_not_owned(&o.secret) {
+        return Some(d.secret_name.clone());
+    }
+    is_not_owned(&o.next).then(|| next_secret(&d.secret_name))
+}
+
+type Open = Option<(Violation, Option<String>)>;
+
+/// Returns the action, the violation with its wait, and the time of the next reconcile.
+fn by_authority(
+    d: &Desired,
+    o: &Observed,
+    issuer: &Issuer,
+    usable: Option<&Certificate>,
+    propagation: SignedDuration,
+    now: Timestamp,
+) -> (Option<Action>, Open, Option<Timestamp>) {
+    let inspection = Inspection {
+        secret: o.secret.as_ref().map(|s| &s.data),
+        request: &d.request,
+        key: &d.key,
+        issuer: Some(issuer),
+        renew_before: d.renew_before,
+        renewal_asked: d.renew.is_some() && o.secret.as_ref().is_some_and(|s| s.renewed != d.renew),
+        now,
+    };
+    let Some(violation) = inspect::needs_issue(&inspection) else {
+        return (Some(Action::Complete), None, None);
+    };
+    let waits = |violation, what: &str, again| (None, Some((violation, Some(what.to_owned()))), again);
+    // The operator never writes a leaf into the Secret before the domain trusts the leaf, and before the
+    // truststore records its maximum validity.
+    let Some(trust) = &o.trust else {
+        return waits(violation, "the domain does not serve yet", None);
+    };
+    if !trust.allows(issuer.authority(), d.request.duration) {
+        return waits(
+            violation,
+            "the domain does not trust the issuing authority for certificates of this duration yet",
+            None,
+        );
+    }
+    // A first leaf replaces nothing. A usable leaf is not replaced with a leaf that some servers do not trust
+    // yet.
+    let everywhere = trust.since(issuer.authority()).map(|since| since + propagation);
+    let moves =
+        violation.reason == inspect::Reason::IssuerDiffers && usable.is_some_and(|leaf| trust.accepts(leaf));
+    match everywhere.filter(|everywhere| moves && now < *everywhere) {
+        Some(_) => waits(
+            violation,
+            "AWS is distributing the truststore with the new authority to its servers",
+            everywhere,
+        ),
+        None => (
+            Some(Action::Issue(violation.clone())),
+            Some((violation, None)),
+            None,
+        ),
+    }
+}
+
+fn in_secret(leaf: &Certificate) -> StepCondition {
+    step_condition(
+        StepStatus::Done,
+        Reason::Issued,
+        format!(
+            "the Secret holds {} with serial number {}",
+            text::shown(&leaf.subject),
+            text::shown(&leaf.serial_text())
+        ),
+    )
+}
+
+/// Returns the condition of a usable leaf, with the wait of the next leaf.
+fn next_one(kept: StepCondition, message: &str) -> StepCondition {
+    StepCondition {
+        message: format!("{}; the next one: {message}", kept.message),
+        ..kept
+    }
+}
+
+fn step_condition(status: StepStatus, reason: Reason, message: String) -> StepCondition {
+    StepCondition {
+        type_: ConditionType::Issued,
+        status,
+        reason,
+        message,
+    }
+}
+
+/// Message about a full truststore, with the remedies.
+pub(crate) const FULL: &str = "the truststore of the domain is full, and this certificate does not fit: \
+                               request fewer or shorter names, or have certificates or authorities removed \
+                               that are no longer needed";
+
+fn trusted(
+    d: &Desired,
+    trust: Option<&Trust>,
+    domain_gone: bool,
+    leaf: Option<&Certificate>,
+) -> StepCondition {
+    let who = if d.self_signed { "it" } else { "its issuer" };
+    let is_in = |leaf: &Certificate| trust.is_some_and(|trust| trust.accepts(leaf));
+    let (status, reason, message) = match (trust, leaf) {
+        (Some(trust), leaf) if d.self_signed && trust.has_no_room(&d.entry) && !leaf.is_some_and(is_in) => {
+            (StepStatus::Blocked, Reason::TruststoreFull, FULL.to_owned())
+        }
+        (_, None) => (
+            StepStatus::Working,
+            Reason::WaitingForCertificate,
+            "nothing is issued yet".to_owned(),
+        ),
+        (None, _) if domain_gone => (
+            StepStatus::Blocked,
+            Reason::DomainGone,
+            "the MtlsDomain does not exist".to_owned(),
+        ),
+        (None, _) => (
+            StepStatus::Working,
+            Reason::WaitingForDomainTrust,
+            "the domain has not had its first reconcile yet, or does not serve".to_owned(),
+        ),
+        (Some(trust), Some(leaf)) if trust.accepts(leaf) => (
+            StepStatus::Done,
+            Reason::Trusted,
+            format!("{who} is in the truststore version that the domain uses"),
+        ),
+        (Some(_), Some(_)) => (
+            StepStatus::Working,
+            Reason::WaitingForDomainTrust,
+            format!("{who} is not in the truststore version that the domain uses"),
+        ),
+    };
+    StepCondition {
+        type_: ConditionType::Trusted,
+        status,
+        reason,
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::{
+        api::conditions::Reason,
+        issuance::execute,
+        pki::{constraints::Violation, leaf::IssueError},
+        status::{StepCondition, StepStatus},
+    };
+
+    #[test]
+    fn a_failure_that_only_another_authority_ends_makes_issued_false() {
+        let violation = Violation {
+            authority: "CN=Root".into(),
+            constraint: "has a path length of 0".into(),
+        };
+        let constrained = execute::Error::from(IssueError::from(violation));
+        let expired = execute::Error::from(IssueError::IssuerExpired {
+            subject: "CN=Root".into(),
+        });
+        assert_eq!(
+            [&constrained, &expired, &execute::Error::NoKey].map(execute::Error::is_final),
+            [true, false, false]
+        );
+        let planned = || {
+            step_condition(
+                StepStatus::Working,
+                Reason::Issuing,
+                "nothing is issued yet".into(),
+            )
+        };
+        let told = |is_final| {
+            let StepCondition { status, reason, .. } =
+                after_failure(planned(), None, is_final, "cannot issue");
+            (status, reason)
+        };
+        assert_eq!(told(true), (StepStatus::Blocked, Reason::InvalidCACertificateRef));
+        assert_eq!(told(false), (StepStatus::Unreachable, Reason::Issuing));
+    }
+}

@@ -1,0 +1,11 @@
+//! Desired and observed state of one `MtlsDomain`, its steps and their actions, in plain data. No I/O, and no
+//! decision except the validation of a spec.
+
+pub mod action;
+pub mod authorities;
+pub mod desired;
+pub mod leaf_request;
+pub mod observed;
+pub mod placement;
+pub mod step;
+pub mod tags;

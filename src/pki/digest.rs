@@ -1,0 +1,13 @@
+//! SHA-256 as text.
+
+use sha2::{Digest, Sha256};
+
+/// Returns 32 hexadecimal digits, the length of ACM's idempotency token and of the TXT ownership record.
+pub fn short_hash(text: &str) -> String {
+    sha256(text.as_bytes())[..32].to_owned()
+}
+
+/// Returns the SHA-256 of `bytes`, in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,151 @@
+//! Reads and writes single Secrets and ConfigMaps. Debug output of a Secret shows its bytes: this module
+//! prints none.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
+};
+use serde_json::json;
+
+use crate::runtime::{Error, MANAGER};
+
+/// Label on every Secret that the operator writes, with the value [`MANAGER`].
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// Returns the Secret, from the API server itself (the watches carry metadata only).
+pub async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {
+    Api::<Secret>::namespaced(client.clone(), namespace)
+        .get_opt(name)
+        .await
+        .map_err(Error::on("read", "Secret", namespace, name))
+}
+
+/// Returns all Secrets with these labels.
+pub async fn secrets(client: &Client, namespace: &str, selector: &str) -> Result<Vec<Secret>, Error> {
+    let api = Api::<Secret>::namespaced(client.clone(), namespace);
+    let list = api.list(&ListParams::default().labels(selector)).await;
+    list.map(|list| list.items)
+        .map_err(Error::on("list", "Secrets", namespace, selector))
+}
+
+/// Returns the ConfigMap, from the API server itself.
+pub async fn config_map(client: &Client, namespace: &str, name: &str) -> Result<Option<ConfigMap>, Error> {
+    Api::<ConfigMap>::namespaced(client.clone(), namespace)
+        .get_opt(name)
+        .await
+        .map_err(Error::on("read", "ConfigMap", namespace, name))
+}
+
+/// Returns all ConfigMaps with these labels.
+pub async fn config_maps(client: &Client, namespace: &str, selector: &str) -> Result<Vec<ConfigMap>, Error> {
+    let api = Api::<ConfigMap>::namespaced(client.clone(), namespace);
+    let list = api.list(&ListParams::default().labels(selector)).await;
+    list.map(|list| list.items)
+        .map_err(Error::on("list", "ConfigMaps", namespace, selector))
+}
+
+/// Writes the Secret `wanted`, which has its name and all content of the operator; `found` is the existing
+/// Secret. Labels, annotations and keys of other writers stay; the operator's own that `wanted` no longer has
+/// are removed. The caller decides whether the existing Secret may be overwritten at all.
+///
+/// Without an existing Secret the write is a plain create, the cheapest write; when a Secret exists after
+/// all, the API server answers with a conflict: reconcile again. Otherwise the write is a server-side apply.
+pub async fn write_secret(
+    client: &Client,
+    mut wanted: Secret,
+    found: Option<&Secret>,
+) -> Result<Secret, Error> {
+    wanted.labels_mut().insert(MANAGED_BY.into(), MANAGER.into());
+    let (namespace, name) = (wanted.namespace().unwrap_or_default(), wanted.name_any());
+    let api = Api::<Secret>::namespaced(client.clone(), &namespace);
+    let Some(found) = found else {
+        let params = PostParams {
+            field_manager: Some(MANAGER.into()),
+            ..PostParams::default()
+        };
+        return api
+            .create(&params, &wanted)
+            .await
+            .map_err(Error::on("create", "Secret", &namespace, &name));
+    };
+    own_as_applied(&api, found).await.map_err(Error::on(
+        "take over the fields of",
+        "Secret",
+        &namespace,
+        &name,
+    ))?;
+    api.patch(
+        &name,
+        &PatchParams::apply(MANAGER).force(),
+        &Patch::Apply(&wanted),
+    )
+    .await
+    .map_err(Error::on("apply", "Secret", &namespace, &name))
+}
+
+/// Returns the keys below a part of the Secret (a JSON pointer: `/f:metadata/f:labels`, `/f:data`) that the
+/// operator wrote, according to managedFields.
+pub fn written_by_us(found: &Secret, part: &str) -> BTreeSet<String> {
+    let ours = found
+        .managed_fields()
+        .iter()
+        .filter(|f| f.manager.as_deref() == Some(MANAGER));
+    let fields = ours.filter_map(|f| f.fields_v1.as_ref()?.0.pointer(part)?.as_object());
+    fields
+        .flat_map(|map| map.keys())
+        .filter_map(|key| Some(key.strip_prefix("f:")?.to_owned()))
+        .collect()
+}
+
+/// Renames the operator's entry in managedFields once, before the first apply, as client-go's `csaupgrade`
+/// does: the API server records a create as an update, not as an apply, and a later apply would never remove
+/// its fields.
+async fn own_as_applied(api: &Api<Secret>, found: &Secret) -> Result<(), kube::Error> {
+    let ours = |operation: &str| {
+        found.managed_fields().iter().position(|f| {
+            f.manager.as_deref() == Some(MANAGER)
+                && f.operation.as_deref() == Some(operation)
+                && f.subresource.is_none()
+        })
+    };
+    let (None, Some(created)) = (ours("Apply"), ours("Update")) else {
+        return Ok(());
+    };
+    let operations = json!([
+        {"op": "test", "path": "/metadata/resourceVersion", "value": found.resource_version()},
+        {"op": "replace", "path": format!("/metadata/managedFields/{created}/operation"), "value": "Apply"},
+    ]);
+    let patch =
+        Patch::Json::<()>(serde_json::from_value(operations).expect("these are JSON patch operations"));
+    let params = PatchParams {
+        field_manager: Some(MANAGER.into()),
+        ..PatchParams::default()
+    };
+    api.patch_metadata(&found.name_any(), &params, &patch)
+        .await
+        .map(|_| ())
+}
+
+/// Deletes the Secret `found`, not another Secret that has its name now. A Secret that is already gone is no
+/// error.
+pub async fn delete_secret(client: &Client, found: &Secret) -> Result<(), Error> {
+    let (namespace, name) = (found.namespace().unwrap_or_default(), found.name_any());
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: found.uid(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    match Api::<Secret>::namespaced(client.clone(), &namespace)
+        .delete(&name, &params)
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(()),
+        Err(error) => Err(Error::on("delete", "Secret", &namespace, &name)(error)),
+    }
+}

@@ -1,0 +1,562 @@
+//! Watches one kind, in all namespaces or in a list of them: a store that is complete from its first moment,
+//! and every later change for each subscriber. Reads only.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::RandomState},
+    fmt::Debug,
+    hash::{BuildHasher, Hash},
+    sync::{Arc, Mutex},
+};
+
+use futures::{
+    FutureExt, Stream, StreamExt,
+    channel::mpsc::{UnboundedSender, unbounded},
+    future::BoxFuture,
+    stream::select_all,
+};
+use kube::{
+    Api, Client, Resource,
+    api::ObjectMeta,
+    core::{DeserializeGuard, NamespaceResourceScope},
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, ObjectRef, Store, store::Writer},
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use super::merge::Merge;
+
+use crate::telemetry::logging::chain;
+
+/// Number of objects in one answer to a list: the dropped parts of them stay in memory until the next answer.
+const PAGE: u32 = 100;
+/// Annotation in which `kubectl apply` keeps the whole object, including a Secret's data. The watches request
+/// metadata only to keep that data out of memory.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Object of one of the operator's kinds in a watch cache: an error in place of the object when the operator
+/// cannot read it.
+pub type Cached<K> = DeserializeGuard<K>;
+
+/// Kind that can be watched. The operator's kinds are `DeserializeGuard`, so that one invalid object stops no
+/// other; Secrets, ConfigMaps and Namespaces are `PartialObjectMeta`, so that no watch brings a key into
+/// memory.
+pub trait Watched:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
+
+impl<K> Watched for K where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
+
+/// Watch of one kind, shared by all its readers. Cheap to clone.
+///
+/// Instead of kube's `store_shared`, for three reasons (kube-runtime 5.0): its subscribers never hear of a
+/// deletion (`Writer::dispatch_event` passes on `Apply` and `InitDone` only); a subscriber that is told of an
+/// object which has left the store since returns `Pending` without a waker, so that its `Controller` may
+/// never be polled again (`ReflectHandle::poll_next`); and a re-list says nothing about objects that vanished
+/// meanwhile.
+pub struct Watch<K: Watched> {
+    store: Store<K>,
+    subscribers: Arc<Mutex<Vec<UnboundedSender<Arc<K>>>>>,
+    synced: Synced,
+}
+
+impl<K: Watched> Clone for Watch<K> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            subscribers: self.subscribers.clone(),
+            synced: self.synced.clone(),
+        }
+    }
+}
+
+impl<K: Watched> Watch<K> {
+    /// Returns the watch, and the future that drives it, which never ends: spawn it. No namespaces means all.
+    /// `trim` removes the parts of an object that no reader needs in memory. Failures are logged and retried,
+    /// a list about every second, each namespace by itself.
+    pub fn new(client: &Client, namespaces: &[String], trim: fn(&mut K)) -> (Self, BoxFuture<'static, ()>)
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+    {
+        let mut namespaces = namespaces.to_vec();
+        namespaces.sort();
+        namespaces.dedup();
+        let namespaces = if namespaces.is_empty() {
+            vec![None]
+        } else {
+            namespaces.into_iter().map(Some).collect()
+        };
+        let events = select_all(namespaces.iter().enumerate().map(|(source, namespace)| {
+            let api = match namespace {
+                Some(namespace) => Api::<K>::namespaced(client.clone(), namespace),
+                None => Api::all(client.clone()),
+            };
+            listing(api).map(move |event| (source, event)).boxed()
+        }));
+        Self::over(namespaces, trim, events)
+    }
+
+    /// Like [`Watch::new`], for a cluster-scoped kind.
+    pub fn of_cluster(client: &Client, trim: fn(&mut K)) -> (Self, BoxFuture<'static, ()>) {
+        Self::over(
+            vec![None],
+            trim,
+            listing(Api::all(client.clone())).map(|event| (0, event)),
+        )
+    }
+
+    /// Creates a watch over any events; `namespaces[i]` is the namespace of source `i`.
+    fn over(
+        namespaces: Vec<Option<String>>,
+        trim: fn(&mut K),
+        events: impl Stream<Item = (usize, watcher::Result<Event<K>>)> + Send + 'static,
+    ) -> (Self, BoxFuture<'static, ()>) {
+        let (store, writer) = reflector::store();
+        let (progress, synced) = watch::channel(Progress::default());
+        let me = Self {
+            store,
+            subscribers: Arc::default(),
+            synced: Synced {
+                kind: K::kind(&()).into(),
+                progress: synced,
+            },
+        };
+        let driver = me
+            .clone()
+            .drive(namespaces, trim, writer, progress, events)
+            .boxed();
+        (me, driver)
+    }
+
+    /// Returns the store of all objects, for reading. Empty until synced, which does not mean that no objects
+    /// exist.
+    pub fn store(&self) -> Store<K> {
+        self.store.clone()
+    }
+
+    pub fn synced(&self) -> Synced {
+        self.synced.clone()
+    }
+
+    /// Streams first every object in the store, then every one that is added, changed or deleted, for
+    /// `Controller::for_shared_stream`, `watches_shared_stream` and `owns_shared_stream`. Subscribe only when
+    /// reading begins: unread events accumulate.
+    pub fn subscribe(&self) -> impl Stream<Item = Arc<K>> + Send + 'static + use<K> {
+        // Unbounded, because one slow reader must not hold up the store of all others; a Controller reads at
+        // once, and deduplicates waiting events by object.
+        let (sender, receiver) = unbounded();
+        let mut subscribers = self
+            .subscribers
+            .lock()
+            .expect("no thread panics while holding it");
+        for object in self.store.state() {
+            let _ = sender.unbounded_send(object);
+        }
+        subscribers.push(sender);
+        receiver
+    }
+
+    /// Like [`Watch::subscribe`], but streams an object only when `key` differs from its last value or the
+    /// object is gone, for readers whose own writes would otherwise trigger them.
+    pub fn subscribe_when<T, F>(&self, key: F) -> impl Stream<Item = Arc<K>> + Send + 'static + use<K, T, F>
+    where
+        F: Fn(&K) -> T + Send + 'static,
+        T: Hash,
+    {
+        // Hashes only: there are several subscribers, and for thousands of objects the keys would be a tenth
+        // of the memory. A collision, once in 10^19 times, misses one event.
+        let (store, hasher, mut last) = (self.store.clone(), RandomState::new(), HashMap::<u64, u64>::new());
+        self.subscribe().filter(move |object| {
+            let uid = &object.meta().uid;
+            // A deletion always passes, and is the last event of the object.
+            let gone = store
+                .get(&ObjectRef::from_obj(&**object))
+                .is_none_or(|there| there.meta().uid != *uid);
+            let uid = hasher.hash_one(uid);
+            let before = if gone {
+                last.remove(&uid)
+            } else {
+                last.insert(uid, hasher.hash_one(key(object)))
+            };
+            let is_news = gone || before != last.get(&uid).copied();
+            futures::future::ready(is_news)
+        })
+    }
+
+    async fn drive(
+        self,
+        namespaces: Vec<Option<String>>,
+        trim: fn(&mut K),
+        mut writer: Writer<K>,
+        progress: watch::Sender<Progress>,
+        events: impl Stream<Item = (usize, watcher::Result<Event<K>>)> + Send + 'static,
+    ) {
+        let mut merge = Merge::new(namespaces.len());
+        let mut events = std::pin::pin!(events);
+        while let Some((source, event)) = events.next().await {
+            match event {
+                Ok(event) => {
+                    let stored = || match &namespaces[source] {
+                        Some(namespace) => self
+                            .store
+                            .state_filter(|o| o.meta().namespace.as_ref() == Some(namespace)),
+                        None => self.store.state(),
+                    };
+                    let began = matches!(event, Event::Init);
+                    for event in merge.next(
+                        source,
+                        event.modify(|object| without_the_servers_own(object, trim)),
+                        stored,
+                    ) {
+                        writer.apply_watcher_event(&event);
+                        self.tell(event);
+                    }
+                    progress.send_if_modified(|p| {
+                        let solved = !began && p.problems.remove(&source).is_some();
+                        solved | (std::mem::replace(&mut p.live, merge.live) != merge.live)
+                    });
+                }
+                Err(error) => {
+                    let problem = problem::<K>(&error, namespaces[source].as_deref());
+                    // The same line again every second would bury everything else.
+                    if progress.borrow().problems.get(&source) != Some(&problem) {
+                        tracing::warn!(error = %chain(&error), "{problem}");
+                    }
+                    progress.send_modify(|p| {
+                        p.problems.insert(source, problem);
+                    });
+                }
+            }
+        }
+    }
+
+    fn tell(&self, event: Event<K>) {
+        let touched = match event {
+            Event::Apply(object) => self
+                .store
+                .get(&ObjectRef::from_obj(&object))
+                .into_iter()
+                .collect(),
+            Event::Delete(object) => vec![Arc::new(object)],
+            Event::InitDone => self.store.state(),
+            Event::Init | Event::InitApply(_) => return,
+        };
+        self.subscribers
+            .lock()
+            .expect("no thread panics while holding it")
+            .retain(|s| {
+                touched
+                    .iter()
+                    .all(|object| s.unbounded_send(object.clone()).is_ok())
+            });
+    }
+}
+
+fn listing<K: Watched>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>> + Send {
+    watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff()
+}
+
+fn without_the_servers_own<K: Resource>(object: &mut K, trim: fn(&mut K)) {
+    let meta = object.meta_mut();
+    meta.managed_fields = None;
+    if let Some(annotations) = &mut meta.annotations {
+        annotations.remove(LAST_APPLIED);
+    }
+    trim(object);
+}
+
+/// Trim function for [`Watch::new`] that keeps everything.
+pub fn all_of_it<K>(_: &mut K) {}
+
+/// Trim function for [`Watch::new`] that keeps only the identity, the version and the value of `label`.
+pub fn identity_and<K: Resource>(label: &str, object: &mut K) {
+    let meta = object.meta_mut();
+    let label = meta
+        .labels
+        .take()
+        .and_then(|mut labels| labels.remove_entry(label));
+    *meta = ObjectMeta {
+        name: meta.name.take(),
+        namespace: meta.namespace.take(),
+        uid: meta.uid.take(),
+        resource_version: meta.resource_version.take(),
+        labels: label.map(|label| [label].into()),
+        ..ObjectMeta::default()
+    };
+}
+
+/// Returns why a list fails, for users.
+fn problem<K: Watched>(error: &watcher::Error, namespace: Option<&str>) -> String {
+    let kind = K::kind(&());
+    let answer = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(s))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(s)) => Some(s),
+        _ => None,
+    };
+    match answer {
+        // By code: for an unknown kind the API server answers in plain text, without a reason.
+        Some(s) if s.code == 404 => {
+            format!("the API server does not know {kind}: its CustomResourceDefinition is not installed")
+        }
+        Some(s) if s.is_forbidden() => match namespace {
+            Some(namespace) => {
+                format!("not permitted to list and watch {kind} in namespace {namespace}")
+            }
+            None => format!("not permitted to list and watch {kind} in all namespaces"),
+        },
+        _ => format!("cannot list or watch {kind}"),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    live: bool,
+    /// Reason why the last list failed, by source.
+    problems: BTreeMap<usize, String>,
+}
+
+/// Sync state of one watch.
+#[derive(Clone, Debug)]
+pub struct Synced {
+    kind: String,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Synced {
+    /// True once the store is complete; stays true, since a store never holds less than the last good list.
+    pub fn is_synced(&self) -> bool {
+        self.progress.borrow().live
+    }
+
+    /// Waits until the store is complete.
+    pub async fn wait(&self) {
+        if self.progress.clone().wait_for(|p| p.live).await.is_err() {
+            // Without the driver the store never becomes complete.
+            std::future::pending().await
+        }
+    }
+
+    /// True once the task that drives the watch has died, so that its store becomes stale.
+    pub fn has_ended(&self) -> bool {
+        self.progress.has_changed().is_err()
+    }
+
+    /// Returns the watched kind.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Returns why the watch is not synced; `None` once it is.
+    pub fn problem(&self) -> Option<String> {
+        let progress = self.progress.borrow();
+        (!progress.live).then(|| {
+            progress
+                .problems
+                .values()
+                .next()
+                .cloned()
+                .unwrap_or_else(|| format!("{} is not listed yet", self.kind))
+        })
+    }
+}
+
+/// True when all watches are synced.
+pub fn synced(watches: &[Synced]) -> bool {
+    watches.iter().all(Synced::is_synced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use futures::{
+        Stream, StreamExt,
+        channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded},
+    };
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::runtime::watcher::Event;
+
+    use crate::runtime::merge::tests::{NAMESPACES, object, show};
+
+    type Events = UnboundedSender<(usize, watcher::Result<Event<ConfigMap>>)>;
+
+    /// Returns a running watch over events that the test creates.
+    fn running() -> (Watch<ConfigMap>, Events) {
+        running_with(all_of_it)
+    }
+
+    fn running_with(trim: fn(&mut ConfigMap)) -> (Watch<ConfigMap>, Events) {
+        let (sender, receiver): (_, UnboundedReceiver<_>) = unbounded();
+        let (watch, driver) = Watch::over(NAMESPACES.map(|n| Some(n.into())).into(), trim, receiver);
+        tokio::spawn(driver);
+        (watch, sender)
+    }
+
+    async fn heard(subscription: &mut (impl Stream<Item = Arc<ConfigMap>> + Unpin)) -> String {
+        let next = tokio::time::timeout(std::time::Duration::from_secs(10), subscription.next());
+        let object = next.await.expect("is told").expect("goes on");
+        show(&[Event::Apply((*object).clone())])[0].replace("Apply ", "")
+    }
+
+    #[tokio::test]
+    async fn a_watch_without_a_driver_has_ended() {
+        let (watch, events) = running();
+        assert!(!watch.synced().has_ended());
+        drop(events);
+        tokio::time::timeout(std::time::Duration::from_secs(10), async {
+            while !watch.synced().has_ended() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("its driver ends with its events");
+    }
+
+    #[tokio::test]
+    async fn subscribers_get_existing_objects_changes_and_deletions() {
+        let (watch, events) = running();
+        let mut early = watch.subscribe();
+        let send = |source, event| events.unbounded_send((source, Ok(event))).unwrap();
+        for (source, namespace) in NAMESPACES.into_iter().enumerate() {
+            send(source, Event::Init);
+            send(source, Event::InitApply(object(namespace, "x", 1)));
+            send(source, Event::InitDone);
+        }
+        let first = BTreeSet::from([heard(&mut early).await, heard(&mut early).await]);
+        assert_eq!(first, ["a/x@1", "b/x@1"].map(String::from).into());
+
+        drop(watch.subscribe());
+        let mut late = watch.subscribe();
+        let first = BTreeSet::from([heard(&mut late).await, heard(&mut late).await]);
+        assert_eq!(first, ["a/x@1", "b/x@1"].map(String::from).into());
+
+        send(0, Event::Apply(object("a", "x", 2)));
+        send(0, Event::Delete(object("a", "x", 3)));
+        // Deleted before any subscriber read it: reported all the same.
+        send(1, Event::Init);
+        send(1, Event::InitDone);
+        send(1, Event::Apply(object("b", "y", 4)));
+        let mut told = Vec::new();
+        for _ in 0..4 {
+            told.push(heard(&mut late).await);
+        }
+        assert_eq!(told, ["a/x@2", "a/x@3", "b/x@1", "b/y@4"]);
+        assert_eq!(watch.store().state().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn filtered_subscribers_get_every_deletion() {
+        let (watch, events) = running();
+        let mut named = watch.subscribe_when(|map| map.metadata.labels.clone());
+        let send = |source, event| events.unbounded_send((source, Ok(event))).unwrap();
+        for source in [0, 1] {
+            send(source, Event::Init);
+            send(source, Event::InitDone);
+        }
+        send(0, Event::Apply(object("a", "x", 1)));
+        assert_eq!(heard(&mut named).await, "a/x@1");
+        send(0, Event::Apply(object("a", "x", 2)));
+        let mut other = object("a", "y", 3);
+        other.metadata.uid = Some("another".into());
+        send(0, Event::Apply(other));
+        assert_eq!(heard(&mut named).await, "a/y@3", "nothing new of x");
+        send(0, Event::Delete(object("a", "x", 4)));
+        assert_eq!(heard(&mut named).await, "a/x@4");
+    }
+
+    #[tokio::test]
+    async fn objects_of_which_only_the_identity_matters_are_trimmed() {
+        let (watch, events) = running_with(|map| identity_and("kept", map));
+        let mut map = object("a", "x", 1);
+        let mut kept = map.metadata.clone();
+        (map.metadata.uid, kept.uid) = (Some("u".into()), Some("u".into()));
+        kept.labels = Some([("kept".into(), "yes".into())].into());
+        map.metadata.labels = Some([("kept".into(), "yes".into()), ("other".into(), "no".into())].into());
+        map.metadata.annotations = Some([("other".into(), "no".into())].into());
+        map.metadata.finalizers = Some(vec!["other".into()]);
+        for event in [Event::Init, Event::InitApply(map), Event::InitDone] {
+            events.unbounded_send((0, Ok(event))).unwrap();
+        }
+        for event in [Event::Init, Event::InitDone] {
+            events.unbounded_send((1, Ok(event))).unwrap();
+        }
+        watch.synced().wait().await;
+        assert_eq!(watch.store().state()[0].metadata, kept);
+    }
+
+    #[tokio::test]
+    async fn fields_that_only_the_api_server_needs_are_not_kept() {
+        let (watch, events) = running();
+        let mut map = object("a", "x", 1);
+        map.metadata.managed_fields = Some(vec![Default::default()]);
+        map.metadata.annotations = Some(
+            [
+                (LAST_APPLIED.into(), "secret".into()),
+                ("kept".into(), "yes".into()),
+            ]
+            .into(),
+        );
+        for event in [Event::Init, Event::InitApply(map), Event::InitDone] {
+            events.unbounded_send((0, Ok(event))).unwrap();
+        }
+        for event in [Event::Init, Event::InitDone] {
+            events.unbounded_send((1, Ok(event))).unwrap();
+        }
+        watch.synced().wait().await;
+        let kept = &watch.store().state()[0].metadata;
+        assert_eq!(kept.managed_fields, None);
+        assert_eq!(kept.annotations, Some([("kept".into(), "yes".into())].into()));
+    }
+
+    #[tokio::test]
+    async fn a_watch_reports_why_it_is_not_synced() {
+        let (watch, events) = running();
+        let all = [watch.synced()];
+        assert_eq!(
+            watch.synced().problem().as_deref(),
+            Some("ConfigMap is not listed yet")
+        );
+
+        let refusal = |code: u16, reason: &str| {
+            let status = serde_json::from_value(
+                serde_json::json!({"code": code, "reason": reason, "message": reason}),
+            );
+            watcher::Error::InitialListFailed(kube::Error::Api(status.unwrap()))
+        };
+        let mut changes = watch.synced().progress.clone();
+        for (error, expected) in [
+            (
+                refusal(404, "NotFound"),
+                "CustomResourceDefinition is not installed",
+            ),
+            (
+                refusal(403, "Forbidden"),
+                "not permitted to list and watch ConfigMap in namespace b",
+            ),
+            (refusal(500, "InternalError"), "cannot list or watch ConfigMap"),
+        ] {
+            changes.mark_unchanged();
+            events.unbounded_send((1, Err(error))).unwrap();
+            changes.changed().await.unwrap();
+            let problem = watch.synced().problem().unwrap();
+            assert!(problem.contains(expected), "{problem}");
+        }
+        for source in [0, 1] {
+            assert!(!synced(&all));
+            events.unbounded_send((source, Ok(Event::Init))).unwrap();
+            events.unbounded_send((source, Ok(Event::InitDone))).unwrap();
+        }
+        watch.synced().wait().await;
+        assert!(synced(&all));
+        assert_eq!(watch.synced().problem(), None);
+    }
+}

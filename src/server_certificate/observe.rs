@@ -1,0 +1,93 @@
+//! Observes the certificates that a domain uses or names, and their validation records. Reads only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::join_all;
+
+use super::plan;
+
+use crate::{
+    aws::{acm, gateway::domains::Domain, route53::RecordSet},
+    dataplane::api_gateway::custom_domain::{self, is_taken_over},
+    model::{
+        desired::{Desired, DesiredCertificate},
+        observed::ZoneChoice,
+        placement::Placement,
+    },
+    observation::{read_cache::AwsReader, seen::Seen},
+};
+
+pub(crate) fn certificate_names(d: &Desired) -> &[String] {
+    match &d.certificate {
+        DesiredCertificate::Request { request, .. } => &request.names,
+        DesiredCertificate::Existing { .. } => &[],
+    }
+}
+
+pub(crate) async fn named(
+    d: &Desired,
+    reader: &AwsReader<'_>,
+    certificates: &Seen<Vec<acm::Certificate>>,
+    domain: &Seen<Option<Domain>>,
+) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
+    let arns = named_arns(d, domain);
+    let reads = arns.into_iter().map(async |arn| {
+        let listed = certificates.iter().flatten().find(|c| c.arn == *arn);
+        let read = match listed {
+            Some(certificate) => Ok(Some(certificate.clone())),
+            None => reader.certificate(arn).await,
+        };
+        (arn.clone(), read)
+    });
+    join_all(reads).await.into_iter().collect()
+}
+
+/// Returns the certificates that the spec names, and those of an owned domain or a domain to be taken over.
+pub(crate) fn named_arns<'a>(d: &'a Desired, domain: &'a Seen<Option<Domain>>) -> BTreeSet<&'a String> {
+    let mut arns = BTreeSet::new();
+    if let DesiredCertificate::Existing { arn, ownership_arn } = &d.certificate {
+        arns.extend(ownership_arn.iter().chain([arn]));
+    }
+    let is_ours = |g: &Domain| custom_domain::is_ours(&d.placement, g) || is_taken_over(d, g);
+    if let Some(g) = domain.iter().flatten().find(|g| is_ours(g)) {
+        arns.extend(
+            g.ownership_certificate_arn
+                .iter()
+                .chain([&g.certificate_arn])
+                .filter(|arn| !arn.is_empty()),
+        );
+    }
+    arns
+}
+
+/// Reads the record sets at the validation records of the owned certificates, in their zones.
+pub(crate) async fn validation(
+    placement: &Placement,
+    reader: &AwsReader<'_>,
+    zones: &Seen<BTreeMap<String, ZoneChoice>>,
+    certificates: &Seen<Vec<acm::Certificate>>,
+) -> Seen<BTreeMap<String, Vec<RecordSet>>> {
+    let (zones, certificates) = (
+        zones.as_ref().map_err(Clone::clone)?,
+        certificates.as_ref().map_err(Clone::clone)?,
+    );
+    let reads = validation_names(placement, zones, certificates)
+        .into_iter()
+        .map(async |(zone, name)| {
+            let records = reader.records(zone, name).await?;
+            Ok((name.clone(), records))
+        });
+    join_all(reads).await.into_iter().collect()
+}
+
+/// Returns the names of the validation records of the owned certificates, each with the id of its zone.
+pub(crate) fn validation_names<'a>(
+    placement: &Placement,
+    zones: &'a BTreeMap<String, ZoneChoice>,
+    certificates: &'a [acm::Certificate],
+) -> BTreeSet<(&'a String, &'a String)> {
+    let ours = certificates.iter().filter(|c| plan::is_ours(placement, c));
+    ours.flat_map(|c| &c.validation)
+        .filter_map(|v| Some((&zones.get(&v.domain)?.found()?.id, &v.record.as_ref()?.0)))
+        .collect()
+}

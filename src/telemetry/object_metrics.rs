@@ -1,0 +1,696 @@
+//! Metrics of single objects, read from the caches at each scrape: no state is kept for them, and the series
+//! of an object disappear with it. Only the leader shows them, so that each series exists once. Labels hold
+//! names in Kubernetes or words of a closed list.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Debug, Formatter},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{ResourceExt, core::DeserializeGuard, runtime::reflector::Store};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder},
+    metrics::MetricType,
+    registry::Unit,
+};
+
+use crate::{
+    api::{
+        ClientCertificate, ClientGrant, MtlsDomain,
+        conditions::{ConditionType, Reason},
+    },
+    aws::quota::{QueuePosition, Quota},
+    status::ConditionStatus,
+};
+
+/// Sources of the series.
+pub struct Objects {
+    pub domains: Store<DeserializeGuard<MtlsDomain>>,
+    pub certificates: Store<DeserializeGuard<ClientCertificate>>,
+    pub grants: Store<DeserializeGuard<ClientGrant>>,
+    pub quota: Quota,
+    /// Returns true while this process leads.
+    pub leads: Box<dyn Fn() -> bool + Send + Sync>,
+    /// True when each ClientCertificate has three series of its own; the series per domain exist in any case.
+    pub each_certificate: bool,
+}
+
+impl Debug for Objects {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Objects").finish_non_exhaustive()
+    }
+}
+
+const STATUSES: [ConditionStatus; 3] = [
+    ConditionStatus::True,
+    ConditionStatus::False,
+    ConditionStatus::Unknown,
+];
+
+impl Collector for Objects {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        if !(self.leads)() {
+            return Ok(());
+        }
+        let all = All {
+            domains: self.domains.state(),
+            certificates: self.certificates.state(),
+            grants: self.grants.state(),
+        };
+        all.condition_status(&mut encoder, self.each_certificate)?;
+        all.condition_reason(&mut encoder)?;
+        all.expiration(&mut encoder, self.each_certificate)?;
+        if self.each_certificate {
+            all.renewal(&mut encoder)?;
+        }
+        all.by_domain(&mut encoder)?;
+        queue(&self.quota, &mut encoder)
+    }
+}
+
+/// All objects at one moment. Objects that cannot be deserialised have no series.
+struct All {
+    domains: Vec<Arc<DeserializeGuard<MtlsDomain>>>,
+    certificates: Vec<Arc<DeserializeGuard<ClientCertificate>>>,
+    grants: Vec<Arc<DeserializeGuard<ClientGrant>>>,
+}
+
+/// Conditions of one object.
+struct Conditions<'a> {
+    kind: &'static str,
+    namespace: &'a str,
+    name: &'a str,
+    all: &'a [Condition],
+}
+
+impl All {
+    fn domains(&self) -> impl Iterator<Item = &MtlsDomain> {
+        self.domains.iter().filter_map(|d| d.0.as_ref().ok())
+    }
+
+    fn certificates(&self) -> impl Iterator<Item = &ClientCertificate> {
+        self.certificates.iter().filter_map(|c| c.0.as_ref().ok())
+    }
+
+    /// Returns the conditions of the kinds that do not have thousands of objects.
+    fn conditions(&self) -> impl Iterator<Item = Conditions<'_>> {
+        let domains = self.domains().map(|d| {
+            let all = d.status.as_ref().map_or(&[][..], |s| &s.conditions);
+            Conditions {
+                kind: "MtlsDomain",
+                namespace: namespace(d),
+                name: name(d),
+                all,
+            }
+        });
+        let grants = self.grants.iter().filter_map(|g| g.0.as_ref().ok()).map(|g| {
+            let all = g.status.as_ref().map_or(&[][..], |s| &s.conditions);
+            Conditions {
+                kind: "ClientGrant",
+                namespace: namespace(g),
+                name: name(g),
+                all,
+            }
+        });
+        domains.chain(grants)
+    }
+
+    fn condition_status(&self, encoder: &mut DescriptorEncoder, each_certificate: bool) -> fmt::Result {
+        let help = "1 for the current status of the condition, 0 for the two others. For ClientCertificates \
+                    only type Ready and status True";
+        let mut metric = encoder.encode_descriptor("condition_status", help, None, MetricType::Gauge)?;
+        let mut put = |kind, namespace, name, type_: ConditionType, status: ConditionStatus, is: bool| {
+            let labels = [
+                ("kind", kind),
+                ("namespace", namespace),
+                ("name", name),
+                ("type", type_.as_str()),
+                ("status", status.as_str()),
+            ];
+            gauge(&mut metric, &labels, i64::from(is))
+        };
+        for Conditions {
+            kind,
+            namespace,
+            name,
+            all,
+        } in self.conditions()
+        {
+            for (type_, c) in all
+                .iter()
+                .filter_map(|c| Some((ConditionType::parse(&c.type_)?, c)))
+            {
+                for status in STATUSES {
+                    put(kind, namespace, name, type_, status, c.status == status.as_str())?;
+                }
+            }
+        }
+        for c in self.certificates().filter(|_| each_certificate) {
+            put(
+                "ClientCertificate",
+                namespace(c),
+                name(c),
+                ConditionType::Ready,
+                ConditionStatus::True,
+                ready(c) == ConditionStatus::True,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn condition_reason(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "1 for the reason of a condition that is not True. Only MtlsDomains and ClientGrants";
+        let mut metric = encoder.encode_descriptor("condition_reason", help, None, MetricType::Gauge)?;
+        for Conditions {
+            kind,
+            namespace,
+            name,
+            all,
+        } in self.conditions()
+        {
+            let open = all.iter().filter(|c| c.status != ConditionStatus::True.as_str());
+            for (type_, reason) in
+                open.filter_map(|c| Some((ConditionType::parse(&c.type_)?, Reason::parse(&c.reason)?)))
+            {
+                let labels = [
+                    ("kind", kind),
+                    ("namespace", namespace),
+                    ("name", name),
+                    ("type", type_.as_str()),
+                    ("reason", reason.as_str()),
+                ];
+                gauge(&mut metric, &labels, 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn expiration(&self, encoder: &mut DescriptorEncoder, each_certificate: bool) -> fmt::Result {
+        let help = "Expiry of a certificate: for an MtlsDomain the server certificate, and for each \
+                    authority the first of its trusted certificates to expire; for a ClientCertificate \
+                    the one in its Secret";
+        let (name_of_it, unit) = ("certificate_expiration_timestamp", Unit::Seconds);
+        let mut metric = encoder.encode_descriptor(name_of_it, help, Some(&unit), MetricType::Gauge)?;
+        for d in self.domains() {
+            let status = d.status.as_ref();
+            if let Some(t) = status.and_then(|s| s.certificate.as_ref()?.not_after.as_ref()) {
+                let labels = [
+                    ("certificate", "server"),
+                    ("namespace", namespace(d)),
+                    ("name", name(d)),
+                ];
+                gauge(&mut metric, &labels, t.0.as_second())?;
+            }
+            for (authority, end) in authorities(d) {
+                let labels = [
+                    ("certificate", "authority"),
+                    ("namespace", namespace(d)),
+                    ("name", name(d)),
+                    ("authority", authority),
+                ];
+                gauge(&mut metric, &labels, end.as_second())?;
+            }
+        }
+        for c in self.certificates().filter(|_| each_certificate) {
+            client(
+                &mut metric,
+                c,
+                c.status.as_ref().and_then(|s| s.not_after.as_ref()),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn renewal(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let help = "Renewal time of the certificate of a ClientCertificate. ACM does not report when it \
+                    renews a server certificate, and the operator does not renew authorities";
+        let (name, unit) = ("certificate_renewal_timestamp", Unit::Seconds);
+        let mut metric = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
+        for c in self.certificates() {
+            client(
+                &mut metric,
+                c,
+                c.status.as_ref().and_then(|s| s.renewal_time.as_ref()),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Encodes the series per domain, which stand for thousands of ClientCertificates.
+    fn by_domain(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let mut domains: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
+        for c in self.certificates() {
+            let key = (
+                c.spec
+                    .domain_ref
+                    .namespace
+                    .as_deref()
+                    .unwrap_or_else(|| namespace(c)),
+                &*c.spec.domain_ref.name,
+            );
+            let sum = domains.entry(key).or_default();
+            sum.ready[ready(c) as usize] += 1;
+            let due = c
+                .status
+                .as_ref()
+                .filter(|_| is_kept(c))
+                .and_then(|s| Some(s.renewal_time.as_ref()?.0));
+            sum.due = [sum.due, due].into_iter().flatten().min();
+        }
+        let help = "Number of ClientCertificates of an MtlsDomain, by the status of Ready";
+        let mut metric = encoder.encode_descriptor("client_certificates", help, None, MetricType::Gauge)?;
+        for ((namespace, name), sum) in &domains {
+            for status in STATUSES {
+                let labels = [
+                    ("namespace", *namespace),
+                    ("name", *name),
+                    ("ready", status.as_str()),
+                ];
+                gauge(&mut metric, &labels, sum.ready[status as usize])?;
+            }
+        }
+        let help = "Next renewal time among the ClientCertificates of an MtlsDomain, without suspended and \
+                    refused ones; a time long past means that the renewal fails";
+        let (name, unit) = ("client_certificates_next_renewal_timestamp", Unit::Seconds);
+        let mut metric = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
+        for ((namespace, name), sum) in &domains {
+            if let Some(due) = sum.due {
+                gauge(
+                    &mut metric,
+                    &[("namespace", *namespace), ("name", *name)],
+                    due.as_second(),
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sum over the ClientCertificates of one domain.
+#[derive(Default)]
+struct Sum {
+    /// Number of certificates, by [`ConditionStatus`].
+    ready: [i64; 3],
+    due: Option<Timestamp>,
+}
+
+fn queue(quota: &Quota, encoder: &mut DescriptorEncoder) -> fmt::Result {
+    let waiting = quota.waiting();
+    let mut put = |name: &str, help: &str, unit: Option<&Unit>, value: &dyn Fn(&QueuePosition) -> i64| {
+        let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+        waiting.iter().try_for_each(|position| {
+            let (namespace, name) = position.object.split_once('/').unwrap_or_default();
+            let labels = [
+                ("namespace", namespace),
+                ("name", name),
+                ("operation", position.operation.name()),
+            ];
+            gauge(&mut metric, &labels, value(position))
+        })
+    };
+    let seconds = Some(&Unit::Seconds);
+    let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    put(
+        "aws_quota_queue_position",
+        "Number of MtlsDomains ahead in the queue for an AWS operation with a quota",
+        None,
+        &|position| whole(position.ahead),
+    )?;
+    // The name of earlier releases, served for this one more.
+    put(
+        "aws_quota_place",
+        "Deprecated name of mtls_operator_aws_quota_queue_position, served for this release only",
+        None,
+        &|position| whole(position.ahead),
+    )?;
+    put(
+        "aws_quota_wait",
+        "Estimated time until an MtlsDomain gets the AWS operation that it waits for",
+        seconds,
+        &|position| i64::try_from(position.about.as_secs()).unwrap_or(i64::MAX),
+    )?;
+    put(
+        "aws_quota_waiting_since_timestamp",
+        "Time since which an MtlsDomain waits for an AWS operation with a quota",
+        seconds,
+        &|position| position.since.as_second(),
+    )
+}
+
+fn gauge(metric: &mut MetricEncoder, labels: &impl EncodeLabelSet, value: i64) -> fmt::Result {
+    metric.encode_family(labels)?.encode_gauge(&value)
+}
+
+fn client(metric: &mut MetricEncoder, c: &ClientCertificate, t: Option<&Time>) -> fmt::Result {
+    let labels = [
+        ("certificate", "client"),
+        ("namespace", namespace(c)),
+        ("name", name(c)),
+    ];
+    t.map_or(Ok(()), |t| gauge(metric, &labels, t.0.as_second()))
+}
+
+/// Returns the first expiry among the trusted certificates of each authority of the spec. The operator
+/// removes an authority that has left the spec by itself.
+fn authorities(d: &MtlsDomain) -> BTreeMap<&str, Timestamp> {
+    let trusted = d
+        .status
+        .as_ref()
+        .and_then(|s| s.truststore.as_ref())
+        .map_or(&[][..], |t| &t.authorities);
+    let mut ends = BTreeMap::new();
+    for (name, end) in trusted
+        .iter()
+        .filter_map(|a| Some((&*a.name, a.not_after.as_ref()?.0)))
+    {
+        let spec = name.split_once('/').map_or(name, |(authority, _)| authority);
+        if d.spec.trust.authorities.iter().any(|a| a.name == spec) {
+            ends.entry(name)
+                .and_modify(|first: &mut Timestamp| *first = end.min(*first))
+                .or_insert(end);
+        }
+    }
+    ends
+}
+
+fn ready(c: &ClientCertificate) -> ConditionStatus {
+    let conditions = c.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    let ready = conditions
+        .iter()
+        .find(|c| c.type_ == ConditionType::Ready.as_str());
+    ready
+        .and_then(|c| STATUSES.into_iter().find(|t| t.as_str() == c.status))
+        .unwrap_or(ConditionStatus::Unknown)
+}
+
+/// True when the operator renews the certificate.
+fn is_kept(c: &ClientCertificate) -> bool {
+    let conditions = c.status.as_ref().map_or(&[][..], |s| &s.conditions);
+    let is_refused = conditions
+        .iter()
+        .any(|c| c.type_ == ConditionType::Accepted.as_str() && c.status == ConditionStatus::False.as_str());
+    !c.spec.suspend && !is_refused
+}
+
+fn namespace(object: &impl ResourceExt) -> &str {
+    object.meta().namespace.as_deref().unwrap_or_default()
+}
+
+fn name(object: &impl ResourceExt) -> &str {
+    object.meta().name.as_deref().unwrap_or_default()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+
+    use jiff::Timestamp;
+
+    use kube::{
+        core::DeserializeGuard,
+        runtime::{
+            reflector::{self, store::Writer},
+            watcher::Event,
+        },
+    };
+    use prometheus_client::{encoding::text::encode, registry::Registry};
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    use crate::{
+        api::{ClientCertificate, ClientGrant, MtlsDomain},
+        aws::{
+            quota::{Bucket, Class, Quota, Ticket},
+            rates::{Operation, Rates},
+        },
+    };
+
+    type Cache<K> = Writer<DeserializeGuard<K>>;
+
+    /// Caches that a test fills.
+    struct World {
+        domains: Cache<MtlsDomain>,
+        certificates: Cache<ClientCertificate>,
+        grants: Cache<ClientGrant>,
+        leads: Arc<AtomicBool>,
+        objects: Arc<Objects>,
+        registry: Registry,
+    }
+
+    fn world(each_certificate: bool) -> World {
+        let (domains, d) = reflector::store();
+        let (certificates, c) = reflector::store();
+        let (grants, g) = reflector::store();
+        let leads = Arc::new(AtomicBool::new(true));
+        let is = leads.clone();
+        let objects = Arc::new(Objects {
+            domains,
+            certificates,
+            grants,
+            quota: Quota::new(Rates::with(&[])),
+            leads: Box::new(move || is.load(Ordering::Relaxed)),
+            each_certificate,
+        });
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(objects.clone()));
+        World {
+            domains: d,
+            certificates: c,
+            grants: g,
+            leads,
+            objects,
+            registry,
+        }
+    }
+
+    /// Returns objects with a series of each metric.
+    pub fn one_of_each() -> Arc<Objects> {
+        let mut w = world(true);
+        w.domains.apply_watcher_event(&Event::Apply(domain(
+            "d",
+            &[condition("Ready", "Unknown", "Queued")],
+        )));
+        w.certificates.apply_watcher_event(&Event::Apply(certificate(
+            "c",
+            "True",
+            "2026-01-01T00:00:00Z",
+            false,
+        )));
+        wait(&w.objects.quota, "n/d", 0);
+        w.objects
+    }
+
+    /// Requests a ticket for a call that has to wait.
+    fn wait(quota: &Quota, object: &str, since: i64) {
+        let bucket = Bucket::new("111111111111", "eu-west-1", Operation::UpdateDomainName);
+        let since = Timestamp::from_second(since).unwrap();
+        let ticket = Ticket {
+            class: Class::SpecChange,
+            since,
+            object: object.into(),
+        };
+        quota.request(&bucket, ticket, String::new());
+    }
+
+    impl World {
+        fn shown(&self) -> Vec<String> {
+            let mut text = String::new();
+            encode(&mut text, &self.registry).unwrap();
+            text.lines()
+                .filter(|line| !line.starts_with('#'))
+                .map(str::to_owned)
+                .collect()
+        }
+
+        fn assert_shown(&self, lines: &[&str]) {
+            let shown = self.shown();
+            for line in lines {
+                assert!(
+                    shown.iter().any(|l| l == line),
+                    "{line} is not in\n{}",
+                    shown.join("\n")
+                );
+            }
+        }
+    }
+
+    fn object<K: DeserializeOwned + kube::Resource<DynamicType = ()>>(
+        kind: &str,
+        name: &str,
+        spec: &Value,
+        status: &Value,
+    ) -> DeserializeGuard<K> {
+        let object = json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": kind,
+            "metadata": {"namespace": "n", "name": name},
+            "spec": spec, "status": status,
+        });
+        DeserializeGuard(Ok(serde_json::from_value(object).unwrap()))
+    }
+
+    fn condition(type_: &str, status: &str, reason: &str) -> Value {
+        json!({
+            "type": type_, "status": status, "reason": reason, "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    }
+
+    fn domain(name: &str, conditions: &[Value]) -> DeserializeGuard<MtlsDomain> {
+        let trust = json!({"authorities": [
+            {"name": "partners", "generate": {}},
+            {"name": "others", "configMapSelector": {"matchLabels": {"a": "b"}}},
+        ]});
+        let spec = json!({"domainName": "a.example.com", "trust": trust, "mappings": []});
+        let authority =
+            |name: &str, not_after: &str| json!({"name": name, "subject": "CN=x", "notAfter": not_after});
+        let status = json!({
+            "conditions": conditions,
+            "certificate": {"arn": "arn:x", "status": "ISSUED", "notAfter": "1970-01-01T00:01:40Z"},
+            "truststore": {"uri": "s3://b/k", "authorities": [
+                authority("partners", "1970-01-01T00:05:00Z"),
+                authority("partners", "1970-01-01T00:03:20Z"),
+                authority("others/map", "1970-01-01T00:06:40Z"),
+                authority("left-the-spec", "1970-01-01T00:00:01Z"),
+            ]},
+        });
+        object("MtlsDomain", name, &spec, &status)
+    }
+
+    fn certificate(
+        name: &str,
+        ready: &str,
+        renewal: &str,
+        suspend: bool,
+    ) -> DeserializeGuard<ClientCertificate> {
+        let spec = json!({
+            "domainRef": {"name": "d"}, "subject": {"commonName": name}, "secretName": name,
+            "suspend": suspend,
+        });
+        let refused = if ready == "False" { "False" } else { "True" };
+        let conditions = [
+            condition("Accepted", refused, "Accepted"),
+            condition("Ready", ready, "Ready"),
+        ];
+        let status =
+            json!({"conditions": conditions, "notAfter": "1970-01-01T00:16:40Z", "renewalTime": renewal});
+        object("ClientCertificate", name, &spec, &status)
+    }
+
+    #[test]
+    fn the_series_of_an_object_disappear_with_it() {
+        let mut w = world(true);
+        let blocked = domain(
+            "d",
+            &[
+                condition("Ready", "False", "PermissionDenied"),
+                condition("Accepted", "True", "Accepted"),
+                condition("SomebodyElses", "False", "Whatever"),
+            ],
+        );
+        w.domains.apply_watcher_event(&Event::Apply(blocked));
+        let one = certificate("one", "True", "1970-01-01T00:10:00Z", false);
+        w.certificates.apply_watcher_event(&Event::Apply(one.clone()));
+        let spec = json!({"domainRef": {"name": "d"}, "namespaces": {"names": ["m"]}, "commonNames": ["x"]});
+        let grant = object(
+            "ClientGrant",
+            "g",
+            &spec,
+            &json!({"conditions": [condition("Ready", "True", "Ready")]}),
+        );
+        w.grants.apply_watcher_event(&Event::Apply(grant));
+        let of = r#"kind="MtlsDomain",namespace="n",name="d""#;
+        w.assert_shown(&[
+        &format!(r#"condition_status{{{of},type="Ready",status="True"}} 0"#),
+        &format!(r#"condition_status{{{of},type="Ready",status="False"}} 1"#),
+        &format!(r#"condition_status{{{of},type="Ready",status="Unknown"}} 0"#),
+        &format!(r#"condition_reason{{{of},type="Ready",reason="PermissionDenied"}} 1"#),
+        r#"condition_status{kind="ClientGrant",namespace="n",name="g",type="Ready",status="True"} 1"#,
+        r#"condition_status{kind="ClientCertificate",namespace="n",name="one",type="Ready",status="True"} 1"#,
+        r#"certificate_expiration_timestamp_seconds{certificate="server",namespace="n",name="d"} 100"#,
+        r#"certificate_expiration_timestamp_seconds{certificate="authority",namespace="n",name="d",authority="partners"} 200"#,
+        r#"certificate_expiration_timestamp_seconds{certificate="authority",namespace="n",name="d",authority="others/map"} 400"#,
+        r#"certificate_expiration_timestamp_seconds{certificate="client",namespace="n",name="one"} 1000"#,
+        r#"certificate_renewal_timestamp_seconds{certificate="client",namespace="n",name="one"} 600"#,
+    ]);
+        let shown = w.shown().join("\n");
+        for absent in ["SomebodyElses", "left-the-spec", r#"type="Accepted",reason"#] {
+            assert!(!shown.contains(absent), "{absent} in\n{shown}");
+        }
+
+        // One process leads, and only that process shows the series.
+        w.leads.store(false, Ordering::Relaxed);
+        assert_eq!(w.shown(), [""; 0]);
+        w.leads.store(true, Ordering::Relaxed);
+        w.domains.apply_watcher_event(&Event::Delete(domain("d", &[])));
+        w.certificates.apply_watcher_event(&Event::Delete(one));
+        w.grants
+            .apply_watcher_event(&Event::Delete(object("ClientGrant", "g", &spec, &json!({}))));
+        assert_eq!(w.shown(), [""; 0]);
+    }
+
+    #[test]
+    fn certificates_are_summed_up_by_domain() {
+        let mut w = world(false);
+        for (name, ready, renewal, suspend) in [
+            ("one", "True", "1970-01-01T00:10:00Z", false),
+            ("two", "True", "1970-01-01T00:05:00Z", false),
+            ("three", "Unknown", "1970-01-01T00:20:00Z", false),
+            // Neither is renewed, as intended.
+            ("suspended", "True", "1970-01-01T00:00:01Z", true),
+            ("refused", "False", "1970-01-01T00:00:01Z", false),
+        ] {
+            w.certificates
+                .apply_watcher_event(&Event::Apply(certificate(name, ready, renewal, suspend)));
+        }
+        assert_eq!(
+            w.shown(),
+            [
+                r#"client_certificates{namespace="n",name="d",ready="True"} 3"#,
+                r#"client_certificates{namespace="n",name="d",ready="False"} 1"#,
+                r#"client_certificates{namespace="n",name="d",ready="Unknown"} 1"#,
+                r#"client_certificates_next_renewal_timestamp_seconds{namespace="n",name="d"} 300"#,
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiting_ticket_is_shown_until_it_is_granted() {
+        let w = world(true);
+        wait(&w.objects.quota, "n/d", 1000);
+        wait(&w.objects.quota, "n/e", 2000);
+        w.assert_shown(&[
+        r#"aws_quota_place{namespace="n",name="d",operation="UpdateDomainName"} 0"#,
+        r#"aws_quota_place{namespace="n",name="e",operation="UpdateDomainName"} 1"#,
+        r#"aws_quota_queue_position{namespace="n",name="d",operation="UpdateDomainName"} 0"#,
+        r#"aws_quota_queue_position{namespace="n",name="e",operation="UpdateDomainName"} 1"#,
+        r#"aws_quota_wait_seconds{namespace="n",name="d",operation="UpdateDomainName"} 30"#,
+        r#"aws_quota_wait_seconds{namespace="n",name="e",operation="UpdateDomainName"} 60"#,
+        r#"aws_quota_waiting_since_timestamp_seconds{namespace="n",name="e",operation="UpdateDomainName"} 2000"#,
+    ]);
+        w.objects.quota.withdraw("n/d");
+        w.objects.quota.withdraw("n/e");
+        assert_eq!(w.shown(), [""; 0]);
+    }
+
+    /// Measures a scrape with the maximum number of certificates: some megabytes, for a moment.
+    #[test]
+    fn ten_thousand_certificates_are_a_few_megabytes_of_text() {
+        let mut w = world(true);
+        for i in 0..10_000 {
+            let one = certificate(&format!("client-{i}"), "True", "2026-01-01T00:10:00Z", false);
+            w.certificates.apply_watcher_event(&Event::Apply(one));
+        }
+        let mut text = String::new();
+        encode(&mut text, &w.registry).unwrap();
+        assert!(text.len() < 5_000_000, "{}", text.len());
+    }
+}

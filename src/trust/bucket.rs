@@ -1,0 +1,170 @@
+//! Bucket of the truststore: an existing bucket, or a bucket that the operator creates where the spec says
+//! so, and whose settings it then restores. The operator never changes a bucket that it did not create.
+
+use crate::{
+    api::conditions::Reason,
+    model::{
+        action::Action,
+        desired::Desired,
+        observed::{Made, Observed},
+        step::{StepPlan, StepState},
+    },
+    observation::seen::Unseen,
+};
+
+/// Returns the corrections for a usable bucket; or the step plan for a bucket that cannot hold a truststore.
+pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan> {
+    let (bucket, account) = (&d.placement.bucket, &d.placement.account);
+    let blocked = |reason, message| Err(StepState::Blocked(reason, message).into());
+    match &o.bucket {
+        // S3 returns the same error for a missing permission and for a bucket of another account.
+        Err(why) if why.reason == Reason::PermissionDenied => {
+            let message = format!(
+                "bucket {bucket}: {}; or name another bucket, if this one is not account {account}'s",
+                why.message
+            );
+            Err(StepState::Unknown(Unseen {
+                message,
+                ..why.clone()
+            })
+            .into())
+        }
+        Err(why) => Err(StepState::unknown(why).into()),
+        Ok(None) if d.create_bucket => Err(StepPlan::in_progress(
+            format!("creating the bucket {bucket}"),
+            vec![Action::CreateBucket {
+                bucket: bucket.clone(),
+            }],
+        )),
+        Ok(None) => blocked(
+            Reason::BucketNotFound,
+            format!(
+                "there is no bucket {bucket} in account {account}; create it with versioning, set \
+                 spec.truststore.bucketCreation to IfMissing, or name another in spec.truststore.bucket"
+            ),
+        ),
+        Ok(Some(found)) if found.region != d.placement.region => blocked(
+            Reason::BucketInOtherRegion,
+            format!(
+                "bucket {bucket} is in {}; name one in {}, the domain's Region, in spec.truststore.bucket",
+                found.region, d.placement.region
+            ),
+        ),
+        Ok(Some(found)) => match &found.made {
+            Some(made) if found.versioned => Ok(settings(d, made, true)),
+            // The setup is not finished, or another writer has suspended versioning.
+            Some(made) => Err(StepPlan::in_progress(
+                format!("setting up the bucket {bucket}"),
+                settings(d, made, false),
+            )),
+            None if found.versioned => Ok(vec![]),
+            None => blocked(
+                Reason::BucketNotVersioned,
+                format!(
+                    "bucket {bucket} has no versioning, so no version of the truststore can be pinned; turn \
+                     versioning on"
+                ),
+            ),
+        },
+    }
+}
+
+/// Returns the missing settings of a bucket that the operator created. Versioning comes last, so that the
+/// operator stores nothing before the other settings.
+fn settings(d: &Desired, made: &Made, versioned: bool) -> Vec<Action> {
+    let bucket = || d.placement.bucket.clone();
+    // Other MtlsDomains store in the bucket too, each with the key of its own spec. The default key is the
+    // key of the MtlsDomain that the bucket was created for.
+    let is_for_us = made.owner == d.placement.owner || !versioned;
+    let encrypts = is_for_us && d.kms_key.is_some() && made.kms_key != d.kms_key;
+    let private = (!made.private).then(|| Action::BlockPublicAccess { bucket: bucket() });
+    let encrypted = encrypts.then(|| Action::EncryptBucket {
+        bucket: bucket(),
+        kms_key: d.kms_key.clone(),
+    });
+    let versioned = (!versioned).then(|| Action::EnableVersioning { bucket: bucket() });
+    [private, encrypted, versioned].into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::{
+        controllers::mtls_domain::simulation::world::{desired, empty},
+        model::{
+            desired::Desired,
+            observed::{Bucket, Made},
+            step::StepPlan,
+        },
+    };
+
+    #[test]
+    fn an_owned_bucket_is_corrected_and_no_other_bucket_is_changed() {
+        let (ours, neighbour) = (desired().placement.owner, "cluster/ns/neighbour");
+        let (one, two) = (Some("arn:one"), Some("arn:two"));
+        for (owner, versioned, private, kms_key, wanted, expected) in [
+            (Some(&*ours), true, true, None, None, &[][..]),
+            (Some(&*ours), true, true, one, one, &[]),
+            (Some(&*ours), true, false, None, None, &["block public access"]),
+            (Some(&*ours), true, true, None, one, &["encrypt"]),
+            (Some(&*ours), true, true, two, one, &["encrypt"]),
+            // S3's own key is the minimum.
+            (Some(&*ours), true, true, one, None, &[]),
+            (Some(&*ours), false, true, None, None, &["enable versioning"]),
+            (
+                Some(&*ours),
+                false,
+                false,
+                None,
+                one,
+                &["block public access", "encrypt", "enable versioning"],
+            ),
+            // Another MtlsDomain of this cluster, which may be deleted, owns the bucket: its default key
+            // stays.
+            (Some(neighbour), true, false, two, one, &["block public access"]),
+            (Some(neighbour), true, true, None, one, &[]),
+            (
+                Some(neighbour),
+                false,
+                true,
+                None,
+                one,
+                &["encrypt", "enable versioning"],
+            ),
+            (None, true, false, None, one, &[]),
+            (None, false, false, None, one, &[]),
+        ] {
+            let text = |t: Option<&str>| t.map(str::to_owned);
+            let made = owner.map(|owner| Made {
+                owner: owner.to_owned(),
+                private,
+                kms_key: text(kms_key),
+            });
+            let mut o = empty().observed();
+            o.bucket = Ok(Some(Bucket {
+                region: "eu-west-1".into(),
+                versioned,
+                made: made.clone(),
+            }));
+            let d = Desired {
+                create_bucket: true,
+                kms_key: text(wanted),
+                ..desired()
+            };
+            let (Ok(actions) | Err(StepPlan { actions, .. })) = bucket(&d, &o);
+            let done: Vec<_> = actions.iter().map(ToString::to_string).collect();
+            assert_eq!(
+                done.len(),
+                expected.len(),
+                "{made:?} versioned: {versioned}: {done:?}"
+            );
+            assert!(
+                done.iter()
+                    .zip(expected)
+                    .all(|(done, expected)| done.starts_with(expected)),
+                "{made:?}: {done:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Reads the sources of authorities' certificates: Secrets, ConfigMaps and the spec itself. Kubernetes reads
+//! only; decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::join_all;
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret},
+};
+use kube::{Client, ResourceExt};
+
+use super::generated_authority;
+
+use crate::{
+    api::conditions::Reason,
+    model::{
+        authorities::{DesiredAuthority, DesiredSource},
+        observed::{Key, Source},
+    },
+    observation::seen::Unseen,
+    pki::{authority::Issuer, certificate::parse_pem_bundle, pem},
+    runtime::apply,
+    status::text::listed,
+};
+
+/// Maximum number of a ConfigMap's keys that a message lists.
+const MOST_KEYS: usize = 5;
+
+/// Returns the source of every authority of the MtlsDomain `domain`, by the authority's name.
+pub async fn read(
+    client: &Client,
+    namespace: &str,
+    domain: &str,
+    wanted: &[DesiredAuthority],
+) -> BTreeMap<String, Source> {
+    let reads = wanted.iter().map(async |wanted| {
+        let found = match &wanted.source {
+            DesiredSource::Generated { secret: name, .. } => {
+                let labelled =
+                    |secret: &Secret| generated_authority::is_labelled(secret.labels(), domain, &wanted.name);
+                secret(client, namespace, name, labelled).await
+            }
+            wanted => source(client, namespace, wanted).await,
+        };
+        (wanted.name.clone(), found)
+    });
+    join_all(reads).await.into_iter().collect()
+}
+
+async fn secret(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    is_usable: impl Fn(&Secret) -> Result<(), String>,
+) -> Source {
+    match apply::secret(client, namespace, name).await {
+        Ok(Some(secret)) => is_usable(&secret).map_or_else(Source::NotOwned, |()| of_secret(name, &secret)),
+        Ok(None) => Source::Missing(format!("there is no Secret {name} in this namespace")),
+        Err(error) => unseen(&error),
+    }
+}
+
+async fn source(client: &Client, namespace: &str, wanted: &DesiredSource) -> Source {
+    match wanted {
+        DesiredSource::Pem(pem) => only_trusted(pem),
+        DesiredSource::Generated { secret: name, .. } | DesiredSource::Secret { name } => {
+            secret(client, namespace, name, |_| Ok(())).await
+        }
+        DesiredSource::ConfigMap { name, key } => match apply::config_map(client, namespace, name).await {
+            Ok(Some(map)) => of_config_map(&map, key),
+            Ok(None) => Source::Missing(format!("there is no ConfigMap {name} in this namespace")),
+            Err(error) => unseen(&error),
+        },
+        DesiredSource::ConfigMaps { labels, key } => {
+            let selector: Vec<_> = labels
+                .iter()
+                .map(|(label, value)| format!("{label}={value}"))
+                .collect();
+            match apply::config_maps(client, namespace, &selector.join(",")).await {
+                Ok(maps) => Source::Several(
+                    maps.iter()
+                        .map(|map| (map.name_any(), of_config_map(map, key)))
+                        .collect(),
+                ),
+                Err(error) => unseen(&error),
+            }
+        }
+    }
+}
+
+/// Reads a key of `data` or `binaryData`: kubectl puts a file that is not valid UTF-8, such as one with a
+/// comment in Latin-1, into `binaryData`.
+fn of_config_map(map: &ConfigMap, key: &str) -> Source {
+    let data = map
+        .data
+        .as_ref()
+        .and_then(|data| data.get(key))
+        .map(String::as_bytes);
+    let binary = map
+        .binary_data
+        .as_ref()
+        .and_then(|data| data.get(key))
+        .map(|ByteString(bytes)| bytes.as_slice());
+    match data.or(binary) {
+        Some(pem) => only_trusted(pem),
+        None => Source::Missing(format!(
+            "the ConfigMap {} has no key {key}{}",
+            map.name_any(),
+            others(map)
+        )),
+    }
+}
+
+/// Lists the keys of a ConfigMap that lacks the key of the spec.
+fn others(map: &ConfigMap) -> String {
+    let keys: BTreeSet<_> = map
+        .data
+        .iter()
+        .flat_map(BTreeMap::keys)
+        .chain(map.binary_data.iter().flat_map(BTreeMap::keys))
+        .collect();
+    if keys.is_empty() {
+        return String::new();
+    }
+    format!(
+        "; its keys are {}",
+        listed(keys.iter().map(|key| key.as_str()), MOST_KEYS)
+    )
+}
+
+fn only_trusted(pem: &(impl AsRef<[u8]> + ?Sized)) -> Source {
+    Source::Read {
+        certificates: parse_pem_bundle(pem),
+        completing: Ok(vec![]),
+        key: Key::Absent,
+    }
+}
+
+fn unseen(error: &crate::runtime::Error) -> Source {
+    Source::Unseen(Unseen {
+        reason: Reason::Unreachable,
+        message: error.to_string(),
+    })
+}
+
+/// Reads the entries `tls.crt`, which begins with the authority, and `ca.crt`, which completes its chain or
+/// stands alone.
+fn of_secret(name: &str, secret: &Secret) -> Source {
+    let data = secret.data.as_ref();
+    let bytes = |key: &str| {
+        data.and_then(|d| d.get(key))
+            .map(|ByteString(bytes)| bytes.as_slice())
+    };
+    let (tls_crt, ca_crt) = (bytes("tls.crt"), bytes("ca.crt"));
+    // A Secret of type kubernetes.io/tls must have this entry, so it may be blank.
+    let tls_key = bytes("tls.key").filter(|key| !pem::is_blank(key));
+    let (certificates, completing) = match (tls_crt, ca_crt) {
+        (Some(tls_crt), ca_crt) => (
+            parse_pem_bundle(tls_crt),
+            ca_crt.map_or(Ok(vec![]), parse_pem_bundle),
+        ),
+        (None, Some(ca_crt)) => (parse_pem_bundle(ca_crt), Ok(vec![])),
+        (None, None) => return Source::Missing(format!("the Secret {name} has neither tls.crt nor ca.crt")),
+    };
+    let key = match (tls_crt, tls_key) {
+        (Some(crt), Some(key)) if Issuer::from_pem(crt, key, ca_crt).is_ok() => Key::Matches,
+        (Some(_), Some(_)) => Key::Mismatch,
+        _ => Key::Absent,
+    };
+    Source::Read {
+        certificates,
+        completing,
+        key,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::{
+        ByteString,
+        api::core::v1::{ConfigMap, Secret},
+    };
+
+    use crate::{
+        model::observed::{Key, Source},
+        pki::{
+            authority::{self, AuthorityRequest, tests::at},
+            certificate::{Certificate, parse_pem_bundle},
+            keys::{self, Encoding, KeyKind},
+            pem::ParseError,
+        },
+    };
+
+    fn bytes(data: &[(&str, &[u8])]) -> BTreeMap<String, ByteString> {
+        data.iter()
+            .map(|(key, bytes)| ((*key).to_owned(), ByteString(bytes.to_vec())))
+            .collect()
+    }
+
+    #[test]
+    fn data_and_binary_data_of_a_config_map_are_read() {
+        let made = authority::generate(&authority::tests::request("a"), at("2026-11-24T12:00:00Z")).unwrap();
+        let pem = made.certificate_pem;
+        let latin = [b"Autoridade Certifica\xe7\xe3o\n", pem.as_bytes()].concat();
+        let map = |data: &[(&str, &str)], binary: &[(&str, &[u8])]| {
+            let text = data
+                .iter()
+                .map(|(key, text)| ((*key).to_owned(), (*text).to_owned()))
+                .collect();
+            let mut map = ConfigMap {
+                data: Some(text),
+                binary_data: Some(bytes(binary)),
+                ..ConfigMap::default()
+            };
+            map.metadata.name = Some("acme".into());
+            of_config_map(&map, "ca.crt")
+        };
+        let read = only_trusted(&pem);
+        assert!(matches!(&read, Source::Read { certificates: Ok(found), .. } if found.len() == 1));
+        assert_eq!(map(&[("ca.crt", &pem)], &[]), read);
+        assert_eq!(map(&[], &[("ca.crt", &latin)]), read);
+        let missing = |told: &str| Source::Missing(format!("the ConfigMap acme has no key ca.crt{told}"));
+        assert_eq!(map(&[], &[]), missing(""));
+        assert_eq!(
+            map(&[("ca.pem", &pem)], &[("root.crt", &latin)]),
+            missing("; its keys are ca.pem; root.crt")
+        );
+        let many = ["1", "2", "3", "4", "5", "6", "7"].map(|key| (key, ""));
+        assert_eq!(
+            map(&many, &[]),
+            missing("; its keys are 1; 2; 3; 4; 5; and 2 more")
+        );
+        assert_eq!(
+            of_config_map(&ConfigMap::default(), "k"),
+            Source::Missing("the ConfigMap  has no key k".into())
+        );
+    }
+
+    #[test]
+    fn the_key_of_a_secret_matches_in_every_encoding() {
+        let now = at("2026-11-24T12:00:00Z");
+        let [made, other] =
+            ["a", "b"].map(|name| authority::generate(&authority::tests::request(name), now).unwrap());
+        let key = made.key_pem.as_str();
+        let sec1 = keys::pem(&keys::parse(key).unwrap(), Encoding::Pkcs1).unwrap();
+        let of = |key: &[u8]| {
+            let data = bytes(&[("tls.crt", made.certificate_pem.as_bytes()), ("tls.key", key)]);
+            match of_secret(
+                "acme",
+                &Secret {
+                    data: Some(data),
+                    ..Secret::default()
+                },
+            ) {
+                Source::Read {
+                    certificates: Ok(_),
+                    key,
+                    ..
+                } => key,
+                other => panic!("{other:?}"),
+            }
+        };
+        let indented: String = key.lines().map(|line| format!("  {line}\n")).collect();
+        let crlf = key.replace('\n', "\r\n");
+        let shapes: [&[u8]; 9] = [
+            key.as_bytes(),
+            sec1.as_bytes(),
+            crlf.as_bytes(),
+            indented.as_bytes(),
+            &key.replace('\n', "\\n").into_bytes(),
+            &[b"\xef\xbb\xbf", key.as_bytes()].concat(),
+            &[b"\xef\xbb\xbf", crlf.as_bytes()].concat(),
+            &[b"Schl\xfcssel\n", key.as_bytes()].concat(),
+            &[made.certificate_pem.trim_end().as_bytes(), key.as_bytes()].concat(),
+        ];
+        for shape in shapes {
+            assert_eq!(of(shape), Key::Matches, "{}", String::from_utf8_lossy(shape));
+        }
+        assert_eq!(
+            [of(other.key_pem.as_bytes()), of(b"garbage"), of(b" \n"), of(b"")],
+            [Key::Mismatch, Key::Mismatch, Key::Absent, Key::Absent]
+        );
+    }
+
+    fn made(common_name: &str) -> (String, String) {
+        let duration = jiff::SignedDuration::from_hours(24);
+        let request = AuthorityRequest {
+            common_name: common_name.into(),
+            organizations: vec![],
+            duration,
+            key: KeyKind::EcdsaP256,
+        };
+        let made = authority::generate(&request, jiff::Timestamp::now()).unwrap();
+        (made.certificate_pem, made.key_pem.to_string())
+    }
+
+    fn read(data: &[(&str, &str)]) -> Source {
+        let data = data
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())))
+            .collect();
+        of_secret(
+            "own",
+            &Secret {
+                data: Some(data),
+                ..Secret::default()
+            },
+        )
+    }
+
+    #[test]
+    fn certificates_of_ca_crt_are_kept_apart_from_those_of_tls_crt() {
+        let ((own, key), (other, _)) = (made("Own"), made("Other"));
+        let certificate = |pem: &str| parse_pem_bundle(pem).unwrap();
+        let source = |certificates: Result<Vec<Certificate>, ParseError>, completing, key| Source::Read {
+            certificates,
+            completing,
+            key,
+        };
+        let (own_, other_, none) = (certificate(&own), certificate(&other), Ok(vec![]));
+        let cases: [(&[(&str, &str)], Source); 6] = [
+            (
+                &[("tls.crt", &own), ("tls.key", &key), ("ca.crt", &other)],
+                source(Ok(own_.clone()), Ok(other_.clone()), Key::Matches),
+            ),
+            (
+                &[("tls.crt", &own), ("tls.key", "")],
+                source(Ok(own_.clone()), none.clone(), Key::Absent),
+            ),
+            (
+                &[("ca.crt", &other)],
+                source(Ok(other_.clone()), none.clone(), Key::Absent),
+            ),
+            (
+                &[("tls.crt", "x"), ("ca.crt", &other)],
+                source(Err(ParseError::NotPem), Ok(other_), Key::Absent),
+            ),
+            (
+                &[("tls.crt", &own), ("ca.crt", "x")],
+                source(Ok(own_), Err(ParseError::NotPem), Key::Absent),
+            ),
+            (
+                &[("tls.key", &key)],
+                Source::Missing("the Secret own has neither tls.crt nor ca.crt".into()),
+            ),
+        ];
+        for (data, expected) in cases {
+            assert_eq!(
+                read(data),
+                expected,
+                "{:?}",
+                data.iter().map(|(key, _)| key).collect::<Vec<_>>()
+            );
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! The step TruststorePublished: the desired truststore, compiled from the sources and the recorded state, in
+//! S3.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::{
+    bucket,
+    generated_authority::{self, Ownership},
+    self_signed_sources,
+};
+
+use crate::{
+    api::{AdoptionPolicy, AuthorityState, conditions::Reason},
+    dataplane::api_gateway::custom_domain,
+    model::{
+        action::Action,
+        authorities::{DesiredAuthority, DesiredSource},
+        desired::Desired,
+        observed::{Key, Observed, Published, Source},
+        step::{Step, StepPlan, StepState},
+    },
+    pki::{
+        compile::{CompileInput, Compiled},
+        digest::sha256,
+        lint::{self, Finding, Severity, SourceError},
+        truststore::{Bundle, DistrustedKeys},
+    },
+    status::{Refused, conditions, text},
+};
+
+/// Maximum bytes of a subject in a message: a long name must not hide the rest of the message.
+const MAX_SUBJECT: usize = 256;
+
+const NOTHING_SELECTED: &str = "no ConfigMap in this namespace has the labels of its configMapSelector";
+
+/// Returns the text of a finding: the authority, the certificate, the problem and the remedy.
+pub fn told(finding: &Finding) -> String {
+    let whose = match finding.authority.split_once('/') {
+        Some((authority, object)) => format!("authority {authority}, ConfigMap {object}: "),
+        None if finding.authority.is_empty() => String::new(),
+        None => format!("authority {}: ", finding.authority),
+    };
+    let subject = match finding.subject.as_str() {
+        "" => String::new(),
+        subject => format!("{} ", text::cut(subject, MAX_SUBJECT)),
+    };
+    text::shown(&format!("{whose}{subject}{}", finding.message))
+}
+
+/// Compiles the truststore. The previous state is the published bundle, completed by the bundle in use.
+pub(crate) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compiled> {
+    let (published, pinned, domain) = (
+        o.published.as_ref().ok()?,
+        o.pinned.as_ref().ok()?,
+        o.domain.as_ref().ok()?,
+    );
+    let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.placement.owner);
+    let published = published
+        .as_ref()
+        .filter(|p| is_ours(&p.owner))
+        .map(|p| &p.bundle);
+    let pinned = pinned.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
+    let used = domain.as_ref().and_then(|g| g.truststore.as_ref());
+    let previous = match pinned {
+        // The truststore moves. The objects that an earlier move left at the new place are out of date, and
+        // must not become trusted again. The new place already records the distrust since this move began.
+        Some(pinned) if used.is_some_and(|t| t.uri != d.placement.truststore_uri()) => {
+            let distrusted = merged_keys(published.into_iter().chain([pinned]));
+            Some(Bundle {
+                distrusted,
+                ..pinned.clone()
+            })
+        }
+        _ => merged(published, pinned),
+    };
+    let authorities = d
+        .authorities
+        .iter()
+        .flat_map(|wanted| sources(wanted, o, d, previous.as_ref()));
+    let mut sources: Vec<_> = authorities.collect();
+    sources.extend(self_signed_sources::sources(
+        d,
+        o,
+        previous.as_ref(),
+        &sources,
+        now,
+    ));
+    let input = CompileInput {
+        sources: &sources,
+        previous: previous.as_ref(),
+        overlap: d.overlap,
+        now,
+    };
+    let mut compiled = crate::pki::compile::compile(&input);
+    // A ClientCertificate's own conditions report the problems of its self-signed certificate.
+    compiled
+        .findings
+        .retain(|finding| !crate::trust::self_signed::is_self_signed(&finding.authority));
+    if !compiled.without_room.is_empty() {
+        compiled.findings.push(Finding {
+            severity: Severity::Warning,
+            authority: String::new(),
+            subject: String::new(),
+            reason: lint::Reason::TooLarge,
+            message: format!(
+                "the truststore is full: the certificates of {} self-signed ClientCertificates do not fit, \
+                 as their conditions say",
+                compiled.without_room.len()
+            ),
+        });
+    }
+    let is_empty =
+        |name: &str| matches!(o.authorities.get(name), Some(Source::Several(all)) if all.is_empty());
+    compiled.findings.extend(
+        d.authorities
+            .iter()
+            .filter(|wanted| is_empty(&wanted.name))
+            .map(|wanted| Finding {
+                severity: Severity::Warning,
+                authority: wanted.name.clone(),
+                subject: String::new(),
+                reason: lint::Reason::NothingSelected,
+                message: match wanted.state {
+                    AuthorityState::Active => NOTHING_SELECTED.to_owned(),
+                    AuthorityState::Distrusted => {
+                        format!("{NOTHING_SELECTED}: this entry lists nothing to distrust")
+                    }
+                },
+            }),
+    );
+    Some(compiled)
+}
+
+/// Merges the published bundle with the bundle in use. The published bundle holds the recorded state of a
+/// certificate. Certificates in use stay, also after another writer removed the version that followed.
+fn merged(published: Option<&Bundle>, pinned: Option<&Bundle>) -> Option<Bundle> {
+    let mut all = published.or(pinned)?.clone();
+    for entry in pinned.iter().flat_map(|b| &b.entries) {
+        if all.find(&entry.certificate).is_none() {
+            all.entries.push(entry.clone());
+        }
+    }
+    all.distrusted = merged_keys([published, pinned].into_iter().flatten());
+    Some(all)
+}
+
+fn merged_keys<'b>(bundles: impl Iterator<Item = &'b Bundle>) -> DistrustedKeys {
+    let mut all = DistrustedKeys::new();
+    for (authority, keys) in bundles.flat_map(|bundle| &bundle.distrusted) {
+        let known = all.entry(authority.clone()).or_default();
+        for (key, took_effect) in keys {
+            *known.entry(key.clone()).or_default() |= took_effect;
+        }
+    }
+    all
+}
+
+/// Returns the compile sources of an authority. Each object of a label selector is a source of its own,
+/// `<authority>/<object>`: a broken object keeps its last certificates, and the other objects still take
+/// effect.
+fn sources(
+    wanted: &DesiredAuthority,
+    o: &Observed,
+    d: &Desired,
+    previous: Option<&Bundle>,
+) -> Vec<crate::pki::compile::Source> {
+    let part = |object: &str| format!("{}/{object}", wanted.name);
+    let found = o.authorities.get(&wanted.name);
+    let mut all = match (found, &wanted.source) {
+        (Some(Source::Several(all)), _) => all
+            .iter()
+            .map(|(object, found)| source(part(object), wanted, Some(found), d, o))
+            .collect(),
+        // Unknown source: its present parts stay.
+        (_, DesiredSource::ConfigMaps { .. }) => {
+            let names: BTreeSet<_> = previous
+                .iter()
+                .flat_map(|b| &b.entries)
+                .map(|entry| &entry.authority)
+                .collect();
+            let is_part = |name: &&String| {
+                name.starts_with(&part("")) && !crate::trust::self_signed::is_self_signed(name)
+            };
+            let parts = names.into_iter().filter(is_part);
+            parts
+                .map(|name| source(name.clone(), wanted, found, d, o))
+                .collect()
+        }
+        (found, _) => vec![source(wanted.name.clone(), wanted, found, d, o)],
+    };
+    if wanted.state == AuthorityState::Distrusted {
+        let is_seen = !matches!(found, Some(Source::Unseen(_)));
+        all.extend(recalled(wanted, &all, is_seen, previous));
+    }
+    all
+}
+
+/// Returns the parts of a Distrusted entry that its source no longer has: parts with distrusted keys, or with
+/// entries in the truststore under its name.
+fn recalled(
+    wanted: &DesiredAuthority,
+    known: &[crate::pki::compile::Source],
+    is_seen: bool,
+    previous: Option<&Bundle>,
+) -> Vec<crate::pki::compile::Source> {
+    let of_entries = previous
+        .iter()
+        .flat_map(|b| &b.entries)
+        .map(|entry| &entry.authority);
+    let names: BTreeSet<_> = previous
+        .iter()
+        .flat_map(|b| b.distrusted.keys())
+        .chain(of_entries)
+        .collect();
+    let is_part = |name: &str| name.split('/').next() == Some(&wanted.name);
+    let names = names
+        .into_iter()
+        .filter(|name| is_part(name) && !known.iter().any(|s| s.authority == **name));
+    let gone = |name: &String| crate::pki::compile::Source {
+        authority: name.clone(),
+        state: crate::pki::compile::State::Distrusted,
+        issues: false,
+        longest_leaf: None,
+        certificates: if is_seen {
+            Ok(vec![])
+        } else {
+            Err(SourceError::Unseen)
+        },
+        completing: vec![],
+        client: false,
+    };
+    names.map(gone).collect()
+}
+
+pub(crate) fn source(
+    authority: String,
+    wanted: &DesiredAuthority,
+    found: Option<&Source>,
+    d: &Desired,
+    o: &Observed,
+) -> crate::pki::compile::Source {
+    let state = match wanted.state {
+        AuthorityState::Active => crate::pki::compile::State::Active,
+        AuthorityState::Distrusted => crate::pki::compile::State::Distrusted,
+    };
+    let mut beside = Vec::new();
+    let (certificates, key) = match found {
+        // The generated key has another certificate beside it: the operator does not trust that certificate.
+        Some(Source::Read {
+            key: Key::Mismatch, ..
+        }) if matches!(wanted.source, DesiredSource::Generated { .. }) => {
+            (Err(SourceError::Missing), Key::Mismatch)
+        }
+        // The operator did not generate the Secret, or cannot know: it ignores the Secret's contents, for
+        // trust and for distrust.
+        Some(Source::Read { .. }) if generated_authority::ownership(d, o, wanted) != Ownership::Ours => {
+            (Err(SourceError::Missing), Key::Absent)
+        }
+        Some(Source::Read {
+            certificates,
+            completing,
+            key,
+        }) => {
+            let certificates = match (certificates, completing) {
+                (Err(error), _) => Err(SourceError::Unreadable(error.clone())),
+                // A distrust does not need the certificates that only complete a chain.
+                (Ok(_), Err(error)) if state == crate::pki::compile::State::Active => {
+                    Err(SourceError::Unreadable(error.clone()))
+                }
+                (Ok(certificates), completing) => {
+                    beside.extend(completing.iter().flatten().cloned());
+                    Ok(certificates.clone())
+                }
+            };
+            (certificates, *key)
+        }
+        Some(Source::Unseen(_)) => (Err(SourceError::Unseen), Key::Absent),
+        _ => (Err(SourceError::Missing), Key::Absent),
+    };
+    // A Secret without its key may still have valid leaves: the bundle records that it could issue.
+    let issues = key == Key::Matches && wanted.issues();
+    let longest_leaf = issues.then_some(d.longest_leaf);
+    crate::pki::compile::Source {
+        authority,
+        state,
+        issues,
+        longest_leaf,
+        certificates,
+        completing: beside,
+        client: false,
+    }
+}
+
+pub(crate) fn publish(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled>) -> StepPlan {
+    match bucket::bucket(d, o) {
+        Err(missing) => missing,
+        // The truststore comes first, and without a change of the condition: a correction of the bucket must
+        // not delay a change of trust.
+        Ok(corrections) => {
+            let mut step_plan = object(d, o, refs, compiled);
+            step_plan.actions.extend(corrections);
+            step_plan
+        }
+    }
+}
+
+fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled>) -> StepPlan {
+    let (bucket, key) = (&d.placement.bucket, &d.placement.key);
+    let published = match (&o.published, &o.pinned, &o.domain) {
+        (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return StepState::unknown(why).into(),
+        (Ok(published), Ok(_), Ok(_)) => published.as_ref(),
+    };
+    if let Some(not_owned) = published.and_then(|p| not_owned(d, o, p)) {
+        return not_owned.into();
+    }
+    let Some(compiled) = compiled else {
+        return StepState::WaitingFor(Step::ResolvedRefs).into();
+    };
+    if !refs.actions.is_empty() {
+        return StepState::WaitingFor(Step::ResolvedRefs).into();
+    }
+    // The operator never empties the truststore: API Gateway needs a certificate. Distrusted certificates
+    // leave all the same, as long as another certificate is left.
+    let would_be_empty = compiled
+        .findings
+        .iter()
+        .any(|f| f.reason == lint::Reason::WouldBeEmpty);
+    let is_emptied = would_be_empty && !compiled.distrusts;
+    if is_emptied || compiled.bundle.entries.is_empty() {
+        return if is_emptied || matches!(o.domain, Ok(Some(_))) {
+            StepState::blocked(
+                Reason::NoValidCACertificate,
+                "nothing would be left in the truststore, and API Gateway needs a certificate: the domain \
+                 still trusts its present certificates. Add an authority, or delete the MtlsDomain to reject \
+                 all callers",
+            )
+        } else {
+            StepState::wait(
+                Reason::WaitingForAuthority,
+                "no authority has a certificate to trust yet",
+            )
+        }
+        .into();
+    }
+    let body = compiled.bundle.render();
+    match published {
+        Some(p) if is_published(d, p, &body) => {
+            let warnings = compiled
+                .findings
+                .iter()
+                .filter(|f| f.severity != Severity::Refused)
+                .count();
+            let more = if warnings == 0 {
+                String::new()
+            } else {
+                format!("; {warnings} warnings in status.truststore")
+            };
+            StepState::done(
+                Reason::Published,
+                format!("s3://{bucket}/{key} version {}{more}", p.version),
+            )
+            .into()
+        }
+        _ => StepPlan::in_progress(
+            format!("uploading s3://{bucket}/{key}"),
+            vec![Action::PutTruststore {
+                bucket: bucket.clone(),
+                key: key.clone(),
+                body,
+                kms_key: d.kms_key.clone(),
+            }],
+        ),
+    }
+}
+
+/// Returns the refusal of a domain without any authority: API Gateway needs a certificate. A domain with a
+/// truststore keeps it, and the spec must list its certificates, or the owner must remove them, first. A new
+/// domain may wait for its first self-signed certificate.
+pub fn without_trust(
+    d: &Desired,
+    o: &Observed,
+    created: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Refused> {
+    let is_empty = d.authorities.is_empty() && d.self_signed.is_empty();
+    let is_known = matches!(&o.domain, Ok(domain) if domain.as_ref().is_none_or(|g| g.truststore.is_none()));
+    let refused = Refused {
+        reason: Reason::InvalidSpec,
+        message: "spec.trust: there is no authority to trust, and API Gateway needs a certificate: add an \
+                  authority to spec.trust.authorities, or create a ClientCertificate for this domain with \
+                  issuance SelfSigned"
+            .into(),
+    };
+    (is_empty && is_known && conditions::fresh_until(created, now).is_none()).then_some(refused)
+}
+
+/// Returns why the operator may not store a version over the object at the desired key.
+pub(crate) fn not_owned(d: &Desired, o: &Observed, p: &Published) -> Option<StepState> {
+    let uri = d.placement.truststore_uri();
+    match &p.owner {
+        Some(owner) if *owner == d.placement.owner => None,
+        Some(other) => {
+            let message = format!("{uri} belongs to {other}; name another key in spec.truststore.key");
+            Some(StepState::blocked(Reason::ForeignOwner, message))
+        }
+        None if d.adoption == AdoptionPolicy::Unowned => None,
+        // The owned domain uses this object: another writer has overwritten the operator's version.
+        None if custom_domain::ours(&d.placement, &o.domain)
+            .is_ok_and(|g| g.truststore.as_ref().is_some_and(|t| t.uri == uri)) =>
+        {
+            None
+        }
+        None => {
+            let message = format!(
+                "{uri} exists already and carries no ownership tag; the operator does not change it. Name \
+                 another key in spec.truststore.key, or set spec.adoptionPolicy to Unowned: the operator \
+                 then stores new versions over it, and the present versions stay"
+            );
+            Some(StepState::blocked(Reason::ForeignOwner, message))
+        }
+    }
+}
+
+fn is_published(d: &Desired, p: &Published, body: &str) -> bool {
+    // S3 returns the key behind an alias; the object's metadata holds the requested key.
+    let is_alias = |key: &String| key.contains(":alias/");
+    let encrypted = p.desired_kms_key == d.kms_key
+        && d.kms_key
+            .as_ref()
+            .is_none_or(|key| is_alias(key) || p.kms_key.as_ref() == Some(key));
+    let pinnable = !p.version.is_empty();
+    pinnable
+        && encrypted
+        && p.owner.as_ref() == Some(&d.placement.owner)
+        && p.sha256 == sha256(body.as_bytes())
+}
+
+#[cfg(test)]
+pub(crate) mod names;
+
+#[cfg(test)]
+pub(crate) mod tests;
