@@ -40,7 +40,9 @@ fn text(file: &Path) -> String {
 }
 
 fn pages() -> Vec<PathBuf> {
-    let mut all = vec![PathBuf::from("README.md"), PathBuf::from("CHANGELOG.md")];
+    let mut all = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+        .map(PathBuf::from)
+        .to_vec();
     all.extend(
         ["docs", "examples", "sandbox/aws"]
             .iter()
@@ -315,4 +317,32 @@ fn flags_that_are_named_exist() {
         }
     }
     assert!(named > 10, "only {named} flags were seen");
+}
+
+/// A name of four words or more between backticks is the name of a test, in Rust or in the emulator's Python.
+#[test]
+fn tests_that_are_named_exist() {
+    let mut sources = String::new();
+    for folder in ["src", "tests", "sandbox"] {
+        for ending in [".rs", ".py"] {
+            let all = files(folder, ending);
+            all.iter().for_each(|file| sources.push_str(&text(file)));
+        }
+    }
+    let mut named = 0;
+    for page in ["CONTRIBUTING.md", "docs/security.md"] {
+        for name in spans(&text(Path::new(page))) {
+            let is_name = name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if is_name && name.matches('_').count() >= 3 {
+                let exists = ["fn", "def"]
+                    .iter()
+                    .any(|f| sources.contains(&format!("{f} {name}(")));
+                assert!(exists, "{page} names {name}, which is no test");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 20, "only {named} tests were named");
 }
