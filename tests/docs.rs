@@ -40,7 +40,7 @@ fn text(file: &Path) -> String {
 }
 
 fn pages() -> Vec<PathBuf> {
-    let mut all = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+    let mut all = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"]
         .map(PathBuf::from)
         .to_vec();
     all.extend(
