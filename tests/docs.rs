@@ -40,7 +40,9 @@ fn text(file: &Path) -> String {
 }
 
 fn pages() -> Vec<PathBuf> {
-    let mut all = vec![PathBuf::from("README.md"), PathBuf::from("CHANGELOG.md")];
+    let mut all = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+        .map(PathBuf::from)
+        .to_vec();
     all.extend(
         ["docs", "examples", "sandbox/aws"]
             .iter()
@@ -123,19 +125,23 @@ fn links_lead_to_existing_pages_and_headings() {
     assert!(links > 50, "only {links} links were seen");
 }
 
+/// A folder with a README.md lists its pages there, any other folder in docs/README.md.
 #[test]
 fn every_page_is_in_the_list() {
-    let index = text(Path::new("docs/README.md"));
     for page in files("docs", ".md") {
-        let name = page
-            .strip_prefix("docs")
-            .expect("the page is in docs")
-            .to_str()
-            .expect("UTF-8")
-            .to_owned();
+        let own = page.with_file_name("README.md");
+        let index = if page != own && root().join(&own).exists() {
+            own
+        } else {
+            PathBuf::from("docs/README.md")
+        };
+        let folder = index.parent().expect("a folder");
+        let name = page.strip_prefix(folder).expect("the page is in the folder");
         assert!(
-            name == "README.md" || index.contains(&format!("({name})")),
-            "docs/README.md does not list {name}"
+            page == index || text(&index).contains(&format!("({})", name.display())),
+            "{} does not list {}",
+            index.display(),
+            name.display()
         );
     }
 }
@@ -311,4 +317,32 @@ fn flags_that_are_named_exist() {
         }
     }
     assert!(named > 10, "only {named} flags were seen");
+}
+
+/// A name of four words or more between backticks is the name of a test, in Rust or in the emulator's Python.
+#[test]
+fn tests_that_are_named_exist() {
+    let mut sources = String::new();
+    for folder in ["src", "tests", "sandbox"] {
+        for ending in [".rs", ".py"] {
+            let all = files(folder, ending);
+            all.iter().for_each(|file| sources.push_str(&text(file)));
+        }
+    }
+    let mut named = 0;
+    for page in ["CONTRIBUTING.md", "docs/security.md"] {
+        for name in spans(&text(Path::new(page))) {
+            let is_name = name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if is_name && name.matches('_').count() >= 3 {
+                let exists = ["fn", "def"]
+                    .iter()
+                    .any(|f| sources.contains(&format!("{f} {name}(")));
+                assert!(exists, "{page} names {name}, which is no test");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 20, "only {named} tests were named");
 }
