@@ -2,96 +2,25 @@
 //! where another owner has them, encrypted as the spec says, and moved with all recorded trust.
 use std::time::Duration;
 
-use aws_sdk_s3::types::{
-    BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration, ServerSideEncryption,
-    VersioningConfiguration,
-};
+use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use futures::future::join_all;
-use mtls_operator::domain::plan::OWNER_TAG;
 use sandbox::control::{Calls, Fault, When};
 use serde_json::{Value, json};
 
-use crate::{
-    objects::{
-        CERTIFICATE, Ca, Caller, DOMAIN, certificate_spec, create, create_secret, domain_spec, holds,
-        truststore,
+use crate::support::{
+    aws::{
+        buckets::{ELSEWHERE, enable_versioning, is_as_it_should_be, s3_in, to_be_made},
+        truststores::{holds, truststore},
     },
-    world::{TestEnv, eventually, run},
+    edge_calls::Caller,
+    kubernetes::{
+        objects::{CERTIFICATE, DOMAIN, certificate_spec, create, domain_spec},
+        secrets::create_secret,
+    },
+    partner_ca::Ca,
+    test_env::TestEnv,
+    world::{eventually, run},
 };
-
-/// Region whose name S3 does not accept as a location constraint.
-const ELSEWHERE: &str = "us-east-1";
-
-/// S3 client in another Region.
-fn s3_in(env: &TestEnv, region: &str) -> aws_sdk_s3::Client {
-    let config = env
-        .account
-        .sdk()
-        .to_builder()
-        .region(aws_sdk_s3::config::Region::new(region.to_owned()))
-        .build();
-    aws_sdk_s3::Client::new(&config)
-}
-
-/// Bucket name that is free, and the spec that makes the operator create the bucket.
-fn to_be_made(env: &TestEnv, suffix: &str) -> (String, Value) {
-    let name = format!("made-{suffix}-{}", env.account.id);
-    let spec = json!({"truststore": {"bucket": name, "bucketCreation": "IfMissing"}});
-    (name, spec)
-}
-
-async fn enable_versioning(env: &TestEnv, bucket: &str) {
-    let enabled = VersioningConfiguration::builder()
-        .status(BucketVersioningStatus::Enabled)
-        .build();
-    env.s3()
-        .put_bucket_versioning()
-        .bucket(bucket)
-        .versioning_configuration(enabled)
-        .send()
-        .await
-        .unwrap();
-}
-
-/// Checks that the bucket is versioned, private, encrypted, and tagged as created for the MtlsDomain `owner`.
-async fn is_as_it_should_be(s3: &aws_sdk_s3::Client, bucket: &str, owner: &str, kms_key: Option<&str>) {
-    let versioning = s3.get_bucket_versioning().bucket(bucket).send().await.unwrap();
-    assert_eq!(versioning.status, Some(BucketVersioningStatus::Enabled));
-    let blocked = s3.get_public_access_block().bucket(bucket).send().await.unwrap();
-    let blocked = blocked.public_access_block_configuration.unwrap();
-    let blocks = [
-        blocked.block_public_acls,
-        blocked.ignore_public_acls,
-        blocked.block_public_policy,
-        blocked.restrict_public_buckets,
-    ];
-    assert_eq!(blocks, [Some(true); 4]);
-    let encryption = s3.get_bucket_encryption().bucket(bucket).send().await.unwrap();
-    let rule = encryption
-        .server_side_encryption_configuration
-        .unwrap()
-        .rules
-        .remove(0);
-    let default = rule.apply_server_side_encryption_by_default.unwrap();
-    let algorithm = if kms_key.is_some() {
-        ServerSideEncryption::AwsKms
-    } else {
-        ServerSideEncryption::Aes256
-    };
-    assert_eq!(
-        (default.sse_algorithm, default.kms_master_key_id.as_deref()),
-        (algorithm, kms_key)
-    );
-    let tags = s3
-        .get_bucket_tagging()
-        .bucket(bucket)
-        .send()
-        .await
-        .unwrap()
-        .tag_set;
-    let tags: Vec<_> = tags.iter().map(|t| (t.key.as_str(), t.value.as_str())).collect();
-    assert_eq!(tags, [(OWNER_TAG, owner)]);
-}
 
 #[test]
 fn a_missing_bucket_is_made_in_the_domains_region() {
@@ -246,7 +175,7 @@ fn a_bucket_that_the_operator_did_not_make_is_not_changed() {
         env.condition("d", "TruststorePublished", |c| c.reason == "BucketNotFound")
             .await;
         // A bucket of another account.
-        let stranger = crate::world::world().aws.new_account();
+        let stranger = crate::support::world::world().aws.new_account();
         let not_owned = format!("not-owned-{}", stranger.id);
         sandbox::prepare::versioned_bucket(&stranger, &not_owned)
             .await

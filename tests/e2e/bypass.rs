@@ -5,7 +5,10 @@ use aws_sdk_apigatewayv2::types::DomainNameConfiguration;
 use sandbox::{control::Calls, prepare::rest_api};
 use serde_json::json;
 
-use crate::world::{TestEnv, eventually, run};
+use crate::support::{
+    test_env::TestEnv,
+    world::{eventually, run},
+};
 
 const SCAN_INTERVAL: (&str, &str) = ("MTLS_OPERATOR_BYPASS_SCAN_INTERVAL", "1s");
 

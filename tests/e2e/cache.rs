@@ -6,7 +6,10 @@ use futures::future::join_all;
 use sandbox::control::{Call, Calls, Fault};
 use serde_json::json;
 
-use crate::world::{TestEnv, eventually, run};
+use crate::support::{
+    test_env::TestEnv,
+    world::{eventually, run},
+};
 
 /// Full resync interval: 15 s, with lists and a reconcile each second, and mappings and records every 5 s.
 const EVERYTHING: (&str, &str) = ("MTLS_OPERATOR_DRIFT_INTERVAL", "15s");

@@ -5,9 +5,20 @@ use mtls_operator::pki::authority::CLOCK_SLACK;
 use sandbox::control::Calls;
 use serde_json::{Value, json};
 
-use crate::{
-    objects::*,
-    world::{TestEnv, eventually},
+use crate::support::{
+    aws::truststores::holds,
+    edge_calls::Caller,
+    journal::{control, last_call},
+    kubernetes::{
+        objects::{
+            CERTIFICATE, DOMAIN, certificate_spec, change, create, delete, get, issued, ready_domain, says,
+            summary, until,
+        },
+        recorder::{Recorder, events_about},
+        secrets::{create_secret, damage, openssl, sound, text, version},
+    },
+    test_env::TestEnv,
+    world::eventually,
 };
 
 async fn not_after_less_not_before(secret: &Secret) -> i64 {

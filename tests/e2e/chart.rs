@@ -11,9 +11,10 @@ use sandbox::{
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use crate::{
+use crate::support::{
     helm::{here, template},
-    world::{TestEnv, run, world},
+    test_env::TestEnv,
+    world::{run, world},
 };
 
 /// CustomResourceDefinitions of the Prometheus operator that the chart can use.

@@ -14,31 +14,26 @@ use sandbox::{
     control::Calls,
     operator::grant,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::{
-    grants::{GRANT, Team, asking, granting},
-    objects::*,
-    world::{TestEnv, eventually, run, through_proxy, through_proxy_with, world},
+use crate::support::{
+    aws::truststores::{holds, truststore},
+    edge_calls::Caller,
+    kubernetes::{
+        objects::{
+            CERTIFICATE, DOMAIN, api, ask_for_renewal, certificate_spec, change, condition, create, delete,
+            domain_spec, generated, get, issued, ready_domain, says, self_signed, taken_out, until,
+            with_self_signed,
+        },
+        secrets::{create_secret, damage, text},
+        teams::{GRANT, Team, asking, granting},
+    },
+    partner_ca::Ca,
+    test_env::{TestEnv, through_proxy, through_proxy_with},
+    world::{eventually, run, world},
 };
 
 const CERTIFICATES: &str = "/clientcertificates?";
-
-/// Spec of a self-signed certificate, which stands in the truststore itself.
-fn self_signed(common_name: &str) -> Value {
-    json!({
-        "domainRef": {"name": "partners"}, "subject": {"commonName": common_name}, "issuance": "SelfSigned",
-    })
-}
-
-/// Creates a domain `partners` and a self-signed certificate `self1` that it trusts.
-async fn with_self_signed(env: &TestEnv) {
-    ready_domain(env).await;
-    create(env, CERTIFICATE, "self1", self_signed("self1")).await;
-    until(env, CERTIFICATE, "self1", "Ready", "True", "").await;
-    until(env, DOMAIN, "partners", "Ready", "True", "").await;
-    env.reconciles(1).await;
-}
 
 async fn renew_time(env: &TestEnv) -> f64 {
     let leases = Api::<Lease>::namespaced(env.client.clone(), &env.namespace);

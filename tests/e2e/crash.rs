@@ -10,9 +10,10 @@ use sandbox::{
     control::{Fault, When},
 };
 
-use crate::{
+use crate::support::{
     scenario::{self, Held, Told},
-    world::{TestEnv, run, through_proxy},
+    test_env::{TestEnv, through_proxy},
+    world::run,
 };
 
 /// Number of environments at a time: each mostly waits.

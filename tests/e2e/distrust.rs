@@ -4,15 +4,21 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::Api;
 use serde_json::{Value, json};
 
-use crate::{
-    objects::*,
-    trust::{answers, message, pinned, write_config_map},
-    world::{TestEnv, eventually},
+use crate::support::{
+    aws::truststores::{holds, truststore},
+    edge_calls::Caller,
+    kubernetes::{
+        objects::{
+            CERTIFICATE, DOMAIN, api, certificate_spec, change, condition, create, delete, domain_spec,
+            generated, issued, ready_domain, says, until, until_object,
+        },
+        secrets::create_secret,
+        trust_sources::{answers, message, pinned, warnings, write_config_map},
+    },
+    partner_ca::Ca,
+    test_env::TestEnv,
+    world::eventually,
 };
-
-fn warnings(object: &Value) -> String {
-    object["status"]["truststore"]["warnings"].to_string()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_distrust_is_loud_until_it_is_read_and_holds_whatever_becomes_of_its_source() {

@@ -8,9 +8,11 @@ use sandbox::control::{Calls, CertificateState};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::{
-    objects::{Ca, Caller},
-    world::{TestEnv, run, world},
+use crate::support::{
+    edge_calls::Caller,
+    partner_ca::Ca,
+    test_env::TestEnv,
+    world::{run, world},
 };
 
 /// Runs the program. Returns its output and its exit code.

@@ -12,7 +12,11 @@ use sandbox::prepare::http_api;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::world::{Identity, TestEnv, eventually, run};
+use crate::support::{
+    edge_calls::Identity,
+    test_env::TestEnv,
+    world::{eventually, run},
+};
 
 #[test]
 fn an_applied_domain_becomes_ready_with_every_resource_that_it_needs() {

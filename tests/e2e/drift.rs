@@ -14,7 +14,10 @@ use std::{
 
 use futures::{FutureExt, future::join_all};
 
-use crate::world::{TestEnv, eventually, run};
+use crate::support::{
+    test_env::TestEnv,
+    world::{eventually, run},
+};
 
 mod apis;
 mod cluster;

@@ -3,9 +3,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::{
-    objects::*,
-    world::{TestEnv, eventually},
+use crate::support::{
+    aws::truststores::{holds, truststore},
+    edge_calls::Caller,
+    kubernetes::{
+        objects::{DOMAIN, change, condition, create, domain_spec, says, until, until_object},
+        secrets::openssl,
+    },
+    partner_ca::Ca,
+    test_env::TestEnv,
+    world::eventually,
 };
 
 fn warnings(object: &Value) -> String {

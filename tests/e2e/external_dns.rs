@@ -2,126 +2,22 @@
 //! know, where the test creates by hand the records that the status lists.
 use std::{net::SocketAddr, sync::Arc};
 
-use aws_sdk_route53::types::{AliasTarget, Change, ChangeAction, ChangeBatch, ResourceRecordSet, RrType};
+use aws_sdk_route53::types::{AliasTarget, ChangeAction, ResourceRecordSet, RrType};
 use mtls_operator::api::DnsRecord;
-use sandbox::{aws::Account, control::Calls};
+use sandbox::control::Calls;
 use serde_json::json;
 use tokio::{net::UdpSocket, task::JoinHandle};
 
-use crate::{
-    examples,
-    existing::record,
-    hosted_zone::{names, zone_elsewhere},
-    objects::openssl,
-    world::{Identity, TestEnv, eventually, run, world},
+use crate::support::{
+    aws::{
+        existing_resources::record,
+        registrar::{Registrar, entrance, listed, nearly, self_signed, validation},
+    },
+    example_manifests,
+    kubernetes::secrets::openssl,
+    test_env::TestEnv,
+    world::{run, world},
 };
-
-/// User with a zone.
-struct Registrar {
-    account: Account,
-    zone_id: String,
-}
-
-impl Registrar {
-    /// Moves the zone of this environment to the registrar: Route 53 in the account of this environment no
-    /// longer has it.
-    async fn of(env: &TestEnv) -> Registrar {
-        let (account, zone_id) = zone_elsewhere(env).await;
-        Registrar { account, zone_id }
-    }
-
-    async fn change(&self, action: ChangeAction, record: ResourceRecordSet) {
-        let change = Change::builder()
-            .action(action)
-            .resource_record_set(record)
-            .build()
-            .unwrap();
-        let batch = ChangeBatch::builder().changes(change).build().unwrap();
-        let client = aws_sdk_route53::Client::new(&self.account.sdk());
-        let request = client
-            .change_resource_record_sets()
-            .hosted_zone_id(&self.zone_id)
-            .change_batch(batch);
-        request.send().await.unwrap();
-    }
-
-    /// Creates a record as the status lists it, word for word.
-    async fn create(&self, listed: &DnsRecord) {
-        let DnsRecord { name, r#type, value } = listed;
-        self.change(
-            ChangeAction::Upsert,
-            record(name, RrType::from(r#type.as_str()), value),
-        )
-        .await;
-    }
-
-    async fn names(&self) -> Vec<String> {
-        names(&self.account, &self.zone_id).await
-    }
-}
-
-async fn listed(env: &TestEnv, name: &str) -> Vec<DnsRecord> {
-    let status = env.domains().get(name).await.unwrap().status.unwrap_or_default();
-    status.dns.map(|dns| dns.records).unwrap_or_default()
-}
-
-/// Records that prove control of the names to ACM, once the status lists that many.
-async fn validation(env: &TestEnv, name: &str, count: usize) -> Vec<DnsRecord> {
-    eventually("the validation records in the status", async || {
-        let proofs: Vec<_> = listed(env, name)
-            .await
-            .into_iter()
-            .filter(|r| r.name.starts_with('_'))
-            .collect();
-        if proofs.len() == count {
-            Ok(proofs)
-        } else {
-            Err(format!("{proofs:?}"))
-        }
-    })
-    .await
-}
-
-/// Record that leads callers to the domain.
-async fn entrance(env: &TestEnv, name: &str, host: &str) -> DnsRecord {
-    eventually("the record of the name in the status", async || {
-        let all = listed(env, name).await;
-        all.iter()
-            .find(|r| r.name == host)
-            .cloned()
-            .ok_or_else(|| format!("{all:?}"))
-    })
-    .await
-}
-
-/// Creates an MtlsDomain `d` with external DNS, complete but for the record that leads callers to it. Returns
-/// that record.
-async fn nearly(env: &TestEnv, registrar: &Registrar, spec: serde_json::Value) -> DnsRecord {
-    let domain = env.create_domain("d", spec).await;
-    for proof in validation(env, "d", 1).await {
-        registrar.create(&proof).await;
-    }
-    entrance(env, "d", &domain.spec.domain_name).await
-}
-
-/// Creates the self-signed certificate of one client, by the commands that a reader of the example types.
-async fn self_signed() -> Identity {
-    let dir = tempfile::tempdir().unwrap();
-    let lines = [
-        "req -newkey rsa:2048 -nodes -keyout client.key -out client.csr -subj /CN=client1",
-        "x509 -signkey client.key -in client.csr -req -days 365 -out client.crt",
-    ];
-    for line in lines {
-        openssl(dir.path(), &line.split(' ').collect::<Vec<_>>(), "")
-            .await
-            .expect("openssl does as the example says");
-    }
-    let read = |file: &str| std::fs::read(dir.path().join(file)).unwrap();
-    Identity {
-        certificate: read("client.crt"),
-        key: read("client.key"),
-    }
-}
 
 #[test]
 fn a_self_signed_certificate_and_records_made_by_hand_are_enough() {
@@ -142,7 +38,7 @@ fn a_self_signed_certificate_and_records_made_by_hand_are_enough() {
         let mark = env.mark().await;
         let body: Vec<_> = pem.lines().filter(|line| !line.starts_with("-----")).collect();
         let paste = ("<-- the lines of client.crt", body.join("\n          "));
-        examples::apply(&env, "self-signed-external-dns.yaml", &[(paste.0, &paste.1)]).await;
+        example_manifests::apply(&env, "self-signed-external-dns.yaml", &[(paste.0, &paste.1)]).await;
         let proofs = validation(&env, "partners", 1).await;
         let issued = env
             .condition("partners", "CertificateIssued", |c| c.message.contains("CNAME"))

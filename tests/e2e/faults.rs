@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use futures::future::join_all;
 use sandbox::control::{Fault, When};
 
-use crate::{
-    objects::{DOMAIN, Recorder},
+use crate::support::{
+    kubernetes::{objects::DOMAIN, recorder::Recorder},
     scenario::{self, Told},
-    world::{TestEnv, run},
+    test_env::TestEnv,
+    world::run,
 };
 
 /// Way to fail.
@@ -123,7 +124,7 @@ async fn undisturbed() -> (Told, BTreeSet<String>, BTreeSet<String>) {
 }
 
 #[test]
-fn a_scenario_in_which_every_call_fails_once_ends_as_any_other() {
+fn a_scenario_whose_every_call_fails_once_ends_as_undisturbed() {
     run(async {
         let (told, all, writes) = undisturbed().await;
         let troubled = troubles().map(|trouble| {

@@ -3,16 +3,22 @@
 use kube::{Api, ResourceExt, api::DynamicObject};
 use serde_json::{Value, json};
 
-use crate::{
+use crate::support::{
+    edge_calls::Identity,
     engines,
-    examples::apply_in,
-    grants::{GRANT, Team},
-    objects::{self, condition, says},
-    world::{Identity, TestEnv, run},
+    example_manifests::apply_in,
+    kubernetes::{
+        objects::{self, condition, says},
+        teams::{GRANT, Team},
+    },
+    test_env::TestEnv,
+    world::run,
 };
 
 const DOMAIN: &str = "gitops/platform/domain.yaml";
+
 const ACME: &str = "gitops/platform/acme.yaml";
+
 const ORDERS: &str = "gitops/partner/client-certificate.yaml";
 
 /// Health of these objects in Argo CD and Flux, from their state in the API server.

@@ -8,10 +8,14 @@ use sandbox::{control::Calls, prepare::rest_api};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::{
-    objects::{DOMAIN, Recorder, create, domain_spec, generated},
+use crate::support::{
+    kubernetes::{
+        objects::{DOMAIN, create, domain_spec, generated},
+        recorder::Recorder,
+    },
     scenario,
-    world::{TestEnv, eventually, run},
+    test_env::TestEnv,
+    world::{eventually, run},
 };
 
 /// Number of environments at a time: each mostly waits.

@@ -10,79 +10,17 @@ use sandbox::{
         rest_proxy_api,
     },
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::{
-    examples,
-    world::{TestEnv, eventually, run},
+use crate::support::{
+    aws::back_ends::{
+        HEADER, NAME, asked, authorizers, by_authorizer, echoed, fingerprint, headers, mapped, marks, named,
+        parameters, programmed, served, statements, told,
+    },
+    example_manifests,
+    test_env::TestEnv,
+    world::{eventually, run},
 };
-
-const HEADER: &str = "x-client-cert-sub";
-
-fn headers(all: &[(&str, &str)]) -> Value {
-    let header = |(name, field): &(&str, &str)| json!({"name": name, "from": {"clientCert": field}});
-    json!({"headers": all.iter().map(header).collect::<Vec<_>>()})
-}
-
-fn mapped(api: &str, stage: &str) -> Value {
-    json!([{"path": "", "api": {"id": api, "stage": stage}}])
-}
-
-/// Creates a domain `d` and a certificate `client1`, both Ready.
-async fn served(env: &TestEnv, spec: Value) {
-    env.create_domain("d", spec).await;
-    env.create_certificate("client1", "d").await;
-    env.ready("d").await;
-    env.certificate_ready("client1").await;
-}
-
-/// Request that the back end got from a caller who sends the header itself.
-async fn echoed(env: &TestEnv, method: &str, path: &str) -> Echoed {
-    let client1 = env.identity("client1").await;
-    let forged = format!("{HEADER}: CN=somebody-else");
-    let shouted = "X-CLIENT-CERT-SUB: CN=shouted";
-    let options = ["--request", method, "--header", &forged, "--header", shouted];
-    let answer = env.call_with(&env.host(), path, Some(&client1), &options).await;
-    assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
-    serde_json::from_str(&answer.body).expect("the back end answers in JSON")
-}
-
-async fn told(env: &TestEnv, method: &str, path: &str) -> Option<String> {
-    echoed(env, method, path).await.headers.remove(HEADER)
-}
-
-/// Request parameters of each integration of an HTTP API.
-async fn parameters(env: &TestEnv, api: &str) -> Vec<BTreeMap<String, String>> {
-    let all = env
-        .gateway()
-        .get_integrations()
-        .api_id(api)
-        .send()
-        .await
-        .expect("GetIntegrations");
-    let all = all.items.unwrap_or_default().into_iter();
-    all.map(|i| i.request_parameters.unwrap_or_default().into_iter().collect())
-        .collect()
-}
-
-/// Tags of the operator on an HTTP API.
-async fn marks(env: &TestEnv, api: &str) -> Vec<String> {
-    let api = env.gateway().get_api().api_id(api).send().await.expect("GetApi");
-    let mut keys: Vec<_> = api
-        .tags
-        .unwrap_or_default()
-        .into_keys()
-        .filter(|k| k.starts_with("mtls-operator.io/"))
-        .collect();
-    keys.sort();
-    keys
-}
-
-async fn programmed(env: &TestEnv) {
-    env.condition("d", "IdentityPropagated", |c| c.status == "True")
-        .await;
-    env.ready("d").await;
-}
 
 #[test]
 fn the_back_end_of_an_http_api_learns_who_called_and_no_caller_can_forge_it() {
@@ -263,7 +201,7 @@ fn the_example_shows_the_back_end_who_called() {
         let api = rest_proxy_api(&env.account, "orders", &echo.url())
             .await
             .expect("an API");
-        examples::apply(&env, "identity-rest-api.yaml", &[("a1b2c3d4e5", &api)]).await;
+        example_manifests::apply(&env, "identity-rest-api.yaml", &[("a1b2c3d4e5", &api)]).await;
         env.ready("partners").await;
         env.certificate_ready("client1").await;
         let client1 = env.identity("client1-mtls").await;
@@ -478,87 +416,6 @@ fn headers_of_others_are_left_alone_and_contention_ends() {
         env.change("d", json!({"identity": both})).await;
         programmed(&env).await;
     });
-}
-
-const NAME: &str = "x-client-cn";
-
-fn by_authorizer(authorizer: Value) -> Value {
-    let header = |name: &str, key: &str| json!({"name": name, "from": {"authorizerKey": key}});
-    json!({
-        "headers": [header(NAME, "commonName"), header("x-client-sha256", "fingerprint")],
-        "authorizer": authorizer,
-    })
-}
-
-/// Ids of the statements in the policy of a function.
-async fn statements(env: &TestEnv, function: &str) -> Vec<String> {
-    let lambda = aws_sdk_lambda::Client::new(&env.account.sdk());
-    let Ok(answer) = lambda.get_policy().function_name(function).send().await else {
-        return vec![];
-    };
-    let policy: Value = serde_json::from_str(answer.policy().unwrap_or_default()).expect("a policy");
-    let all = policy["Statement"].as_array().expect("statements").iter();
-    all.map(|statement| statement["Sid"].as_str().unwrap_or_default().to_owned())
-        .collect()
-}
-
-/// Authorizer of each route of an HTTP API, by the route's key.
-async fn asked(env: &TestEnv, api: &str) -> BTreeMap<String, Option<String>> {
-    let all = env
-        .gateway()
-        .get_routes()
-        .api_id(api)
-        .send()
-        .await
-        .expect("GetRoutes")
-        .items
-        .unwrap_or_default();
-    all.into_iter()
-        .map(|route| (route.route_key.unwrap_or_default(), route.authorizer_id))
-        .collect()
-}
-
-async fn authorizers(env: &TestEnv, api: &str) -> Vec<String> {
-    let all = env
-        .gateway()
-        .get_authorizers()
-        .api_id(api)
-        .send()
-        .await
-        .expect("GetAuthorizers");
-    all.items
-        .unwrap_or_default()
-        .into_iter()
-        .map(|a| a.authorizer_id.unwrap_or_default())
-        .collect()
-}
-
-/// Values that the back end got for `NAME` and for the fingerprint's header, from a caller who sends both
-/// itself.
-async fn named(env: &TestEnv, method: &str, path: &str) -> Result<(String, String), String> {
-    let client1 = env.identity("client1").await;
-    let options = [
-        "--request",
-        method,
-        "--header",
-        "x-client-cn: root",
-        "--header",
-        "X-Client-Sha256: 00",
-    ];
-    let answer = env.call_with(&env.host(), path, Some(&client1), &options).await;
-    let echoed = serde_json::from_str::<Echoed>(&answer.body)
-        .map_err(|_| format!("{} {}", answer.status, answer.body))?;
-    let got = |name: &str| echoed.headers.get(name).cloned().unwrap_or_default();
-    Ok((got(NAME), got("x-client-sha256")))
-}
-
-async fn fingerprint(env: &TestEnv) -> String {
-    let status = env.certificates().get("client1").await.unwrap().status.unwrap();
-    status
-        .fingerprint_sha256
-        .expect("the certificate has a fingerprint")
-        .to_lowercase()
-        .replace(':', "")
 }
 
 #[test]
@@ -981,7 +838,7 @@ fn the_example_with_an_authorizer_names_the_caller() {
             .await
             .expect("an API");
         let named = "arn:aws:lambda:eu-west-1:123456789012:function:identity";
-        examples::apply(
+        example_manifests::apply(
             &env,
             "identity-authorizer.yaml",
             &[("a1b2c3d4e5", &api), (named, &function)],
@@ -1004,7 +861,7 @@ fn the_example_with_an_authorizer_names_the_caller() {
 /// AWS does not document whether it keeps request parameters that a change does not name: both ways are
 /// tried.
 #[test]
-fn parameters_of_others_stay_whether_a_change_replaces_all_or_not() {
+fn parameters_of_others_survive_partial_and_full_replacements() {
     run(async {
         for merge in [0.0, 1.0] {
             let (env, echo) = (

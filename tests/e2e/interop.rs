@@ -11,9 +11,13 @@ use sandbox::tools;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, process::Command};
 
-use crate::{
-    objects::*,
-    world::{TestEnv, world},
+use crate::support::{
+    kubernetes::{
+        objects::{CERTIFICATE, DOMAIN, create, domain_spec, issued, until},
+        secrets::{create_secret, openssl, sound, text},
+    },
+    test_env::TestEnv,
+    world::world,
 };
 
 const PASSWORD: &str = "change it 1";

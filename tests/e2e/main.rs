@@ -1,5 +1,7 @@
 //! End-to-end tests through the real API server and the AWS emulator. Each test has a namespace, an account
 //! and an operator of its own, and checks AWS, Kubernetes and the journal of AWS calls afterwards.
+//! `cargo test --test e2e -- trust::` runs one area.
+
 mod apis;
 mod bucket;
 mod bypass;
@@ -12,23 +14,16 @@ mod distrust;
 mod doctor;
 mod domain;
 mod drift;
-#[path = "../gitops/engines.rs"]
-mod engines;
-mod examples;
-mod existing;
 mod expiry;
 mod external_dns;
 mod faults;
 mod gitops;
 mod grants;
-#[path = "../chart/helm.rs"]
-mod helm;
 mod hosted_zone;
 mod iam;
 mod identity;
 mod interop;
 mod not_owned;
-mod objects;
 mod observability;
 mod partners;
 mod planted;
@@ -36,21 +31,18 @@ mod policies;
 mod policy;
 mod proxy;
 mod quota;
-#[path = "../../benches/common/rates.rs"]
-mod rates;
 mod renewal;
 mod replicas;
 mod rotation;
-mod scenario;
 mod self_signed;
 mod server_certificate;
 mod situations;
 mod soak;
 mod speak;
 mod steady;
+mod support; // No tests: the local world, environments and helpers.
 mod takeover;
 mod tenants;
 mod tenants_certificates;
 mod trust;
 mod two_clusters;
-mod world;

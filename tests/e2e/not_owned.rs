@@ -4,17 +4,18 @@ use aws_sdk_route53::types::{ChangeAction, RrType};
 use mtls_operator::domain::plan::{OWNER_METADATA, OWNER_TAG};
 use serde_json::json;
 
-use crate::{
-    existing::{self, record},
-    world::{TestEnv, run},
+use crate::support::{
+    aws::existing_resources::{self, record},
+    test_env::TestEnv,
+    world::run,
 };
 
 #[test]
 fn a_domain_with_another_owners_tag_is_left_alone() {
     run(async {
         let env = TestEnv::start("theirs").await;
-        let arn = existing::certificate(&env).await;
-        existing::domain(&env, &arn, &[(OWNER_TAG, "other/team/d")], None).await;
+        let arn = existing_resources::certificate(&env).await;
+        existing_resources::domain(&env, &arn, &[(OWNER_TAG, "other/team/d")], None).await;
         let before = env.gateway_domain().await;
 
         let mark = env.mark().await;

@@ -19,9 +19,10 @@ use sandbox::{
 };
 use serde_json::json;
 
-use crate::{
-    objects::{DOMAIN, until},
-    world::{TestEnv, eventually, run, world},
+use crate::support::{
+    kubernetes::objects::{DOMAIN, until},
+    test_env::TestEnv,
+    world::{eventually, run, world},
 };
 
 /// Address at which an operator listens.
@@ -289,7 +290,7 @@ fn series_and_events_tell_an_objects_lifecycle() {
 }
 
 #[test]
-fn the_level_of_the_log_changes_while_it_runs() {
+fn the_log_level_changes_while_the_operator_runs() {
     run(async {
         let port = Port::new();
         let _env = TestEnv::start_with("loglevel", &[("MTLS_OPERATOR_LISTEN", &port.listen)]).await;
@@ -312,7 +313,7 @@ fn the_level_of_the_log_changes_while_it_runs() {
 
 /// Runs in a cluster of its own, because the others' clusters have the CRDs.
 #[test]
-fn without_its_crds_it_is_not_ready_and_waits_for_them() {
+fn an_operator_without_its_crds_is_not_ready_and_waits_for_them() {
     run(async {
         let env = TestEnv::start("no-crds").await; // for its account
         let dir = tempfile::tempdir().expect("a folder");

@@ -4,9 +4,12 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::{
-    objects::*,
-    world::{TestEnv, eventually},
+use crate::support::{
+    aws::truststores::{holds, truststore},
+    kubernetes::objects::{DOMAIN, condition, create, domain_spec, until, until_object},
+    partner_ca::Ca,
+    test_env::TestEnv,
+    world::eventually,
 };
 
 const SELECTOR: &str = "partner-cas";

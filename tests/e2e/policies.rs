@@ -1,27 +1,15 @@
 //! Policies of an MtlsDomain: the resources that stay when it goes, observation without writes, places where
 //! the operator may not write, and abandonment.
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use mtls_operator::domain::plan::OWNER_TAG;
 use sandbox::control::Calls;
 use serde_json::json;
 
-use crate::world::{TestEnv, eventually, run};
-
-/// Notes of the Events with this reason on the MtlsDomain `d`.
-async fn events(env: &TestEnv, reason: &str) -> Vec<String> {
-    let events =
-        kube::Api::<k8s_openapi::api::events::v1::Event>::namespaced(env.client.clone(), &env.namespace);
-    let all = events.list(&ListParams::default()).await.expect("Events").items;
-    all.into_iter()
-        .filter(|e| e.reason.as_deref() == Some(reason))
-        .filter_map(|e| e.note)
-        .collect()
-}
-
-async fn generated_authorities(env: &TestEnv) -> usize {
-    let authorities = ListParams::default().labels("mtls-operator.io/authority");
-    env.secrets().list(&authorities).await.unwrap().items.len()
-}
+use crate::support::{
+    kubernetes::domains::{events, generated_authorities},
+    test_env::TestEnv,
+    world::{eventually, run},
+};
 
 #[test]
 fn a_retained_domain_goes_on_serving_without_our_ownership_tags_and_can_be_taken_back() {
@@ -167,7 +155,7 @@ fn a_domain_whose_account_changed_has_no_second_set_of_resources() {
         env.ready("d").await;
         env.operator.stop().await.unwrap();
         // The operator returns with other credentials.
-        let other = crate::world::world().aws.new_account();
+        let other = crate::support::world::world().aws.new_account();
         env.operator.set_env("AWS_ACCESS_KEY_ID", &other.id);
         env.operator.restart().unwrap();
         let accepted = env

@@ -10,7 +10,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::world::{TestEnv, run, world};
+use crate::support::{
+    test_env::TestEnv,
+    world::{run, world},
+};
 
 /// Address without a host, for which only the proxy answers: programs use no proxy for addresses of this
 /// machine.

@@ -12,10 +12,16 @@ use kube::{
 use sandbox::control::{Call, Calls, Profile};
 use serde_json::{Value, json};
 
-use crate::{
-    objects::{Ca, DOMAIN, Recorder, holds, says},
+use crate::support::{
+    aws::truststores::holds,
+    kubernetes::{
+        objects::{DOMAIN, says},
+        recorder::Recorder,
+    },
+    partner_ca::Ca,
     rates::faster,
-    world::{TestEnv, eventually, run},
+    test_env::TestEnv,
+    world::{eventually, run},
 };
 
 /// Speed of time: a domain name operation each half second, 600 calls of API Gateway a second.
@@ -125,7 +131,7 @@ async fn all_trust(env: &TestEnv, names: &[String], newest: &Ca, before: &[Ca]) 
 }
 
 #[test]
-fn thirty_domains_and_a_change_of_what_all_of_them_trust() {
+fn thirty_domains_and_a_change_of_their_shared_authority_are_not_throttled() {
     run(async {
         const DOMAINS: usize = 30;
         let mut env = start("quotas").await;

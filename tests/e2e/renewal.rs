@@ -2,10 +2,20 @@
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::{
-    examples,
-    objects::*,
-    world::{TestEnv, eventually},
+use crate::support::{
+    aws::truststores::holds,
+    edge_calls::Caller,
+    example_manifests,
+    kubernetes::{
+        objects::{
+            CERTIFICATE, DOMAIN, ask_for_renewal, certificate_spec, change, condition, create, delete,
+            issued, ready_domain, summary, until, until_object,
+        },
+        recorder::event,
+        secrets::{create_secret, damage, openssl, sound, text, version},
+    },
+    test_env::TestEnv,
+    world::eventually,
 };
 
 fn serial(object: &Value) -> &str {
@@ -315,7 +325,7 @@ async fn the_example_of_certificates_in_every_form_is_served() {
     let lines: Vec<_> = csr.lines().filter(|line| !line.starts_with("-----")).collect();
     create_secret(&env, "acme-keystore", &[("password", "secret")]).await;
     let paste = ("<-- the lines of globex.csr", lines.join("\n    "));
-    examples::apply(&env, "client-certificates.yaml", &[(paste.0, &paste.1)]).await;
+    example_manifests::apply(&env, "client-certificates.yaml", &[(paste.0, &paste.1)]).await;
     for name in ["acme", "globex", "initech"] {
         let (_, secret) = issued(&env, name, 1).await;
         let caller = match name {

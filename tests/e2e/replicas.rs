@@ -12,7 +12,10 @@ use sandbox::{
 };
 use serde_json::json;
 
-use crate::world::{TestEnv, eventually, run, world};
+use crate::support::{
+    test_env::TestEnv,
+    world::{eventually, run, world},
+};
 
 /// Another replica of this environment's operator.
 async fn second(env: &TestEnv) -> Operator {

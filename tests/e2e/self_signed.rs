@@ -6,9 +6,20 @@ use kube::api::Patch;
 use sandbox::control::{Fault, When};
 use serde_json::{Value, json};
 
-use crate::{
-    objects::*,
-    world::{TestEnv, eventually, run},
+use crate::support::{
+    aws::truststores::{holds, truststore},
+    edge_calls::Caller,
+    kubernetes::{
+        objects::{
+            CERTIFICATE, DOMAIN, ask_for_renewal, change, condition, create, delete, domain_spec, generated,
+            issued, ready_domain, summary, until,
+        },
+        recorder::{Recorder, event},
+        secrets::{damage, sound, text},
+    },
+    partner_ca::Ca,
+    test_env::TestEnv,
+    world::{eventually, run},
 };
 
 fn self_signed(common_name: &str) -> Value {

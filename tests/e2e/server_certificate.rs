@@ -1,210 +1,23 @@
 //! The server certificate: requested, replaced, watched, given up and requested again; or an existing
 //! certificate of ACM, which the operator only reads.
-use aws_sdk_acm::{
-    primitives::Blob,
-    types::{CertificateDetail, ValidationMethod},
-};
-use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecord, ResourceRecordSet, RrType};
+use aws_sdk_acm::types::ValidationMethod;
+use aws_sdk_route53::types::RrType;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{api::events::v1::Event, apimachinery::pkg::apis::meta::v1::Condition};
-use kube::{Api, api::ListParams};
-use mtls_operator::api::CertificateState as Shown;
-use rcgen::{CertificateParams, DnType, KeyPair};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use sandbox::{
     control::{CertificateState, Fault, When},
     prepare::hosted_zone,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::world::{TestEnv, eventually, run};
-
-const DAY: SignedDuration = SignedDuration::from_hours(24);
-
-fn in_days(days: i64) -> Timestamp {
-    Timestamp::now() + SignedDuration::from_hours(24 * days)
-}
-
-#[allow(clippy::cast_precision_loss)] // whole seconds of this century
-fn epoch(at: Timestamp) -> Option<f64> {
-    Some(at.as_second() as f64)
-}
-
-/// Puts a certificate into a state that only AWS causes.
-async fn becomes(env: &TestEnv, state: CertificateState<'_>) {
-    assert_eq!(
-        env.control().set_certificate(&state).await.expect("the emulator"),
-        1,
-        "{state:?}"
-    );
-}
-
-async fn described(env: &TestEnv, arn: &str) -> CertificateDetail {
-    let answer = env.acm().describe_certificate().certificate_arn(arn).send().await;
-    answer
-        .expect("DescribeCertificate")
-        .certificate
-        .expect("a certificate")
-}
-
-async fn upsert(env: &TestEnv, zone_id: &str, name: &str, value: &str) {
-    let value = ResourceRecord::builder().value(value).build().unwrap();
-    let record = ResourceRecordSet::builder()
-        .name(name)
-        .r#type(RrType::Cname)
-        .ttl(60)
-        .resource_records(value);
-    let change = Change::builder()
-        .action(ChangeAction::Upsert)
-        .resource_record_set(record.build().unwrap());
-    let batch = ChangeBatch::builder()
-        .changes(change.build().unwrap())
-        .build()
-        .unwrap();
-    let request = env
-        .route53()
-        .change_resource_record_sets()
-        .hosted_zone_id(zone_id)
-        .change_batch(batch);
-    request.send().await.expect("the record can be written");
-}
-
-/// Creates another user's public certificate for a name in the zone of this environment, ISSUED.
-async fn public(env: &TestEnv, name: &str) -> String {
-    let request = env
-        .acm()
-        .request_certificate()
-        .domain_name(name)
-        .validation_method(ValidationMethod::Dns);
-    let arn = request
-        .send()
-        .await
-        .expect("RequestCertificate")
-        .certificate_arn
-        .expect("an ARN");
-    let record = described(env, &arn).await.domain_validation_options()[0]
-        .resource_record()
-        .unwrap()
-        .clone();
-    upsert(env, &env.prepared.zone_id, record.name(), record.value()).await;
-    eventually("their certificate", async || {
-        let status = described(env, &arn).await.status.expect("a status");
-        if status.as_str() == "ISSUED" {
-            Ok(())
-        } else {
-            Err(status.to_string())
-        }
-    })
-    .await;
-    arn
-}
-
-/// Imports another user's own certificate for a name, under an ARN that exists or a new one.
-async fn imported(env: &TestEnv, name: &str, days: i64, arn: Option<&str>) -> String {
-    let key = KeyPair::generate().expect("a key");
-    let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
-    params.distinguished_name.push(DnType::CommonName, name);
-    let end = in_days(days).to_zoned(jiff::tz::TimeZone::UTC);
-    let (month, day) = (end.month().unsigned_abs(), end.day().unsigned_abs());
-    params.not_after = rcgen::date_time_ymd(end.year().into(), month, day);
-    let certificate = Blob::new(params.self_signed(&key).expect("a certificate").pem());
-    let request = env
-        .acm()
-        .import_certificate()
-        .certificate(certificate)
-        .private_key(Blob::new(key.serialize_pem()));
-    let answer = request
-        .set_certificate_arn(arn.map(str::to_owned))
-        .send()
-        .await
-        .expect("ImportCertificate");
-    answer.certificate_arn.expect("an ARN")
-}
-
-fn existing(arn: &str, ownership_arn: Option<&str>) -> Value {
-    let mut existing = json!({"arn": arn});
-    if let Some(arn) = ownership_arn {
-        existing["ownershipVerificationArn"] = json!(arn);
-    }
-    json!({"serverCertificate": {"existing": existing, "request": null}})
-}
-
-/// Changes the certificate of the spec, and waits until the domain is Ready with it.
-async fn changed(env: &TestEnv, spec: Value) {
-    env.change("d", spec).await;
-    env.ready("d").await;
-}
-
-async fn refused(env: &TestEnv, reason: &str, says: &str) -> Condition {
-    let told = |c: &Condition| c.status == "False" && c.reason == reason && c.message.contains(says);
-    let condition = env.condition("d", "CertificateIssued", told).await;
-    env.condition("d", "Ready", |c| {
-        c.status == "False" && c.message == condition.message
-    })
-    .await;
-    condition
-}
-
-/// Certificate that the custom domain has, and the certificate that proves its name.
-async fn in_use(env: &TestEnv) -> (String, Option<String>) {
-    let config = env
-        .gateway_domain()
-        .await
-        .domain_name_configurations
-        .unwrap_or_default()
-        .remove(0);
-    let ownership = config
-        .ownership_verification_certificate_arn
-        .filter(|arn| !arn.is_empty());
-    (config.certificate_arn.expect("a certificate"), ownership)
-}
-
-/// Certificate in the status, once `is` holds.
-async fn shown(env: &TestEnv, what: &str, is: impl Fn(&Shown) -> bool) -> Shown {
-    eventually(what, async || {
-        let status = env
-            .domains()
-            .get("d")
-            .await
-            .map_err(|e| e.to_string())?
-            .status
-            .unwrap_or_default();
-        status
-            .certificate
-            .clone()
-            .filter(&is)
-            .ok_or_else(|| format!("{:?}", status.certificate))
-    })
-    .await
-}
-
-/// Type and text of the Events of that reason, in order.
-async fn events(env: &TestEnv, reason: &str) -> Vec<(String, String)> {
-    let all = Api::<Event>::namespaced(env.client.clone(), &env.namespace)
-        .list(&ListParams::default())
-        .await;
-    let of = all
-        .expect("Events")
-        .items
-        .into_iter()
-        .filter(|e| e.reason.as_deref() == Some(reason));
-    of.map(|e| (e.type_.unwrap_or_default(), e.note.unwrap_or_default()))
-        .collect()
-}
-
-/// Waits for the one Event of that reason.
-async fn told(env: &TestEnv, reason: &str, type_: &str, says: &str) {
-    eventually(&format!("an Event {reason}"), async || {
-        match events(env, reason).await.as_slice() {
-            [(t, note)] if t == type_ && note.contains(says) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
-}
-
-fn count(writes: &[String], operation: &str) -> usize {
-    writes.iter().filter(|w| w.starts_with(operation)).count()
-}
+use crate::support::{
+    aws::server_certificates::{
+        DAY, becomes, changed, count, described, epoch, events, existing, imported, in_days, in_use, public,
+        refused, shown, told, upsert,
+    },
+    test_env::TestEnv,
+    world::{eventually, run},
+};
 
 #[test]
 fn an_existing_certificate_is_used_and_otherwise_left_alone() {
@@ -364,7 +177,7 @@ fn an_existing_certificate_that_cannot_serve_is_named_with_the_reason() {
 }
 
 #[test]
-fn ours_is_replaced_by_an_existing_one_and_back() {
+fn a_requested_certificate_is_replaced_by_an_existing_one_and_back() {
     run(async {
         let env = TestEnv::start("exchanged").await;
         env.create_domain("d", json!({})).await;
@@ -401,7 +214,7 @@ fn ours_is_replaced_by_an_existing_one_and_back() {
 
 /// The operator is killed after the swap, and again while ACM says that the old certificate is still in use.
 #[test]
-fn another_key_and_more_names_are_one_new_certificate_swapped_in_place() {
+fn a_changed_key_and_more_names_are_one_new_certificate_swapped_in_place() {
     run(async {
         let mut env = TestEnv::start("swap").await;
         let (account, control) = (env.account.id.clone(), env.control());
@@ -514,7 +327,7 @@ fn without_a_zone_for_every_name_nothing_is_requested() {
 }
 
 #[test]
-fn a_failed_or_timed_out_certificate_is_requested_again_later_and_later() {
+fn a_failed_or_timed_out_certificate_is_requested_again_with_growing_delays() {
     run(async {
         let env = TestEnv::start("invain").await;
         let control = env.control();
@@ -664,7 +477,7 @@ fn each_step_of_a_renewal_is_in_status_and_in_one_event() {
 }
 
 #[test]
-fn an_imported_certificate_is_watched_too() {
+fn an_imported_certificate_that_expires_is_reported() {
     run(async {
         let env = TestEnv::start("imported").await;
         let (own, proof) = (
@@ -708,7 +521,7 @@ fn an_imported_certificate_is_watched_too() {
 }
 
 #[test]
-fn a_domain_locked_for_its_certificate_says_so_and_takes_the_one_that_helps() {
+fn a_domain_that_aws_locks_for_its_certificate_is_named_and_freed_by_another() {
     run(async {
         let env = TestEnv::start("locked").await;
         let (own, proof) = (
@@ -753,7 +566,7 @@ fn a_domain_locked_for_its_certificate_says_so_and_takes_the_one_that_helps() {
 }
 
 #[test]
-fn a_request_that_acm_does_not_list_yet_is_one_certificate_and_few_calls() {
+fn a_request_that_acm_does_not_list_yet_makes_no_second_certificate() {
     run(async {
         let env = TestEnv::start("unlisted").await;
         let delays = [("certificate_delay", 3.0), ("record_delay", 5.0)];

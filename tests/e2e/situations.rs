@@ -9,9 +9,18 @@ use sandbox::{control::Fault, tools};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use crate::{
-    objects::*,
-    world::{TestEnv, eventually},
+use crate::support::{
+    journal::{control, last_call, writes_since},
+    kubernetes::{
+        objects::{
+            CERTIFICATE, DOMAIN, certificate_spec, change, condition, create, domain_spec, generated, get,
+            ready_domain, says, summary, until, until_object,
+        },
+        recorder::Recorder,
+    },
+    partner_ca::Ca,
+    test_env::TestEnv,
+    world::eventually,
 };
 
 /// Answer of kstatus for each object.

@@ -4,9 +4,17 @@ use aws_sdk_acm::types::CertificateStatus;
 use sandbox::control::Fault;
 use serde_json::{Value, json};
 
-use crate::{
-    objects::*,
-    world::{TestEnv, eventually, world},
+use crate::support::{
+    journal::control,
+    kubernetes::{
+        objects::{
+            CERTIFICATE, DOMAIN, ask_for_renewal, certificate_spec, change, condition, create, delete,
+            domain_spec, generated, issued, ready_domain, says, until, until_object,
+        },
+        recorder::{Recorder, event, events_about},
+    },
+    test_env::TestEnv,
+    world::{eventually, world},
 };
 
 fn reason(object: &Value, type_: &str) -> String {

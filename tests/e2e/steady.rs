@@ -5,7 +5,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::json;
 
-use crate::world::{TestEnv, run};
+use crate::support::{test_env::TestEnv, world::run};
 
 /// ResourceVersions of everything that the operator writes but its Lease.
 async fn versions(env: &TestEnv) -> BTreeMap<String, String> {

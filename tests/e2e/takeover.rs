@@ -8,10 +8,13 @@ use aws_sdk_route53::types::RrType;
 use mtls_operator::domain::plan::{ADOPTED_TAG, OWNER_TAG};
 use serde_json::json;
 
-use crate::{
-    examples, existing,
-    objects::{create_secret, openssl},
-    world::{Identity, TestEnv, eventually, run},
+use crate::support::{
+    aws::existing_resources::{self, tags},
+    edge_calls::Identity,
+    example_manifests,
+    kubernetes::secrets::{create_secret, openssl},
+    test_env::TestEnv,
+    world::{eventually, run},
 };
 
 /// Private CA and a client certificate under it, made by the commands that a reader of a walk-through types.
@@ -91,18 +94,6 @@ impl PrivateCa {
     }
 }
 
-async fn tags(env: &TestEnv) -> Vec<(String, String)> {
-    let mut tags: Vec<_> = env
-        .gateway_domain()
-        .await
-        .tags
-        .unwrap_or_default()
-        .into_iter()
-        .collect();
-    tags.sort();
-    tags
-}
-
 /// Walk-through (b): a private CA, an HTTP API with a Lambda, mutual TLS switched on later on a domain that
 /// serves traffic.
 #[test]
@@ -112,8 +103,8 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
         let (host, execute_api) = (env.host(), env.prepared.execute_api_host.clone());
         let ca = PrivateCa::new("Walk-through CA").await;
         ca.publish(&env, "root-ca").await;
-        let arn = existing::serving(&env, None).await;
-        existing::map(&env, "kept").await;
+        let arn = existing_resources::serving(&env, None).await;
+        existing_resources::map(&env, "kept").await;
         let records = env.records().await;
         assert_eq!(
             env.call(&host, "/", None).await.status,
@@ -125,7 +116,7 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
         // Without permission the operator touches nothing.
         let mark = env.mark().await;
         let file = "takeover-private-ca.yaml";
-        examples::apply(
+        example_manifests::apply(
             &env,
             file,
             &[("adoptionPolicy: Unowned", "adoptionPolicy: Never")],
@@ -140,7 +131,7 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
         assert_eq!(env.call(&host, "/", None).await.status, 200);
 
         let mark = env.mark().await;
-        examples::apply(&env, file, &[]).await;
+        example_manifests::apply(&env, file, &[]).await;
         env.ready("partners").await;
         assert_eq!(
             env.call(&host, "/", None).await.status,
@@ -215,14 +206,14 @@ fn no_caller_loses_access_by_a_takeover() {
             .key(key)
             .body(format!("\u{feff}{}", old.ca).into_bytes().into());
         let version = put.send().await.unwrap().version_id.unwrap();
-        existing::serving(&env, Some((&format!("s3://{bucket}/{key}"), &version))).await;
+        existing_resources::serving(&env, Some((&format!("s3://{bucket}/{key}"), &version))).await;
         assert_eq!(env.call(&host, "/", Some(&old.client)).await.status, 200);
 
         let mark = env.mark().await;
         let file = "takeover-existing-truststore.yaml";
         let in_bucket = ("example-truststores", bucket.as_str());
         let without_old = ("      - name: old-ca\n        secretRef: {name: old-ca}\n", "");
-        examples::apply(&env, file, &[in_bucket, without_old]).await;
+        example_manifests::apply(&env, file, &[in_bucket, without_old]).await;
         let refused = env
             .condition("partners", "DomainProgrammed", |c| c.reason == "TrustInUse")
             .await;
@@ -237,7 +228,7 @@ fn no_caller_loses_access_by_a_takeover() {
         assert_eq!(env.call(&host, "/", Some(&old.client)).await.status, 200);
         assert_eq!(tags(&env).await, []);
 
-        examples::apply(&env, file, &[in_bucket]).await;
+        example_manifests::apply(&env, file, &[in_bucket]).await;
         env.ready("partners").await;
         for client in [&old.client, &new.client] {
             assert_eq!(env.call(&host, "/", Some(client)).await.status, 200);
@@ -256,7 +247,7 @@ fn no_caller_loses_access_by_a_takeover() {
         );
 
         // Once the operator owns the domain, the spec alone decides the trust.
-        examples::apply(&env, file, &[in_bucket, without_old]).await;
+        example_manifests::apply(&env, file, &[in_bucket, without_old]).await;
         env.ready("partners").await;
         eventually("the old CA is out", async || {
             match env.call(&host, "/", Some(&old.client)).await.status {
@@ -279,7 +270,7 @@ fn no_caller_loses_access_by_a_takeover() {
 fn a_domain_that_cannot_have_mutual_tls_is_named_and_left_alone() {
     run(async {
         let env = TestEnv::start("unfit").await;
-        let arn = existing::certificate(&env).await;
+        let arn = existing_resources::certificate(&env).await;
         let v1 = aws_sdk_apigateway::Client::new(&env.account.sdk());
         let made = async |kind: EndpointType, policy: SecurityPolicy| {
             let types = EndpointConfiguration::builder().types(kind.clone()).build();
@@ -331,7 +322,7 @@ fn a_domain_that_cannot_have_mutual_tls_is_named_and_left_alone() {
 fn another_routing_mode_is_named() {
     run(async {
         let env = TestEnv::start("routing").await;
-        existing::serving(&env, None).await;
+        existing_resources::serving(&env, None).await;
         let config = env
             .gateway_domain()
             .await
@@ -368,10 +359,10 @@ fn another_routing_mode_is_named() {
 }
 
 #[test]
-fn a_taken_over_domain_goes_when_the_spec_says_so() {
+fn a_taken_over_domain_is_deleted_when_the_spec_says_so() {
     run(async {
         let env = TestEnv::start("adopteddelete").await;
-        existing::serving(&env, None).await;
+        existing_resources::serving(&env, None).await;
         let theirs = env.server_certificates().await;
         env.create_domain(
             "d",

@@ -3,11 +3,10 @@
 //! journal of AWS calls and the resources that remain.
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::{core::v1::Namespace, rbac::v1};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
-    Api, Client, Config, ResourceExt,
+    Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use mtls_operator::{
     api::MtlsDomain,
@@ -20,137 +19,13 @@ use sandbox::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    policy::Bounded,
-    world::{TestEnv, eventually, run, world},
+use crate::support::{
+    kubernetes::{
+        policy_files::Bounded,
+        tenants::{Tenant, is_forbidden},
+    },
+    world::{eventually, run, world},
 };
-
-/// User with the rights that a team has in its own namespace.
-struct Tenant {
-    client: Client,
-    namespace: String,
-}
-
-impl Tenant {
-    async fn of(env: &TestEnv, namespace: &str) -> Tenant {
-        let rules = json!([
-            {
-                "apiGroups": ["mtls-operator.io"], "resources": ["mtlsdomains", "clientcertificates"],
-                "verbs": ["*"],
-            },
-            {"apiGroups": [""], "resources": ["secrets", "configmaps"], "verbs": ["*"]},
-        ]);
-        let tenant = Tenant {
-            client: user(env, namespace, rules).await,
-            namespace: namespace.into(),
-        };
-        eventually("the tenant's rights", async || {
-            tenant
-                .domains()
-                .list(&Default::default())
-                .await
-                .map(drop)
-                .map_err(|e| e.to_string())
-        })
-        .await;
-        tenant
-    }
-
-    fn domains(&self) -> Api<MtlsDomain> {
-        Api::namespaced(self.client.clone(), &self.namespace)
-    }
-
-    async fn create(&self, metadata: Value, spec: Value) -> MtlsDomain {
-        let object = json!({
-            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": metadata,
-            "spec": spec,
-        });
-        let object = serde_json::from_value(object).unwrap();
-        self.domains()
-            .create(&PostParams::default(), &object)
-            .await
-            .unwrap()
-    }
-
-    async fn patch(&self, name: &str, patch: Value) {
-        self.domains()
-            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
-            .await
-            .unwrap();
-    }
-
-    /// Message of the condition Accepted, once it is False for this reason.
-    async fn refused(&self, name: &str, reason: &str) -> String {
-        eventually(&format!("{reason} of {name}"), async || {
-            let conditions = self
-                .domains()
-                .get(name)
-                .await
-                .unwrap()
-                .status
-                .unwrap_or_default()
-                .conditions;
-            let refused = conditions
-                .iter()
-                .find(|c| c.type_ == "Accepted" && c.status == "False");
-            refused
-                .filter(|c| c.reason == reason)
-                .map(|c| c.message.clone())
-                .ok_or(format!("{conditions:?}"))
-        })
-        .await
-    }
-
-    async fn gone(&self, name: &str) {
-        eventually(&format!("the end of {name}"), async || {
-            match self.domains().get_opt(name).await.unwrap() {
-                None => Ok(()),
-                Some(left) => Err(format!("{:?}", left.status)),
-            }
-        })
-        .await;
-    }
-}
-
-/// User with its own token and with these rights in one namespace, and no others.
-pub async fn user(env: &TestEnv, namespace: &str, rules: Value) -> Client {
-    let role = json!({"metadata": {"name": "tenant"}, "rules": rules});
-    let binding = json!({
-        "metadata": {"name": "tenant"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "tenant"},
-        "subjects": [{"kind": "ServiceAccount", "name": "tenant", "namespace": namespace}],
-    });
-    let (roles, bindings) = (
-        Api::<v1::Role>::namespaced(env.client.clone(), namespace),
-        Api::<v1::RoleBinding>::namespaced(env.client.clone(), namespace),
-    );
-    roles
-        .create(&PostParams::default(), &serde_json::from_value(role).unwrap())
-        .await
-        .unwrap();
-    bindings
-        .create(&PostParams::default(), &serde_json::from_value(binding).unwrap())
-        .await
-        .unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("kubeconfig");
-    world()
-        .kubernetes
-        .service_account_kubeconfig(namespace, "tenant", &path)
-        .await
-        .unwrap();
-    let kubeconfig = Kubeconfig::read_from(&path).unwrap();
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .unwrap();
-    config.proxy_url = None;
-    Client::try_from(config).unwrap()
-}
-
-/// True for the API server's answer to a request that a tenant may not make.
-pub fn is_forbidden<T>(answer: Result<T, kube::Error>) -> bool {
-    matches!(answer, Err(kube::Error::Api(status)) if status.is_forbidden())
-}
 
 #[test]
 fn nothing_outside_of_the_policy_is_called_for() {

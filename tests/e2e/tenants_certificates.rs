@@ -6,58 +6,21 @@ use kube::api::{Patch, PatchParams, PostParams};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::{Value, json};
 
-use crate::{
-    grants::{GRANT, Team, asking, granting},
-    objects::*,
-    tenants::{is_forbidden, user},
-    world::{TestEnv, eventually, run},
+use crate::support::{
+    aws::truststores::{holds, truststore},
+    edge_calls::Caller,
+    kubernetes::{
+        objects::{
+            CERTIFICATE, DOMAIN, certificate_spec, condition, create, issued, ready_domain, says,
+            until_object,
+        },
+        secrets::{create_secret, text},
+        teams::{GRANT, Team, asking, granting},
+        tenants::{by_csr, csr, is_forbidden, requester},
+    },
+    test_env::TestEnv,
+    world::run,
 };
-
-/// Tenant who may request, and owns the Secrets of its namespace.
-async fn requester(env: &TestEnv, name: &str) -> Team {
-    let roles: Vec<Value> = serde_saphyr::from_multiple(include_str!("../../examples/rbac.yaml")).unwrap();
-    let role = roles
-        .iter()
-        .find(|r| r["metadata"]["name"] == "mtls-operator-may-request")
-        .unwrap();
-    let mut rules = role["rules"].as_array().unwrap().clone();
-    rules.push(json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["*"]}));
-    let namespace = env.beside(name);
-    let team = Team {
-        client: user(env, &namespace, rules.into()).await,
-        namespace,
-    };
-    eventually("the tenant's rights", async || {
-        team.api(CERTIFICATE)
-            .list(&Default::default())
-            .await
-            .map(drop)
-            .map_err(|e| e.to_string())
-    })
-    .await;
-    team
-}
-
-/// Signing request with this common name, and URI when there is one.
-fn csr(common_name: &str, uri: Option<&str>) -> String {
-    let mut params = CertificateParams::new(vec![]).unwrap();
-    params.distinguished_name.remove(DnType::CommonName);
-    params.distinguished_name.push(DnType::CommonName, common_name);
-    params
-        .subject_alt_names
-        .extend(uri.map(|uri| rcgen::SanType::URI(uri.try_into().unwrap())));
-    params
-        .serialize_request(&KeyPair::generate().unwrap())
-        .unwrap()
-        .pem()
-        .unwrap()
-}
-
-fn by_csr(env: &TestEnv, csr: &str) -> Value {
-    let mut spec = asking(env, "", json!({"csr": csr}));
-    spec.as_object_mut().unwrap().remove("subject");
-    spec
-}
 
 #[test]
 fn no_tenant_gets_the_name_of_another() {

@@ -4,50 +4,23 @@ use k8s_openapi::{ByteString, api::core::v1::ConfigMap};
 use kube::api::{Api, ObjectMeta, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::{
-    objects::*,
-    world::{TestEnv, eventually},
+use crate::support::{
+    aws::truststores::{holds, truststore},
+    edge_calls::Caller,
+    kubernetes::{
+        objects::{
+            CERTIFICATE, DOMAIN, certificate_spec, change, create, domain_spec, ready_domain, summary, until,
+        },
+        secrets::{create_secret, sound, text},
+        trust_sources::{answers, message, pinned, write_config_map},
+    },
+    partner_ca::Ca,
+    test_env::TestEnv,
+    world::eventually,
 };
 
-pub async fn write_config_map(env: &TestEnv, name: &str, pem: &str) {
-    let maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), &env.namespace);
-    let map =
-        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"ca.crt": pem}});
-    maps.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(map))
-        .await
-        .expect("a ConfigMap");
-}
-
-pub fn message(object: &Value, type_: &str) -> String {
-    condition(object, type_)
-        .map(|c| c["message"].to_string())
-        .unwrap_or_default()
-}
-
-/// Waits until the domain pins a truststore version for which `held` is true. Returns the version and its
-/// text.
-pub async fn pinned(env: &TestEnv, what: &str, held: impl Fn(&str) -> bool) -> (String, String) {
-    eventually(&format!("the pinned truststore {what}"), async || {
-        let (version, text) = truststore(env).await;
-        if held(&text) {
-            Ok((version, text))
-        } else {
-            Err(text)
-        }
-    })
-    .await
-}
-
-pub async fn answers(env: &TestEnv, caller: &Caller, status: &str, why: &str) {
-    eventually(why, async || match caller.calls(env).await {
-        seen if seen == status => Ok(()),
-        seen => Err(seen),
-    })
-    .await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn authorities_from_every_source_are_let_in() {
+async fn authorities_from_every_source_are_trusted() {
     let env = TestEnv::start("sources").await;
     let [own, legacy, acme, pasted, stranger] =
         ["Own CA", "Legacy CA", "Acme CA", "Pasted CA", "Stranger CA"].map(Ca::new);
@@ -180,7 +153,7 @@ async fn a_broken_source_keeps_its_last_certificates() {
 /// Forms that pipelines and editors give one file with the authorities of two partners, who call all the
 /// while.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_in_another_shape_locks_no_caller_out() {
+async fn a_bundle_in_another_form_locks_no_caller_out() {
     let env = TestEnv::start("shapes").await;
     let [first, second, third] = ["First CA", "Second CA", "Third CA"].map(Ca::new);
     let written = format!("{}{}", first.pem, second.pem);

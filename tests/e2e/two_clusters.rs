@@ -10,10 +10,13 @@ use sandbox::{
 };
 use serde_json::json;
 
-use crate::{
-    grants::Team,
-    objects::{DOMAIN, certificate_spec, condition, says},
-    world::{TestEnv, eventually, run, world},
+use crate::support::{
+    kubernetes::{
+        objects::{DOMAIN, certificate_spec, condition, says},
+        teams::Team,
+    },
+    test_env::TestEnv,
+    world::{eventually, run, world},
 };
 
 /// Resources of the account that carry the ownership tag of this cluster, or stand beside such a tag, as they

@@ -10,9 +10,10 @@ use super::{
     Notice::{EveryMinute, EveryQuarter},
     THEIRS, Table,
 };
-use crate::world::TestEnv;
+use crate::support::test_env::TestEnv;
 
 const HEADER: &str = "x-client-cert-sub";
+
 /// Back end that no caller reaches.
 const NOWHERE: &str = "http://192.0.2.1";
 

@@ -10,9 +10,12 @@ use mtls_operator::domain::plan::OWNER_TAG;
 use serde_json::json;
 
 use super::{Figures, Notice::EveryMinute, THEIRS, Table};
-use crate::{
-    objects::{Ca, DOMAIN, create, domain_spec, truststore},
-    world::{TestEnv, eventually},
+use crate::support::{
+    aws::truststores::truststore,
+    kubernetes::objects::{DOMAIN, create, domain_spec},
+    partner_ca::Ca,
+    test_env::TestEnv,
+    world::eventually,
 };
 
 /// Configuration as it is now.

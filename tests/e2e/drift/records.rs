@@ -4,7 +4,7 @@ use sandbox::prepare::{http_proxy_api, rest_api};
 use serde_json::json;
 
 use super::{Figures, Notice::EveryFiveMinutes, Table};
-use crate::{existing::record, world::TestEnv};
+use crate::support::{aws::existing_resources::record, test_env::TestEnv};
 
 /// Back end that no caller reaches.
 const NOWHERE: &str = "http://192.0.2.1";

@@ -15,7 +15,7 @@ use super::{
     Notice::{EveryMinute, EveryQuarter},
     THEIRS, Table,
 };
-use crate::world::{TestEnv, eventually};
+use crate::support::{test_env::TestEnv, world::eventually};
 
 fn bucket(env: &TestEnv) -> String {
     format!("made-{}", env.account.id)

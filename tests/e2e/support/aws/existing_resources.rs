@@ -6,7 +6,7 @@ use aws_sdk_apigatewayv2::types::{
 };
 use aws_sdk_route53::types::{AliasTarget, ChangeAction, ResourceRecord, ResourceRecordSet, RrType};
 
-use crate::world::{TestEnv, eventually};
+use crate::support::{test_env::TestEnv, world::eventually};
 
 pub fn record(name: &str, kind: RrType, value: &str) -> ResourceRecordSet {
     let value = ResourceRecord::builder().value(value).build().unwrap();
@@ -126,4 +126,16 @@ pub async fn map(env: &TestEnv, path: &str) {
         .api_id(api)
         .stage("$default");
     request.api_mapping_key(path).send().await.unwrap();
+}
+
+pub async fn tags(env: &TestEnv) -> Vec<(String, String)> {
+    let mut tags: Vec<_> = env
+        .gateway_domain()
+        .await
+        .tags
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
+    tags.sort();
+    tags
 }

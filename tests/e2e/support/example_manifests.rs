@@ -5,7 +5,7 @@ use std::path::Path;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use serde_json::Value;
 
-use crate::world::TestEnv;
+use super::test_env::TestEnv;
 
 /// Applies every object of an example, with the host and the API of this environment, and with each text of
 /// `others` replaced.

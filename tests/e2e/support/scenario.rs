@@ -1,6 +1,6 @@
-//! A whole scenario that every kind of trouble is tried on (`faults.rs`, `crash.rs`): a domain and a
-//! certificate are created, changed seven times, and deleted. The state before the deletion, and the
-//! leftovers after it, must be the same whatever happens on the way.
+//! A whole scenario that every kind of trouble is tried on (`faults/`): a domain and a certificate are
+//! created, changed seven times, and deleted. The state before the deletion, and the leftovers after it, must
+//! be the same whatever happens on the way.
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use kube::{ResourceExt, api::ListParams};
@@ -11,18 +11,21 @@ use sandbox::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    objects::{Ca, DOMAIN, create, domain_spec, truststore},
-    world::{TestEnv, eventually},
+use super::{
+    aws::truststores::truststore,
+    kubernetes::objects::{DOMAIN, create, domain_spec},
+    partner_ca::Ca,
+    test_env::TestEnv,
+    world::eventually,
 };
 
-const FUNCTION: &str = "who";
+pub const FUNCTION: &str = "who";
 
 /// CA of a partner, the same in every run.
-static PARTNER: LazyLock<Ca> = LazyLock::new(|| Ca::new("partner"));
+pub static PARTNER: LazyLock<Ca> = LazyLock::new(|| Ca::new("partner"));
 
 /// Validation records of the names of both server certificates.
-const VALIDATION: [&str; 2] = ["record Cname alt.ZONE.", "record Cname mtls.ZONE."];
+pub const VALIDATION: [&str; 2] = ["record Cname alt.ZONE.", "record Cname mtls.ZONE."];
 
 /// Result of a run: the world before the deletion and after it, in words that are the same in every account.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,7 +44,7 @@ pub enum Held<'a> {
 }
 
 /// Changes of the spec, one after the other.
-fn changes(env: &TestEnv) -> [(&'static str, Value); 7] {
+pub fn changes(env: &TestEnv) -> [(&'static str, Value); 7] {
     let api = json!({"id": env.prepared.api_id, "stage": "$default"});
     [
         (
@@ -101,7 +104,7 @@ pub fn specs(env: &TestEnv) -> Vec<Value> {
     all
 }
 
-fn first_trust() -> Value {
+pub fn first_trust() -> Value {
     json!({"authorities": [{"name": "partners", "generate": {}}]})
 }
 
@@ -114,7 +117,7 @@ pub async fn prepare(env: &TestEnv) {
     assert_eq!(made, function(env));
 }
 
-fn function(env: &TestEnv) -> String {
+pub fn function(env: &TestEnv) -> String {
     format!(
         "arn:aws:lambda:{}:{}:function:{FUNCTION}",
         env.account.region, env.account.id
@@ -177,7 +180,7 @@ pub async fn tell(env: &mut TestEnv, mut killed_at: Option<Held<'_>>) -> Told {
 }
 
 /// Waits until both objects are Ready with their current specs.
-async fn served(env: &mut TestEnv, killed_at: &mut Option<Held<'_>>, what: &str) {
+pub async fn served(env: &mut TestEnv, killed_at: &mut Option<Held<'_>>, what: &str) {
     eventually(&format!("{what}: Ready"), async || {
         kill(env, killed_at).await;
         let domain = env.domains().get("d").await.map_err(|e| e.to_string())?;
@@ -210,7 +213,7 @@ async fn served(env: &mut TestEnv, killed_at: &mut Option<Held<'_>>, what: &str)
 }
 
 /// Kills the operator once the rule holds a call.
-async fn kill(env: &mut TestEnv, held: &mut Option<Held<'_>>) {
+pub async fn kill(env: &mut TestEnv, held: &mut Option<Held<'_>>) {
     match *held {
         Some(Held::Aws(id)) => {
             let faults = env.control().faults().await.expect("the emulator answers");
@@ -249,7 +252,7 @@ pub async fn was_killed(env: &TestEnv, held: Held<'_>) -> bool {
 }
 
 /// Everything in AWS and in the namespace.
-async fn there(env: &TestEnv) -> BTreeSet<String> {
+pub async fn there(env: &TestEnv) -> BTreeSet<String> {
     let (zone, api) = (env.prepared.zone.as_str(), env.prepared.api_id.as_str());
     let mut all = BTreeSet::new();
     for name in env.gateway_domains().await {
