@@ -7,10 +7,9 @@ use aws_sdk_route53::types::{
     RrType, Vpc, VpcRegion,
 };
 use kube::api::DeleteParams;
-use mtls_operator::domain::plan::OWNER_TAG;
 use sandbox::{
     control::{Calls, Fault},
-    prepare::{Preparation, hosted_zone, prepare},
+    prepare::hosted_zone,
 };
 use serde_json::json;
 
@@ -20,7 +19,7 @@ use crate::support::{
         hosted_zones::{names, ours, role, zone_elsewhere},
     },
     test_env::TestEnv,
-    world::{eventually, run, world},
+    world::{eventually, run},
 };
 
 #[test]
@@ -133,105 +132,6 @@ fn a_role_for_route_53_that_is_refused_is_named_and_holds_up_nothing_else() {
         env.control().deny(&env.account.id, &[]).await.unwrap();
         env.ready("d").await;
         env.delete_domain("d").await;
-    });
-}
-
-#[test]
-fn a_domain_is_made_in_the_account_of_its_role_and_stays_there() {
-    run(async {
-        let env = TestEnv::start("role").await;
-        let (home, dns, other) = (
-            world().aws.new_account(),
-            world().aws.new_account(),
-            world().aws.new_account(),
-        );
-        let there = prepare(&home, &Preparation::of_its_own(&home)).await.unwrap();
-        let zone_name = format!("z{}.example.net", dns.id);
-        let zone = hosted_zone(&dns, &zone_name).await.unwrap();
-        let name = format!("mtls.{zone_name}");
-        let mark = env.mark().await;
-        let spec = json!({
-            "domainName": name,
-            "aws": {"assumeRole": role(&home, "domains"), "accountId": home.id},
-            "dns": {"route53": {"assumeRole": role(&dns, "dns"), "hostedZoneId": zone}},
-            "truststore": {"bucket": there.bucket},
-            "mappings": [{"path": "", "api": {"id": there.api_id, "stage": "$default"}}],
-        });
-        env.control()
-            .deny(&env.account.id, &["sts:AssumeRole"])
-            .await
-            .unwrap();
-        env.create_domain("d", spec).await;
-        let refused = env
-            .condition("d", "Ready", |c| c.reason == "PermissionDenied")
-            .await;
-        let arn = format!("arn:aws:iam::{}:role/domains", home.id);
-        assert!(
-            refused.message.contains("sts:AssumeRole") && refused.message.contains(&arn),
-            "{}",
-            refused.message
-        );
-        env.control().deny(&env.account.id, &[]).await.unwrap();
-        env.ready("d").await;
-        let gateway = aws_sdk_apigatewayv2::Client::new(&home.sdk());
-        let domain = gateway.get_domain_name().domain_name(&name).send().await.unwrap();
-        assert_eq!(domain.tags.unwrap().get(OWNER_TAG), Some(&env.owner("d")));
-        let arn = domain.domain_name_configurations.unwrap()[0]
-            .certificate_arn
-            .clone()
-            .unwrap();
-        assert!(arn.contains(&format!(":{}:", home.id)), "{arn}");
-        assert_eq!(
-            ours(&dns, &zone).await,
-            [format!("A {name}"), format!("TXT _mtls-operator.{name}")]
-        );
-        let which = Calls {
-            account: &env.account.id,
-            since: mark,
-            ..Calls::default()
-        };
-        let own = env.control().calls(&which).await.unwrap().calls;
-        assert!(
-            own.iter().all(|c| c.service == "sts"),
-            "with the operator's own rights only roles are assumed: {own:?}"
-        );
-        let object = env.domains().get("d").await.unwrap();
-        let place = format!("{}/{}", home.id, home.region);
-        assert_eq!(
-            object.metadata.annotations.unwrap().get("mtls-operator.io/home"),
-            Some(&place)
-        );
-
-        // A role in another account would lead to a second set of everything.
-        let mark = env.mark().await;
-        env.change("d", json!({"aws": {"assumeRole": role(&other, "domains")}}))
-            .await;
-        let accepted = env
-            .condition("d", "Accepted", |c| c.reason == "HomeChanged")
-            .await;
-        assert!(accepted.message.contains(&place), "{}", accepted.message);
-        let everywhere = Calls {
-            since: mark,
-            writes: true,
-            account: &other.id,
-            ..Calls::default()
-        };
-        assert_eq!(env.control().calls(&everywhere).await.unwrap().calls.len(), 0);
-        env.change("d", json!({"aws": {"assumeRole": role(&home, "domains-too")}}))
-            .await;
-        env.ready("d").await;
-
-        env.delete_domain("d").await;
-        assert_eq!(ours(&dns, &zone).await, [""; 0]);
-        assert!(
-            gateway
-                .get_domain_names()
-                .send()
-                .await
-                .unwrap()
-                .items()
-                .is_empty()
-        );
     });
 }
 

@@ -23,11 +23,11 @@ mod hosted_zone;
 mod iam;
 mod identity;
 mod interop;
+mod lifecycle; // One MtlsDomain from its creation to its deletion.
 mod not_owned;
 mod observability;
 mod partners;
 mod planted;
-mod policies;
 mod policy;
 mod proxy;
 mod quota;
@@ -39,7 +39,6 @@ mod server_certificate;
 mod situations;
 mod soak;
 mod speak;
-mod steady;
 mod support; // No tests: the local world, environments and helpers.
 mod takeover;
 mod tenants;
