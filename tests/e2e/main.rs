@@ -2,9 +2,7 @@
 //! and an operator of its own, and checks AWS, Kubernetes and the journal of AWS calls afterwards.
 //! `cargo test --test e2e -- trust::` runs one area.
 
-mod apis;
 mod bucket;
-mod bypass;
 mod cache;
 mod certificate;
 mod chart;
@@ -24,6 +22,7 @@ mod iam;
 mod identity;
 mod interop;
 mod lifecycle; // One MtlsDomain from its creation to its deletion.
+mod mappings; // API mappings, default endpoints, other ways to a mapped API.
 mod not_owned;
 mod observability;
 mod partners;

@@ -1,5 +1,4 @@
-//! Other ways to a mapped API: the operator names them as long as they exist, and neither Ready nor any other
-//! condition depends on them.
+//! Other ways to a mapped API are named as long as they exist, and no other condition depends on them.
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, SecurityPolicy};
 use aws_sdk_apigatewayv2::types::DomainNameConfiguration;
 use sandbox::{control::Calls, prepare::rest_api};
