@@ -19,7 +19,7 @@ mod gitops;
 mod grants;
 mod hosted_zone;
 mod iam;
-mod identity;
+mod identity; // Headers and authorizers that tell a back end who called.
 mod interop;
 mod lifecycle; // One MtlsDomain from its creation to its deletion.
 mod mappings; // API mappings, default endpoints, other ways to a mapped API.
