@@ -1,49 +1,8 @@
 //! Lifecycle of one domain: from nothing to a call that succeeds only with the certificate, through changes
 //! of the spec, back to nothing.
-use aws_sdk_apigatewayv2::types::IpAddressType;
-use aws_sdk_route53::types::RrType;
 use serde_json::json;
 
 use crate::support::{test_env::TestEnv, world::run};
-
-#[test]
-fn the_address_type_changes_in_place_and_its_record_comes_and_goes() {
-    run(async {
-        let env = TestEnv::start("addresses").await;
-        env.create_domain("d", json!({})).await;
-        env.ready("d").await;
-        let mark = env.mark().await;
-        let has = async |addresses: IpAddressType| {
-            let domain = env.gateway_domain().await;
-            assert_eq!(
-                domain.domain_name_configurations()[0].ip_address_type(),
-                Some(&addresses)
-            );
-            assert!(env.record(RrType::A).await.is_some());
-            assert_eq!(
-                env.record(RrType::Aaaa).await.is_some(),
-                addresses == IpAddressType::Dualstack
-            );
-        };
-        has(IpAddressType::Ipv4).await;
-        env.change("d", json!({"ipAddressType": "DualStack"})).await;
-        env.ready("d").await;
-        has(IpAddressType::Dualstack).await;
-        env.change("d", json!({"ipAddressType": "IPv4"})).await;
-        env.ready("d").await;
-        has(IpAddressType::Ipv4).await;
-        let (host, mut writes) = (env.host(), env.writes(mark).await);
-        writes[0..2].sort();
-        writes[2..4].sort();
-        let expected = [
-            &format!("ChangeResourceRecordSets CREATE AAAA {host}"),
-            "UpdateDomainName",
-            &format!("ChangeResourceRecordSets DELETE AAAA {host}"),
-            "UpdateDomainName",
-        ];
-        assert_eq!(writes, expected);
-    });
-}
 
 #[test]
 fn two_domains_created_at_once_queue_for_the_quota_and_both_become_ready() {

@@ -9,15 +9,14 @@ mod chart;
 mod cluster_faults;
 mod crash;
 mod distrust;
+mod dns; // Records in Route 53, or made by hand at a registrar.
 mod doctor;
 mod domain;
 mod drift;
 mod expiry;
-mod external_dns;
 mod faults;
 mod gitops;
 mod grants;
-mod hosted_zone;
 mod iam;
 mod identity; // Headers and authorizers that tell a back end who called.
 mod interop;

@@ -1,12 +1,7 @@
-//! Domains whose records a user makes at a registrar: a hosted zone in an account that the operator does not
-//! know, where the test creates by hand the records that the status lists.
-use std::{net::SocketAddr, sync::Arc};
-
+//! Records that a user makes at a registrar, as the status lists them, are enough for a domain that serves.
 use aws_sdk_route53::types::{AliasTarget, ChangeAction, ResourceRecordSet, RrType};
-use mtls_operator::api::DnsRecord;
 use sandbox::control::Calls;
 use serde_json::json;
-use tokio::{net::UdpSocket, task::JoinHandle};
 
 use crate::support::{
     aws::{
@@ -16,11 +11,11 @@ use crate::support::{
     example_manifests,
     kubernetes::secrets::openssl,
     test_env::TestEnv,
-    world::{run, world},
+    world::run,
 };
 
 #[test]
-fn a_self_signed_certificate_and_records_made_by_hand_are_enough() {
+fn a_domain_with_records_made_by_hand_serves_a_self_signed_certificate() {
     run(async {
         let env = TestEnv::start("selfsigned").await;
         let (registrar, host) = (Registrar::of(&env).await, env.host());
@@ -113,7 +108,7 @@ fn a_self_signed_certificate_and_records_made_by_hand_are_enough() {
 }
 
 #[test]
-fn a_cname_counts_at_any_remove_and_one_that_leads_elsewhere_is_named() {
+fn a_chain_of_cnames_is_accepted_and_one_that_leads_elsewhere_is_named() {
     run(async {
         let env = TestEnv::start("chain").await;
         let (registrar, host) = (Registrar::of(&env).await, env.host());
@@ -176,7 +171,7 @@ fn a_cname_counts_at_any_remove_and_one_that_leads_elsewhere_is_named() {
 }
 
 #[test]
-fn at_the_first_name_of_a_zone_an_alias_is_asked_for_and_its_addresses_count() {
+fn a_zone_apex_needs_an_alias_and_is_verified_by_its_addresses() {
     run(async {
         let env = TestEnv::start("apex").await;
         let registrar = Registrar::of(&env).await;
@@ -228,7 +223,7 @@ fn at_the_first_name_of_a_zone_an_alias_is_asked_for_and_its_addresses_count() {
 }
 
 #[test]
-fn records_that_are_not_to_be_verified_are_taken_on_trust() {
+fn records_are_not_verified_when_the_spec_says_so() {
     run(async {
         // No resolver answers at this address.
         let env = TestEnv::start_with("trusted", &[("MTLS_OPERATOR_DNS_RESOLVER", "127.0.0.1:1")]).await;
@@ -239,149 +234,5 @@ fn records_that_are_not_to_be_verified_are_taken_on_trust() {
         assert_eq!(named.reason, "NotVerified");
         assert!(named.message.contains(&record.value), "{}", named.message);
         assert_eq!(record.r#type, "CNAME");
-    });
-}
-
-/// Forwards questions to the DNS server of the world, until it is stopped.
-struct Forwarder {
-    address: SocketAddr,
-    task: JoinHandle<()>,
-}
-
-impl Forwarder {
-    async fn start(at: &str) -> Forwarder {
-        let socket = Arc::new(UdpSocket::bind(at).await.unwrap());
-        let (address, server) = (socket.local_addr().unwrap(), world().dns.address());
-        let task = tokio::spawn(async move {
-            let mut packet = [0; 4096];
-            while let Ok((length, from)) = socket.recv_from(&mut packet).await {
-                let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-                upstream.send_to(&packet[..length], server).await.unwrap();
-                let length = upstream.recv(&mut packet).await.unwrap();
-                socket.send_to(&packet[..length], from).await.unwrap();
-            }
-        });
-        Forwarder { address, task }
-    }
-
-    async fn stop(self) {
-        self.task.abort();
-        let _ = self.task.await;
-    }
-}
-
-#[test]
-fn a_resolver_that_does_not_answer_is_no_answer_and_changes_nothing() {
-    run(async {
-        let resolver = Forwarder::start("127.0.0.1:0").await;
-        let at = resolver.address.to_string();
-        let env = TestEnv::start_with("resolver", &[("MTLS_OPERATOR_DNS_RESOLVER", &at)]).await;
-        let registrar = Registrar::of(&env).await;
-        resolver.stop().await;
-
-        let record = nearly(&env, &registrar, json!({"dns": {"external": {}}})).await;
-        let unanswered =
-            |c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| c.reason == "Unreachable";
-        let named = env.condition("d", "DNSProgrammed", unanswered).await;
-        assert_eq!(named.status, "Unknown");
-        assert!(named.message.contains(&env.host()), "{}", named.message);
-        registrar.create(&record).await;
-        env.reconciles(1).await;
-        assert!(
-            !env.endpoint_closed().await,
-            "without an answer the operator does not close the only way in"
-        );
-
-        let resolver = Forwarder::start(&at).await;
-        env.ready("d").await;
-        resolver.stop().await;
-        env.condition("d", "DNSProgrammed", unanswered).await;
-        env.condition("d", "Ready", |c| c.status == "True").await;
-        assert_eq!(entrance(&env, "d", &env.host()).await, record);
-        let _resolver = Forwarder::start(&at).await;
-        env.condition("d", "DNSProgrammed", |c| c.status == "True").await;
-    });
-}
-
-#[test]
-fn handing_the_records_over_and_back_touches_none_of_them() {
-    run(async {
-        let env = TestEnv::start("handover").await;
-        env.create_domain("d", json!({})).await;
-        env.ready("d").await;
-        assert_eq!(listed(&env, "d").await, []);
-        let (records, mark) = (env.records().await, env.mark().await);
-
-        env.change("d", json!({"dns": {"external": {}}})).await;
-        env.ready("d").await;
-        let named = env.condition("d", "DNSProgrammed", |c| c.status == "True").await;
-        assert_eq!(
-            named.reason, "Verified",
-            "the operator's alias still leads callers here"
-        );
-        assert_eq!(listed(&env, "d").await.len(), 2);
-        env.change("d", json!({"dns": {"external": null, "route53": {}}}))
-            .await;
-        env.ready("d").await;
-        let named = env.condition("d", "DNSProgrammed", |c| c.status == "True").await;
-        assert_eq!(named.reason, "Programmed");
-        assert_eq!(listed(&env, "d").await, []);
-
-        env.change("d", json!({"dns": {"external": {}, "route53": null}}))
-            .await;
-        env.ready("d").await;
-        env.delete_domain("d").await;
-        assert_eq!(env.records().await, records);
-        let writes = env.writes(mark).await;
-        assert!(
-            !writes.iter().any(|w| w.contains("ResourceRecordSets")),
-            "{writes:?}"
-        );
-    });
-}
-
-#[test]
-fn records_made_by_hand_are_accepted_when_route_53_is_to_be_written() {
-    run(async {
-        let env = TestEnv::start("takeback").await;
-        env.create_domain("d", json!({"dns": {"external": {}}})).await;
-        let create = async |r: &DnsRecord| {
-            env.change_record(ChangeAction::Create, record(&r.name, RrType::Cname, &r.value))
-                .await
-        };
-        create(&validation(&env, "d", 1).await[0]).await;
-        create(&entrance(&env, "d", &env.host()).await).await;
-        env.ready("d").await;
-        let (records, mark) = (env.records().await, env.mark().await);
-        env.change(
-            "d",
-            json!({"dns": {"external": null, "route53": {}}, "ipAddressType": "DualStack"}),
-        )
-        .await;
-        env.ready("d").await;
-        env.delete_domain("d").await;
-        assert_eq!(
-            env.records().await,
-            records,
-            "the operator does not delete the user's records"
-        );
-        let writes = env.writes(mark).await;
-        assert!(
-            !writes.iter().any(|w| w.contains("ResourceRecordSets")),
-            "{writes:?}"
-        );
-
-        // Without a record there, the operator makes its own.
-        let theirs = env.record(RrType::Cname).await.unwrap();
-        env.change_record(ChangeAction::Delete, theirs).await;
-        env.create_domain("e", json!({"dns": {"external": {"verify": "None"}}}))
-            .await;
-        env.ready("e").await;
-        env.change("e", json!({"dns": {"external": null, "route53": {}}}))
-            .await;
-        env.ready("e").await;
-        assert!(env.record(RrType::A).await.unwrap().alias_target.is_some());
-        env.delete_domain("e").await;
-        assert_eq!(env.records().await.len(), 1, "the validation record");
     });
 }
