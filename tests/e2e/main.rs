@@ -33,7 +33,7 @@ mod renewal;
 mod replicas;
 mod rotation;
 mod self_signed;
-mod server_certificate;
+mod server_certificate; // The server certificate in ACM.
 mod situations;
 mod soak;
 mod speak;
