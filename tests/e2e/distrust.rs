@@ -1,159 +1,19 @@
 //! Trust that is taken away, or never given: no distrust ends by accident, a bundle in `ca.crt` adds no
 //! trust, and no tenant takes an authority's place in the truststore.
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::Api;
 use serde_json::{Value, json};
 
 use crate::support::{
-    aws::truststores::{holds, truststore},
-    edge_calls::Caller,
+    aws::truststores::holds,
     kubernetes::{
         objects::{
-            CERTIFICATE, DOMAIN, api, certificate_spec, change, condition, create, delete, domain_spec,
-            generated, issued, ready_domain, says, until, until_object,
+            CERTIFICATE, DOMAIN, api, change, condition, create, delete, generated, ready_domain, says, until,
         },
-        secrets::create_secret,
-        trust_sources::{answers, message, pinned, warnings, write_config_map},
+        trust_sources::{answers, pinned, warnings, write_config_map},
     },
     partner_ca::Ca,
     test_env::TestEnv,
     world::eventually,
 };
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_distrust_is_loud_until_it_is_read_and_holds_whatever_becomes_of_its_source() {
-    let mut env = TestEnv::start("holds").await;
-    let [thief_ca, fine, late] = ["Compromised CA", "Fine CA", "Late CA"].map(Ca::new);
-    let (thief, caller) = (thief_ca.leaf("thief"), fine.leaf("caller"));
-    write_config_map(&env, "partners", &format!("{}{}", thief_ca.pem, fine.pem)).await;
-    let all = json!({"name": "all", "configMapRef": {"name": "partners"}});
-    let out = json!({"name": "out", "state": "Distrusted", "configMapRef": {"name": "out"}});
-    create(
-        &env,
-        DOMAIN,
-        "partners",
-        domain_spec(&env, json!({"authorities": [all]})),
-    )
-    .await;
-    until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    answers(&env, &thief, "200", "before").await;
-
-    // The source is missing, then truncated: the operator does not know which certificates to remove, and
-    // says so.
-    change(
-        &env,
-        DOMAIN,
-        "partners",
-        json!({"trust": {"authorities": [all, out]}}),
-    )
-    .await;
-    let object = until(&env, DOMAIN, "partners", "ResolvedRefs", "False", "RefNotFound").await;
-    assert!(
-        message(&object, "ResolvedRefs").contains("there is no ConfigMap out"),
-        "{object}"
-    );
-    write_config_map(&env, "out", &thief_ca.pem[..thief_ca.pem.len() / 2]).await;
-    let object = until(
-        &env,
-        DOMAIN,
-        "partners",
-        "ResolvedRefs",
-        "False",
-        "InvalidCACertificateRef",
-    )
-    .await;
-    assert!(
-        message(&object, "Ready").contains("authority out: the distrust has no effect yet"),
-        "{object}"
-    );
-    assert_eq!(thief.calls(&env).await, "200");
-
-    write_config_map(&env, "out", &thief_ca.pem).await;
-    answers(&env, &thief, "403", "distrusted").await;
-    let object = until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    assert!(!warnings(&object).contains("takes nothing away"), "{object}");
-    let (version, text) = truststore(&env).await;
-    assert_eq!(text.matches("  distrusted: ").count(), 1, "{text}");
-
-    // The source is deleted, and the operator knows only the state of AWS.
-    let maps: Api<ConfigMap> = Api::namespaced(env.client.clone(), &env.namespace);
-    maps.delete("out", &Default::default()).await.expect("deleted");
-    env.operator.kill();
-    env.end_lease().await;
-    env.operator.restart().expect("the operator starts");
-    let object = until_object(&env, DOMAIN, "partners", "a warning", |o| {
-        warnings(o).contains("keys that this entry distrusted before stay distrusted")
-    })
-    .await;
-    assert_eq!(
-        (
-            says(&object, "Ready").as_str(),
-            says(&object, "ResolvedRefs").as_str()
-        ),
-        ("True", "True")
-    );
-    assert_eq!(
-        (thief.calls(&env).await.as_str(), truststore(&env).await.0),
-        ("403", version)
-    );
-    // The next version of the truststore records the distrust, too.
-    write_config_map(
-        &env,
-        "partners",
-        &format!("{}{}{}", thief_ca.pem, fine.pem, late.pem),
-    )
-    .await;
-    let (_, text) = pinned(&env, "has the late authority", |text| holds(text, &late.pem)).await;
-    assert!(!holds(&text, &thief_ca.pem), "{text}");
-    answers(&env, &late.leaf("late"), "200", "others come").await;
-    assert_eq!(
-        (
-            thief.calls(&env).await.as_str(),
-            caller.calls(&env).await.as_str()
-        ),
-        ("403", "200")
-    );
-
-    change(&env, DOMAIN, "partners", json!({"trust": {"authorities": [all]}})).await;
-    let (_, text) = pinned(&env, "forgets with the entry", |text| {
-        !text.contains("distrusted: ")
-    })
-    .await;
-    assert!(holds(&text, &thief_ca.pem), "{text}");
-    answers(&env, &thief, "200", "the entry is gone").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bundle_beside_an_authority_adds_no_trust() {
-    let env = TestEnv::start("beside").await;
-    let [own, stranger] = ["Own CA", "Stranger CA"].map(Ca::new);
-    let bundle = format!("{}{}", own.pem, stranger.pem);
-    create_secret(
-        &env,
-        "own-ca",
-        &[("tls.crt", &own.pem), ("tls.key", &own.key), ("ca.crt", &bundle)],
-    )
-    .await;
-    let entry = json!({"name": "own", "secretRef": {"name": "own-ca"}});
-    create(
-        &env,
-        DOMAIN,
-        "partners",
-        domain_spec(&env, json!({"authorities": [entry]})),
-    )
-    .await;
-    create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
-    let object = until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    assert!(
-        warnings(&object).contains("authority own: CN=Stranger CA stands in ca.crt"),
-        "{object}"
-    );
-    let (_, secret) = issued(&env, "client1", 1).await;
-    answers(&env, &Caller::of(&secret), "200", "issued under it").await;
-    answers(&env, &own.leaf("caller"), "200", "a caller of the authority").await;
-    assert_eq!(stranger.leaf("stranger").calls(&env).await, "403");
-    assert!(!holds(&truststore(&env).await.1, &stranger.pem));
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {

@@ -2,7 +2,6 @@
 //! and an operator of its own, and checks AWS, Kubernetes and the journal of AWS calls afterwards.
 //! `cargo test --test e2e -- trust::` runs one area.
 
-mod bucket;
 mod cache;
 mod certificate;
 mod chart;
@@ -13,7 +12,6 @@ mod dns; // Records in Route 53, or made by hand at a registrar.
 mod doctor;
 mod domain;
 mod drift;
-mod expiry;
 mod faults;
 mod gitops;
 mod grants;
@@ -24,14 +22,12 @@ mod lifecycle; // One MtlsDomain from its creation to its deletion.
 mod mappings; // API mappings, default endpoints, other ways to a mapped API.
 mod not_owned;
 mod observability;
-mod partners;
 mod planted;
 mod policy;
 mod proxy;
 mod quota;
 mod renewal;
 mod replicas;
-mod rotation;
 mod self_signed;
 mod server_certificate; // The server certificate in ACM.
 mod situations;
@@ -41,5 +37,5 @@ mod support; // No tests: the local world, environments and helpers.
 mod takeover;
 mod tenants;
 mod tenants_certificates;
-mod trust;
+mod trust; // The truststore: sources, rotation, expiry, distrust, storage.
 mod two_clusters;

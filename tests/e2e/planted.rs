@@ -12,17 +12,15 @@ use crate::support::{
     edge_calls::Caller,
     kubernetes::{
         objects::{
-            CERTIFICATE, DOMAIN, api, certificate_spec, change, condition, create, delete, domain_spec,
-            generated, issued, ready_domain, says, until,
+            CERTIFICATE, DOMAIN, certificate_spec, change, condition, create, delete, domain_spec, generated,
+            issued, ready_domain, says, until,
         },
         planted_secrets::{
             P256, child, forged, key_hash, next, plant, recorded, secret, tenant, uploads, was_never_trusted,
         },
-        recorder::Recorder,
         secrets::{create_secret, text},
         teams::asking,
     },
-    partner_ca::Ca,
     test_env::TestEnv,
     world::{eventually, run},
 };
@@ -462,107 +460,4 @@ async fn a_planted_authority_is_not_taken_for_a_generated_one() {
         "the annotation is the SHA-256 of the public key"
     );
     was_never_trusted(&env, &planted.iter().collect::<Vec<_>>()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_record_of_a_key_is_written_first_and_one_that_got_no_further_is_replaced() {
-    let env = TestEnv::start("record").await;
-    // As a crash between the record and the Secret leaves them.
-    let lost = "0".repeat(64);
-    let object = json!({
-        "apiVersion": "mtls-operator.io/v1alpha1", "kind": DOMAIN,
-        "metadata": {"name": "partners", "annotations": {"mtls-operator.io/generated.ca": lost}},
-        "spec": domain_spec(&env, generated()),
-    });
-    let recorder = Recorder::start(&env, DOMAIN, "").await;
-    api(&env, DOMAIN)
-        .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
-        .await
-        .unwrap();
-    let object = until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    let secret = env.secrets().get("partners.ca-ca").await.unwrap();
-    let record = recorded(&env, "ca").await;
-    assert_eq!(record, key_hash(&text(&secret, "tls.crt")).await);
-    for seen in recorder.until(&object).await {
-        assert_ne!(
-            condition(&seen, "ResolvedRefs").map(|c| c["reason"].clone()),
-            Some(json!("SecretNotOwned")),
-            "{seen}"
-        );
-    }
-    // Without the record the truststore proves whose key it is: a backup of manifests has no annotations.
-    let none = Patch::Merge(json!({"metadata": {"annotations": {"mtls-operator.io/generated.ca": null}}}));
-    api(&env, DOMAIN)
-        .patch("partners", &PatchParams::default(), &none)
-        .await
-        .unwrap();
-    let mark = env.mark().await;
-    env.reconciles(2).await;
-    until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
-    let (_, leaf) = issued(&env, "client1", 1).await;
-    assert_eq!(Caller::of(&leaf).calls(&env).await, "200");
-    assert_eq!(
-        (env.writes(mark).await, recorded(&env, "ca").await),
-        (vec![], String::new())
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_authority_called_clientcertificates_is_trusted_as_any_other_and_stored_once() {
-    let env = TestEnv::start("calledso").await;
-    ready_domain(&env).await;
-    let [third, pasted] = ["Third CA", "Pasted CA"].map(Ca::new);
-    let map = json!({
-        "metadata": {"name": "third.party", "labels": {"kind": "third"}}, "data": {"ca.crt": third.pem},
-    });
-    let maps =
-        kube::Api::<k8s_openapi::api::core::v1::ConfigMap>::namespaced(env.client.clone(), &env.namespace);
-    maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap())
-        .await
-        .unwrap();
-    // A self-signed certificate beside it, whose entry begins with the same word.
-    let spec = json!({
-        "domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"},
-    });
-    create(&env, CERTIFICATE, "client1", spec).await;
-    let (_, leaf) = issued(&env, "client1", 1).await;
-    let own = Caller::of(&leaf);
-    let with = |source: Value| {
-        let mut authority = json!({"name": "clientcertificates"});
-        source
-            .as_object()
-            .unwrap()
-            .iter()
-            .for_each(|(field, value)| authority[field] = value.clone());
-        json!({
-            "trust": {"issuingAuthority": "ca", "authorities": [{"name": "ca", "generate": {}}, authority]},
-        })
-    };
-    let selector = json!({"configMapSelector": {"matchLabels": {"kind": "third"}}, "pem": null});
-    let pem = json!({"pem": pasted.pem});
-    for (source, ca) in [(selector, &third), (pem, &pasted)] {
-        let mark = env.mark().await;
-        change(&env, DOMAIN, "partners", with(source)).await;
-        eventually("the certificate is accepted", async || {
-            match ca.leaf("caller").calls(&env).await.as_str() {
-                "200" => Ok(()),
-                other => Err(other.to_owned()),
-            }
-        })
-        .await;
-        until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-        env.reconciles(3).await;
-        assert_eq!(env.writes(mark).await, ["PutObject", "UpdateDomainName"], "once");
-        assert_eq!(own.calls(&env).await, "200");
-    }
-    delete(&env, CERTIFICATE, "client1").await;
-    eventually("the certificate leaves, and no other", async || {
-        match own.calls(&env).await.as_str() {
-            "403" => Ok(()),
-            other => Err(other.to_owned()),
-        }
-    })
-    .await;
-    assert_eq!(pasted.leaf("caller").calls(&env).await, "200");
 }

@@ -1,5 +1,4 @@
-//! Trust with one file per partner: the ConfigMaps that a label selector finds come, change and go, each by
-//! itself.
+//! Each partner's ConfigMap that a label selector finds comes, changes and goes by itself.
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -67,7 +66,7 @@ fn message(object: &Value, type_: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn partners_come_change_and_go_each_by_itself() {
+async fn each_partner_comes_changes_and_goes_by_itself() {
     // Resyncs are an hour away: the watch brings the news.
     let env = TestEnv::start_with("partners", &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")]).await;
     let own = Ca::new("Own CA");

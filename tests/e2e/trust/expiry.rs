@@ -1,4 +1,5 @@
-//! Truststores whose certificates expire, and truststores that would have none left.
+//! Expired certificates leave the truststore, certificates that AWS rejects stay out, and it is never
+//! emptied.
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -28,7 +29,7 @@ async fn calls_are(env: &TestEnv, caller: &Caller, status: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_authority_that_expires_leaves_then_and_the_others_stay() {
+async fn an_expired_authority_leaves_and_the_others_stay() {
     let env = TestEnv::start("expires").await;
     let own = Ca::new("Own CA");
     let trust = |more: &[Value]| {
@@ -78,7 +79,7 @@ async fn an_authority_that_expires_leaves_then_and_the_others_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn warnings_of_aws_are_in_the_status() {
+async fn truststore_warnings_of_aws_are_in_the_status() {
     let env = TestEnv::start("warned").await;
     let own = Ca::new("Own CA");
     let year = Duration::from_secs(365 * 24 * 3600);

@@ -1,5 +1,5 @@
-//! Authorities from every source: they end in the truststore version that the domain pins, and leave it as
-//! designed.
+//! Authorities from every source end in the truststore that the domain pins; a missing or broken source locks
+//! no caller out.
 use k8s_openapi::{ByteString, api::core::v1::ConfigMap};
 use kube::api::{Api, ObjectMeta, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -8,15 +8,12 @@ use crate::support::{
     aws::truststores::{holds, truststore},
     edge_calls::Caller,
     kubernetes::{
-        objects::{
-            CERTIFICATE, DOMAIN, certificate_spec, change, create, domain_spec, ready_domain, summary, until,
-        },
+        objects::{CERTIFICATE, DOMAIN, certificate_spec, change, create, domain_spec, summary, until},
         secrets::{create_secret, sound, text},
         trust_sources::{answers, message, pinned, write_config_map},
     },
     partner_ca::Ca,
     test_env::TestEnv,
-    world::eventually,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,146 +258,4 @@ async fn a_bundle_in_another_form_locks_no_caller_out() {
         (one.calls(&env).await, other.calls(&env).await),
         ("200".into(), "200".into())
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_removed_authority_stays_for_its_leaves_and_a_distrusted_one_goes_at_once() {
-    let env = TestEnv::start("distrust").await;
-    let [old, acme, other] = ["Old CA", "Acme CA", "Other CA"].map(Ca::new);
-    create_secret(&env, "old-ca", &[("tls.crt", &old.pem), ("tls.key", &old.key)]).await;
-    let old_entry = |state: &str| json!({"name": "old", "state": state, "secretRef": {"name": "old-ca"}});
-    let acme_entry = |state: &str| json!({"name": "acme", "state": state, "pem": acme.pem});
-    let others = [
-        json!({"name": "new", "generate": {}}),
-        json!({"name": "other", "pem": other.pem}),
-    ];
-    let trust = |issuing: &str, more: Vec<Value>| {
-        json!({
-            "issuingAuthority": issuing, "authorities": ([&others[..], &more[..]].concat()),
-        })
-    };
-    create(
-        &env,
-        DOMAIN,
-        "partners",
-        domain_spec(
-            &env,
-            trust("old", vec![old_entry("Active"), acme_entry("Active")]),
-        ),
-    )
-    .await;
-    create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
-    until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    until(&env, CERTIFICATE, "client1", "Ready", "True", "").await;
-    let living = Caller::of(&env.secrets().get("client1").await.expect("the Secret"));
-    answers(&env, &living, "200", "a leaf of the old authority").await;
-
-    // The authority leaves the spec: certificates move to another issuer, and AWS accepts their earlier
-    // leaves until these expire.
-    change(
-        &env,
-        DOMAIN,
-        "partners",
-        json!({"trust": trust("new", vec![acme_entry("Active")])}),
-    )
-    .await;
-    pinned(&env, "remembers until when", |text| text.contains("keep-until: ")).await;
-    eventually("the certificate has another issuer", async || {
-        let secret = env.secrets().get("client1").await.expect("the Secret");
-        if holds(&text(&secret, "ca.crt"), &old.pem) {
-            Err("the old one")
-        } else {
-            Ok(())
-        }
-        .map_err(String::from)
-    })
-    .await;
-    until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    let (_, kept) = truststore(&env).await;
-    assert!(holds(&kept, &old.pem), "{kept}");
-    assert_eq!(living.calls(&env).await, "200");
-    assert_eq!(acme.leaf("caller").calls(&env).await, "200");
-
-    // Distrusted authorities are out at once, trust-only or issuing, with any leaves under them. No other
-    // caller notices.
-    change(
-        &env,
-        DOMAIN,
-        "partners",
-        json!({"trust": trust("new", vec![old_entry("Distrusted"), acme_entry("Distrusted")])}),
-    )
-    .await;
-    pinned(&env, "is without both", |text| {
-        !holds(text, &old.pem) && !holds(text, &acme.pem)
-    })
-    .await;
-    answers(&env, &living, "403", "a living leaf of a distrusted authority").await;
-    answers(&env, &acme.leaf("caller"), "403", "a distrusted partner").await;
-    until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    assert_eq!(other.leaf("caller").calls(&env).await, "200");
-    let moved = Caller::of(&env.secrets().get("client1").await.expect("the Secret"));
-    assert_eq!(moved.calls(&env).await, "200");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lost_authority_key_is_never_created_again() {
-    let env = TestEnv::start("keylost").await;
-    ready_domain(&env).await;
-    create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
-    until(&env, CERTIFICATE, "client1", "Ready", "True", "").await;
-    let living = Caller::of(&env.secrets().get("client1").await.expect("the Secret"));
-    let (before, _) = truststore(&env).await;
-    let mut backup = env
-        .secrets()
-        .get("partners.ca-ca")
-        .await
-        .expect("the authority's Secret");
-
-    env.secrets()
-        .delete("partners.ca-ca", &Default::default())
-        .await
-        .expect("deleted");
-    let object = until(
-        &env,
-        DOMAIN,
-        "partners",
-        "ResolvedRefs",
-        "False",
-        "AuthorityKeyLost",
-    )
-    .await;
-    assert!(
-        message(&object, "Ready").contains("authority ca"),
-        "{}",
-        message(&object, "Ready")
-    );
-    // Another reconcile, which a change of the spec causes, does not create a key either.
-    change(&env, DOMAIN, "partners", json!({"trust": {"overlap": "720h"}})).await;
-    until(
-        &env,
-        DOMAIN,
-        "partners",
-        "ResolvedRefs",
-        "False",
-        "AuthorityKeyLost",
-    )
-    .await;
-    assert!(
-        env.secrets()
-            .get_opt("partners.ca-ca")
-            .await
-            .expect("an answer")
-            .is_none()
-    );
-    assert_eq!(truststore(&env).await.0, before, "the truststore is as it was");
-    assert_eq!(living.calls(&env).await, "200", "callers go on being served");
-
-    backup.metadata.resource_version = None;
-    backup.metadata.uid = None;
-    env.secrets()
-        .create(&Default::default(), &backup)
-        .await
-        .expect("the backup is restored");
-    until(&env, DOMAIN, "partners", "Ready", "True", "").await;
-    assert_eq!(truststore(&env).await.0, before);
 }
