@@ -3,7 +3,6 @@
 //! `cargo test --test e2e -- trust::` runs one area.
 
 mod cache;
-mod certificate;
 mod chart;
 mod cluster_faults;
 mod crash;
@@ -17,7 +16,7 @@ mod gitops;
 mod grants;
 mod iam;
 mod identity; // Headers and authorizers that tell a back end who called.
-mod interop;
+mod issuance; // ClientCertificates and their Secrets.
 mod lifecycle; // One MtlsDomain from its creation to its deletion.
 mod mappings; // API mappings, default endpoints, other ways to a mapped API.
 mod not_owned;
@@ -26,9 +25,7 @@ mod planted;
 mod policy;
 mod proxy;
 mod quota;
-mod renewal;
 mod replicas;
-mod self_signed;
 mod server_certificate; // The server certificate in ACM.
 mod situations;
 mod soak;

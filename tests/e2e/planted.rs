@@ -12,8 +12,8 @@ use crate::support::{
     edge_calls::Caller,
     kubernetes::{
         objects::{
-            CERTIFICATE, DOMAIN, certificate_spec, change, condition, create, delete, domain_spec, generated,
-            issued, ready_domain, says, until,
+            CERTIFICATE, DOMAIN, certificate_spec, change, condition, create, delete, generated,
+            ready_domain, says, until,
         },
         planted_secrets::{
             P256, child, forged, key_hash, next, plant, recorded, secret, tenant, uploads, was_never_trusted,
@@ -302,58 +302,6 @@ fn a_forged_anchor_of_an_earlier_release_leaves_at_once_in_view_or_not() {
             until(&env, DOMAIN, "partners", "Ready", "True", "").await;
         }
     });
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_changed_spec_of_a_self_signed_certificate_makes_no_gap() {
-    let env = TestEnv::start("changedself").await;
-    let trust = json!({"authorities": [{"name": "ca", "generate": {}}], "overlap": "0s"});
-    create(&env, DOMAIN, "partners", domain_spec(&env, trust)).await;
-    let spec = json!({
-        "domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"},
-    });
-    create(&env, CERTIFICATE, "client1", spec).await;
-    issued(&env, "client1", 1).await;
-    let changes = [
-        json!({"subject": {"commonName": "client2"}}),
-        json!({"dnsNames": ["a.example"]}),
-        json!({"duration": "30h"}),
-    ];
-    for (revision, spec) in (2..).zip(changes) {
-        let before = env.secrets().get("client1").await.unwrap();
-        change(&env, CERTIFICATE, "client1", spec.clone()).await;
-        eventually("the new certificate is in the Secret", async || {
-            let secret = env.secrets().get("client1").await.map_err(|e| e.to_string())?;
-            let answer = Caller::of(&secret).calls(&env).await;
-            // The operator may have replaced this certificate, and superseded it, while the call was under
-            // way.
-            let still = env
-                .secrets()
-                .get("client1")
-                .await
-                .map_err(|e| e.to_string())?
-                .data
-                == secret.data;
-            assert!(!still || answer == "200", "{spec}: a gap: {answer}");
-            if text(&secret, "tls.crt") == text(&before, "tls.crt") {
-                Err("the one before")
-            } else {
-                Ok(())
-            }
-            .map_err(String::from)
-        })
-        .await;
-        let (_, now) = issued(&env, "client1", revision).await;
-        assert_eq!(Caller::of(&now).calls(&env).await, "200");
-        let old = Caller::of(&before);
-        eventually("the overlap is over", async || {
-            match old.calls(&env).await.as_str() {
-                "403" => Ok(()),
-                other => Err(other.to_owned()),
-            }
-        })
-        .await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,5 @@
-//! Self-signed certificates that stand in the truststore: the operator never hands one out before it is
-//! trusted, always keeps one that works, and removes them at once when they are deleted.
+//! A self-signed certificate is trusted before it is handed out, always works, and leaves the truststore when
+//! it is deleted.
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Patch;
@@ -110,7 +110,7 @@ async fn a_self_signed_certificate_is_trusted_itself_renewed_without_a_gap_and_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_superseded_one_leaves_after_the_overlap() {
+async fn a_superseded_certificate_leaves_after_the_overlap() {
     let env = TestEnv::start("overlap").await;
     let trust = json!({"authorities": [], "overlap": "5s"});
     create(&env, DOMAIN, "partners", domain_spec(&env, trust)).await;
@@ -139,7 +139,7 @@ async fn a_superseded_one_leaves_after_the_overlap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subject_has_one_holder() {
+async fn a_subject_belongs_to_one_certificate() {
     let env = TestEnv::start("subject").await;
     ready_domain(&env).await;
     create(&env, CERTIFICATE, "client1", self_signed("client1")).await;
@@ -179,7 +179,7 @@ async fn a_subject_has_one_holder() {
 }
 
 #[test]
-fn killed_in_the_middle_of_a_renewal_the_next_operator_finishes() {
+fn an_interrupted_renewal_is_finished_by_the_next_operator() {
     let points = [
         ("PutObject", When::After),
         ("UpdateDomainName", When::Before),
@@ -232,7 +232,7 @@ async fn killed_at(operation: &str, when: When) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_between_swap_and_clean_up_nothing_is_left_and_a_lost_secret_is_issued_again() {
+async fn a_kill_before_the_clean_up_leaves_nothing_and_a_lost_secret_is_issued_again() {
     let mut env = TestEnv::start("leftover").await;
     ready_domain(&env).await;
     create(&env, CERTIFICATE, "client1", self_signed("client1")).await;
@@ -302,4 +302,56 @@ async fn killed_between_swap_and_clean_up_nothing_is_left_and_a_lost_secret_is_i
     })
     .await;
     assert_eq!(Caller::of(&third).calls(&env).await, "200");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_spec_of_a_self_signed_certificate_makes_no_gap() {
+    let env = TestEnv::start("changedself").await;
+    let trust = json!({"authorities": [{"name": "ca", "generate": {}}], "overlap": "0s"});
+    create(&env, DOMAIN, "partners", domain_spec(&env, trust)).await;
+    let spec = json!({
+        "domainRef": {"name": "partners"}, "issuance": "SelfSigned", "subject": {"commonName": "client1"},
+    });
+    create(&env, CERTIFICATE, "client1", spec).await;
+    issued(&env, "client1", 1).await;
+    let changes = [
+        json!({"subject": {"commonName": "client2"}}),
+        json!({"dnsNames": ["a.example"]}),
+        json!({"duration": "30h"}),
+    ];
+    for (revision, spec) in (2..).zip(changes) {
+        let before = env.secrets().get("client1").await.unwrap();
+        change(&env, CERTIFICATE, "client1", spec.clone()).await;
+        eventually("the new certificate is in the Secret", async || {
+            let secret = env.secrets().get("client1").await.map_err(|e| e.to_string())?;
+            let answer = Caller::of(&secret).calls(&env).await;
+            // The operator may have replaced this certificate, and superseded it, while the call was under
+            // way.
+            let still = env
+                .secrets()
+                .get("client1")
+                .await
+                .map_err(|e| e.to_string())?
+                .data
+                == secret.data;
+            assert!(!still || answer == "200", "{spec}: a gap: {answer}");
+            if text(&secret, "tls.crt") == text(&before, "tls.crt") {
+                Err("the one before")
+            } else {
+                Ok(())
+            }
+            .map_err(String::from)
+        })
+        .await;
+        let (_, now) = issued(&env, "client1", revision).await;
+        assert_eq!(Caller::of(&now).calls(&env).await, "200");
+        let old = Caller::of(&before);
+        eventually("the overlap is over", async || {
+            match old.calls(&env).await.as_str() {
+                "403" => Ok(()),
+                other => Err(other.to_owned()),
+            }
+        })
+        .await;
+    }
 }

@@ -1,5 +1,5 @@
-//! Issued certificates in other people's programs: every usual TLS library completes a handshake with the
-//! files of a Secret, and an independent linter finds no error.
+//! Every usual TLS library completes a handshake with the files of a Secret, and an independent linter finds
+//! no error in them.
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -151,7 +151,7 @@ async fn issue_all(env: &TestEnv) -> Vec<(&'static str, Secret)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_usual_client_gets_in_and_a_linter_finds_no_error() {
+async fn every_usual_client_is_accepted_and_a_linter_finds_no_error() {
     let env = TestEnv::start("interop").await;
     let secrets = issue_all(&env).await;
     for (name, secret) in &secrets {

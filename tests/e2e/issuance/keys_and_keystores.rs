@@ -1,6 +1,5 @@
-//! ClientCertificates after their first leaf: renewal requests, refusals, superseded leaves, deletion.
-use kube::api::{Patch, PatchParams};
-use serde_json::{Value, json};
+//! A requester may keep its key, and a keystore opens with the password that the user chose.
+use serde_json::json;
 
 use crate::support::{
     aws::truststores::holds,
@@ -8,124 +7,14 @@ use crate::support::{
     example_manifests,
     kubernetes::{
         objects::{
-            CERTIFICATE, DOMAIN, ask_for_renewal, certificate_spec, change, condition, create, delete,
-            issued, ready_domain, summary, until, until_object,
+            CERTIFICATE, DOMAIN, certificate_spec, change, condition, create, issued, ready_domain, summary,
+            until,
         },
-        recorder::event,
-        secrets::{create_secret, damage, openssl, sound, text, version},
+        secrets::{create_secret, damage, openssl, text, version},
     },
     test_env::TestEnv,
     world::eventually,
 };
-
-fn serial(object: &Value) -> &str {
-    object["status"]["serialNumber"]
-        .as_str()
-        .expect("a serial number")
-}
-
-fn superseded(object: &Value) -> Vec<&str> {
-    let previous = object["status"]["previous"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    previous
-        .iter()
-        .filter_map(|leaf| leaf["serialNumber"].as_str())
-        .collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_renewal_follows_an_annotation_and_deletion_does_not_revoke() {
-    let env = TestEnv::start("asked").await;
-    ready_domain(&env).await;
-    create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
-    let (first, old) = issued(&env, "client1", 1).await;
-    assert!(
-        serial(&first).split(':').all(|byte| byte.len() == 2),
-        "as API Gateway writes it: {}",
-        serial(&first)
-    );
-
-    ask_for_renewal(&env, "client1", "a").await;
-    let (second, new) = issued(&env, "client1", 2).await;
-    assert_ne!(text(&old, "tls.key"), text(&new, "tls.key"));
-    assert_eq!(superseded(&second), [serial(&first)]);
-    ask_for_renewal(&env, "client1", "b").await;
-    let (third, _) = issued(&env, "client1", 3).await;
-    assert_eq!(superseded(&third), [serial(&first), serial(&second)]);
-    // The operator replaces a lost Secret once, and not once more for the old request.
-    env.secrets()
-        .delete("client1", &Default::default())
-        .await
-        .expect("deleted");
-    let (fourth, secret) = issued(&env, "client1", 4).await;
-    assert_eq!(superseded(&fourth).len(), 3);
-    sound(&secret).await.expect("sound");
-
-    delete(&env, CERTIFICATE, "client1").await;
-    let note = event(&env, "client1", "StillAccepted").await;
-    let until = fourth["status"]["notAfter"].as_str().expect("a date");
-    assert!(
-        note.contains(serial(&fourth)) && note.contains(until) && note.contains("3 that it superseded"),
-        "{note}"
-    );
-    for caller in [Caller::of(&old), Caller::of(&secret)] {
-        assert_eq!(
-            caller.calls(&env).await,
-            "200",
-            "all leaves work, as the Event says"
-        );
-    }
-    assert_eq!(fourth["status"]["revision"], 4, "nothing was issued in between");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_renewal_that_fails_keeps_the_leaf_and_says_why() {
-    let env = TestEnv::start("fails").await;
-    ready_domain(&env).await;
-    create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
-    let (_, old) = issued(&env, "client1", 1).await;
-    let immutable = Patch::Merge(json!({"immutable": true}));
-    env.secrets()
-        .patch("client1", &PatchParams::default(), &immutable)
-        .await
-        .expect("the Secret is immutable now");
-
-    ask_for_renewal(&env, "client1", "now").await;
-    let object = until_object(&env, CERTIFICATE, "client1", "says why", |o| {
-        condition(o, "Issued").is_some_and(|c| {
-            c["message"]
-                .to_string()
-                .contains("the next one: cannot issue into the Secret client1")
-        })
-    })
-    .await;
-    assert_eq!(
-        summary(&object),
-        ["True", "", ""],
-        "the leaf in the Secret is good: {}",
-        object["status"]
-    );
-    let note = event(&env, "client1", "NotIssued").await;
-    assert!(note.contains("cannot issue into the Secret client1"), "{note}");
-    let there = env.secrets().get("client1").await.expect("the Secret");
-    assert_eq!(there.data, old.data);
-    assert_eq!(Caller::of(&there).calls(&env).await, "200");
-
-    // The operator tries again by itself, whatever the cause was.
-    env.secrets()
-        .delete("client1", &Default::default())
-        .await
-        .expect("deleted");
-    let (object, _) = issued(&env, "client1", 2).await;
-    assert_eq!(condition(&object, "Issued").expect("Issued")["status"], "True");
-    assert!(
-        !condition(&object, "Issued").expect("Issued")["message"]
-            .to_string()
-            .contains("the next one")
-    );
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_requester_keeps_its_key() {
