@@ -6,14 +6,12 @@ mod cache;
 mod chart;
 mod cluster_faults;
 mod crash;
-mod distrust;
 mod dns; // Records in Route 53, or made by hand at a registrar.
 mod doctor;
 mod domain;
 mod drift;
 mod faults;
 mod gitops;
-mod grants;
 mod iam;
 mod identity; // Headers and authorizers that tell a back end who called.
 mod issuance; // ClientCertificates and their Secrets.
@@ -21,8 +19,6 @@ mod lifecycle; // One MtlsDomain from its creation to its deletion.
 mod mappings; // API mappings, default endpoints, other ways to a mapped API.
 mod not_owned;
 mod observability;
-mod planted;
-mod policy;
 mod proxy;
 mod quota;
 mod replicas;
@@ -32,7 +28,6 @@ mod soak;
 mod speak;
 mod support; // No tests: the local world, environments and helpers.
 mod takeover;
-mod tenants;
-mod tenants_certificates;
+mod tenancy; // Grants, the policy, and attacks by tenants.
 mod trust; // The truststore: sources, rotation, expiry, distrust, storage.
 mod two_clusters;

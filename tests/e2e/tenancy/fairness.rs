@@ -1,19 +1,91 @@
-//! Trust that is taken away, or never given: no distrust ends by accident, a bundle in `ca.crt` adds no
-//! trust, and no tenant takes an authority's place in the truststore.
+//! No tenant starves another: neither of the operator's time nor of room in the truststore.
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::{
     aws::truststores::holds,
+    edge_calls::Caller,
     kubernetes::{
         objects::{
-            CERTIFICATE, DOMAIN, api, change, condition, create, delete, generated, ready_domain, says, until,
+            CERTIFICATE, DOMAIN, api, change, condition, create, delete, generated, ready_domain, says,
+            until, until_object,
         },
+        teams::{GRANT, asking, granting},
+        tenants::requester,
         trust_sources::{answers, pinned, warnings, write_config_map},
     },
     partner_ca::Ca,
     test_env::TestEnv,
-    world::eventually,
+    world::{eventually, run},
 };
+
+#[test]
+fn many_objects_and_edits_starve_no_other_tenant() {
+    run(async {
+        let env = TestEnv::start_among("starve", &["acme", "zeta"], &[]).await;
+        ready_domain(&env).await;
+        let (acme, zeta) = (requester(&env, "acme").await, requester(&env, "zeta").await);
+        create(
+            &env,
+            GRANT,
+            "acme",
+            granting(&acme.namespace, json!({"maxCertificates": 3})),
+        )
+        .await;
+        create(
+            &env,
+            GRANT,
+            "zeta",
+            granting(&zeta.namespace, json!({"commonNames": ["zeta-*"]})),
+        )
+        .await;
+        let names: Vec<_> = (0..1000).map(|n| format!("c{n}")).collect();
+        // The last names first, and many in each second: an object created later in the same second has the
+        // name that sorts first, and still the operator gives no place twice.
+        for some in names.rchunks(30) {
+            join_all(
+                some.iter()
+                    .map(|name| acme.request(name, asking(&env, &format!("acme-{name}"), json!({})))),
+            )
+            .await;
+        }
+        let edits = async {
+            for round in 0..1 {
+                for some in names.chunks(30) {
+                    let spec = json!({"spec": {"duration": format!("{}h", 100 + round)}});
+                    join_all(some.iter().map(|name| acme.patch(name, spec.clone()))).await;
+                }
+            }
+        };
+        let other = async {
+            zeta.request("client", asking(&env, "zeta-1", json!({}))).await;
+            zeta.ready("client").await
+        };
+        tokio::join!(edits, other);
+        let caller = Caller::of(&zeta.secrets().get("client").await.unwrap());
+        assert_eq!(caller.calls(&env).await, "200");
+        // The many objects had three places.
+        until_object(&env, GRANT, "acme", "all places are taken", |o| {
+            o["status"]["certificates"] == 3
+        })
+        .await;
+        for name in &names {
+            acme.until(name, "answered", |o| {
+                ["True", "False"].contains(&says(o, "Accepted").as_str())
+            })
+            .await;
+        }
+        assert_eq!(
+            acme.secrets()
+                .list(&Default::default())
+                .await
+                .unwrap()
+                .items
+                .len(),
+            3
+        );
+    });
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {

@@ -1,19 +1,10 @@
-//! Attacks on a domain and on each other by tenants who may request certificates in a namespace of their own,
-//! each with its own token and the rights of examples/rbac.yaml. The tests check Kubernetes and the
-//! truststore afterwards.
-use futures::future::join_all;
+//! No tenant gets the name, the certificate or a Secret of another.
 use kube::api::{Patch, PatchParams, PostParams};
-use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::{Value, json};
 
 use crate::support::{
-    aws::truststores::{holds, truststore},
-    edge_calls::Caller,
     kubernetes::{
-        objects::{
-            CERTIFICATE, DOMAIN, certificate_spec, condition, create, issued, ready_domain, says,
-            until_object,
-        },
+        objects::{CERTIFICATE, DOMAIN, certificate_spec, condition, create, issued, ready_domain, says},
         secrets::{create_secret, text},
         teams::{GRANT, Team, asking, granting},
         tenants::{by_csr, csr, is_forbidden, requester},
@@ -29,7 +20,7 @@ fn no_tenant_gets_the_name_of_another() {
         ready_domain(&env).await;
         let acme = requester(&env, "acme").await;
         let example: Value =
-            serde_saphyr::from_str(include_str!("../../examples/client-grant.yaml")).unwrap();
+            serde_saphyr::from_str(include_str!("../../../examples/client-grant.yaml")).unwrap();
         let mut grant = example["spec"].clone();
         grant["namespaces"] = json!({"names": [acme.namespace]});
         create(&env, GRANT, "acme", grant).await;
@@ -225,70 +216,6 @@ fn secrets_of_others_are_neither_read_nor_written_and_their_objects_not_revealed
 }
 
 #[test]
-fn a_forged_secret_of_a_self_signed_certificate_adds_no_trust() {
-    run(async {
-        let env = TestEnv::start_among("forge", &["acme"], &[]).await;
-        ready_domain(&env).await;
-        let acme = requester(&env, "acme").await;
-        create(
-            &env,
-            GRANT,
-            "acme",
-            granting(&acme.namespace, json!({"issuance": "SelfSigned"})),
-        )
-        .await;
-        acme.request(
-            "client",
-            asking(&env, "acme-1", json!({"issuance": "SelfSigned"})),
-        )
-        .await;
-        acme.ready("client").await;
-        let good = acme.secrets().get("client").await.unwrap();
-        // A certificate with another tenant's name goes into the Secret that the domain reads.
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec![]).unwrap();
-        params.distinguished_name.remove(DnType::CommonName);
-        params.distinguished_name.push(DnType::CommonName, "zeta-1");
-        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        let forged = Caller {
-            crt: params.self_signed(&key).unwrap().pem(),
-            key: key.serialize_pem(),
-        };
-        let data =
-            json!({"stringData": {"tls.crt": forged.crt, "ca.crt": forged.crt, "tls.key": forged.key}});
-        for secret in ["client", "client-next"] {
-            let labels =
-                json!({"metadata": {"name": secret, "labels": good.metadata.labels}, "type": good.type_});
-            let mut new = labels.clone();
-            new["stringData"] = data["stringData"].clone();
-            let patched = match secret {
-                "client" => {
-                    acme.secrets()
-                        .patch(secret, &PatchParams::default(), &Patch::Merge(data.clone()))
-                        .await
-                }
-                _ => {
-                    acme.secrets()
-                        .create(&PostParams::default(), &serde_json::from_value(new).unwrap())
-                        .await
-                }
-            };
-            patched.unwrap();
-        }
-        // The domain has been reconciled since: another certificate has come into its truststore.
-        acme.request("other", asking(&env, "acme-2", json!({"issuance": "SelfSigned"})))
-            .await;
-        acme.ready("other").await;
-        assert!(!holds(&truststore(&env).await.1, &forged.crt));
-        assert_ne!(forged.calls(&env).await, "200");
-        acme.until("client", "the Secret is corrected", |o| {
-            o["status"]["revision"].as_i64() > Some(1)
-        })
-        .await;
-    });
-}
-
-#[test]
 fn annotations_status_and_owners_decide_nothing() {
     run(async {
         let env = TestEnv::start_among("forged", &["acme"], &[]).await;
@@ -381,73 +308,5 @@ fn annotations_status_and_owners_decide_nothing() {
         ));
         let now = env.secrets().get("victim").await.unwrap();
         assert_eq!(now.data, victims.data, "the victim's Secret is as it was");
-    });
-}
-
-#[test]
-fn many_objects_and_edits_starve_no_other_tenant() {
-    run(async {
-        let env = TestEnv::start_among("starve", &["acme", "zeta"], &[]).await;
-        ready_domain(&env).await;
-        let (acme, zeta) = (requester(&env, "acme").await, requester(&env, "zeta").await);
-        create(
-            &env,
-            GRANT,
-            "acme",
-            granting(&acme.namespace, json!({"maxCertificates": 3})),
-        )
-        .await;
-        create(
-            &env,
-            GRANT,
-            "zeta",
-            granting(&zeta.namespace, json!({"commonNames": ["zeta-*"]})),
-        )
-        .await;
-        let names: Vec<_> = (0..1000).map(|n| format!("c{n}")).collect();
-        // The last names first, and many in each second: an object created later in the same second has the
-        // name that sorts first, and still the operator gives no place twice.
-        for some in names.rchunks(30) {
-            join_all(
-                some.iter()
-                    .map(|name| acme.request(name, asking(&env, &format!("acme-{name}"), json!({})))),
-            )
-            .await;
-        }
-        let edits = async {
-            for round in 0..1 {
-                for some in names.chunks(30) {
-                    let spec = json!({"spec": {"duration": format!("{}h", 100 + round)}});
-                    join_all(some.iter().map(|name| acme.patch(name, spec.clone()))).await;
-                }
-            }
-        };
-        let other = async {
-            zeta.request("client", asking(&env, "zeta-1", json!({}))).await;
-            zeta.ready("client").await
-        };
-        tokio::join!(edits, other);
-        let caller = Caller::of(&zeta.secrets().get("client").await.unwrap());
-        assert_eq!(caller.calls(&env).await, "200");
-        // The many objects had three places.
-        until_object(&env, GRANT, "acme", "all places are taken", |o| {
-            o["status"]["certificates"] == 3
-        })
-        .await;
-        for name in &names {
-            acme.until(name, "answered", |o| {
-                ["True", "False"].contains(&says(o, "Accepted").as_str())
-            })
-            .await;
-        }
-        assert_eq!(
-            acme.secrets()
-                .list(&Default::default())
-                .await
-                .unwrap()
-                .items
-                .len(),
-            3
-        );
     });
 }

@@ -1,4 +1,4 @@
-//! Grants: a certificate of another namespace needs one, is bounded by it, and stops with it.
+//! A certificate of another namespace needs a grant, is bounded by it, and stops with it.
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, ResourceExt,
