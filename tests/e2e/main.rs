@@ -17,7 +17,6 @@ mod identity; // Headers and authorizers that tell a back end who called.
 mod issuance; // ClientCertificates and their Secrets.
 mod lifecycle; // One MtlsDomain from its creation to its deletion.
 mod mappings; // API mappings, default endpoints, other ways to a mapped API.
-mod not_owned;
 mod observability;
 mod proxy;
 mod quota;
@@ -27,7 +26,6 @@ mod situations;
 mod soak;
 mod speak;
 mod support; // No tests: the local world, environments and helpers.
-mod takeover;
+mod takeover; // Resources that the operator did not create.
 mod tenancy; // Grants, the policy, and attacks by tenants.
 mod trust; // The truststore: sources, rotation, expiry, distrust, storage.
-mod two_clusters;

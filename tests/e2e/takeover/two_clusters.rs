@@ -1,5 +1,4 @@
-//! Two clusters, each with an operator and a cluster id of its own, in one AWS account: neither touches the
-//! resources of the other, whatever happens to one of them meanwhile.
+//! Two clusters with one operator each share an AWS account, and neither touches the resources of the other.
 use std::collections::BTreeSet;
 
 use kube::Api;
@@ -79,7 +78,7 @@ async fn of_cluster(env: &TestEnv, cluster: &str, host: &str) -> BTreeSet<String
 }
 
 #[test]
-fn two_operators_in_one_account_leave_each_others_things_alone() {
+fn two_operators_in_one_account_leave_each_others_resources_alone() {
     run(async {
         // One operator with the cluster id `e2e`, and the other beside it.
         let mut env = TestEnv::start("cluster-a").await;

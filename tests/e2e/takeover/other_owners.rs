@@ -1,5 +1,4 @@
-//! Resources of other owners: the operator does not touch them, the conditions say so, and the journal shows
-//! no write to them.
+//! Resources of other owners stay untouched, and the conditions say so.
 use aws_sdk_route53::types::{ChangeAction, RrType};
 use mtls_operator::domain::plan::{OWNER_METADATA, OWNER_TAG};
 use serde_json::json;
