@@ -9,7 +9,7 @@ mod crash;
 mod dns; // Records in Route 53, or made by hand at a registrar.
 mod doctor;
 mod domain;
-mod drift;
+mod drift; // Changes behind the operator's back, row by row.
 mod faults;
 mod gitops;
 mod iam;

@@ -1,5 +1,4 @@
-//! Rows of resources in Kubernetes: Secrets, status, the finalizer and the annotation of an object. None of
-//! them takes a write to AWS.
+//! Changed Secrets, status, finalizers and annotations in Kubernetes are restored without a write to AWS.
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -10,7 +9,7 @@ use kube::{
 use mtls_operator::api::MtlsDomain;
 use serde_json::{Value, json};
 
-use super::{
+use super::table::{
     Figures,
     Notice::{AtOnce, EveryMinute, NextReconcile},
     Table,

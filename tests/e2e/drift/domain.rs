@@ -1,4 +1,4 @@
-//! Rows of the custom domain: its fields, its tags, and the domain itself.
+//! A custom domain whose fields or tags changed, or that is gone, is restored.
 use aws_sdk_apigateway::types::{
     EndpointConfiguration, EndpointType as V1Type, Op, PatchOperation, SecurityPolicy as V1Policy,
 };
@@ -9,7 +9,7 @@ use aws_sdk_apigatewayv2::types::{
 use mtls_operator::domain::plan::OWNER_TAG;
 use serde_json::json;
 
-use super::{Figures, Notice::EveryMinute, THEIRS, Table};
+use super::table::{Figures, Notice::EveryMinute, THEIRS, Table};
 use crate::support::{
     aws::truststores::truststore,
     kubernetes::objects::{DOMAIN, create, domain_spec},

@@ -1,9 +1,9 @@
-//! Rows of the API mappings and of the DNS records.
+//! Changed and deleted API mappings and DNS records are restored.
 use aws_sdk_route53::types::{AliasTarget, ChangeAction, ResourceRecordSet, RrType};
 use sandbox::prepare::{http_proxy_api, rest_api};
 use serde_json::json;
 
-use super::{Figures, Notice::EveryFiveMinutes, Table};
+use super::table::{Figures, Notice::EveryFiveMinutes, Table};
 use crate::support::{aws::existing_resources::record, test_env::TestEnv};
 
 /// Back end that no caller reaches.

@@ -1,29 +1,9 @@
-//! Drift: all that another writer can change or delete behind the operator's back, row by row. The operator
-//! restores it by exactly the writes that this takes, or reports it and leaves it until the other writer
-//! undoes it. The operator touches nothing else: the journal shows exactly the writes that a row names, and
-//! resources of other owners are the same at the end as at the beginning. A lost CA key is no drift: the
-//! operator puts no other key in its place.
-//!
-//! Rows of one kind share an environment, one after the other. Each starts from a domain that is served as
-//! its spec says.
-use std::{
-    collections::BTreeSet,
-    panic::{AssertUnwindSafe, resume_unwind},
-    pin::Pin,
-};
+//! Table of rows that share an environment, one after the other. Each row starts from a domain that is served
+//! as its spec says.
+use std::collections::BTreeSet;
 
-use futures::{FutureExt, future::join_all};
-
-use crate::support::{
-    test_env::TestEnv,
-    world::{eventually, run},
-};
-
-mod apis;
-mod cluster;
-mod domain;
-mod records;
-mod storage;
+use super::{bucket_settings, cluster};
+use crate::support::{test_env::TestEnv, world::eventually};
 
 /// Time at which the operator notices a row. The tests do not measure it: it is the interval of the read that
 /// shows the row.
@@ -44,17 +24,17 @@ pub enum Notice {
 /// Numbers of rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Figures {
-    rows: usize,
-    corrected: usize,
-    reported: usize,
-    not_owned_touched: usize,
+    pub rows: usize,
+    pub corrected: usize,
+    pub reported: usize,
+    pub not_owned_touched: usize,
 }
 
 /// Environment, and the rows that it has been through.
 pub struct Table {
     pub env: TestEnv,
-    figures: Figures,
-    not_owned: BTreeSet<String>,
+    pub figures: Figures,
+    pub not_owned: BTreeSet<String>,
 }
 
 /// Condition that reports a row: type, status, reason, a part of the message.
@@ -153,7 +133,7 @@ impl Table {
     }
 
     /// Returns a write as the journal has it. A row says HOST for the domain's name and ZONE for its parent.
-    fn named(&self, write: &str) -> String {
+    pub fn named(&self, write: &str) -> String {
         let host = self.env.host();
         write
             .replace("HOST", &host)
@@ -175,36 +155,9 @@ impl Table {
 /// Ownership tag of another owner.
 pub const THEIRS: &str = "other/team/d";
 
-#[test]
-fn drift_is_corrected_or_reported_and_nothing_else_is_touched() {
-    run(async {
-        let tables: [Pin<Box<dyn Future<Output = Figures>>>; 5] = [
-            Box::pin(domain::rows()),
-            Box::pin(records::rows()),
-            Box::pin(apis::rows()),
-            Box::pin(storage::rows()),
-            Box::pin(cluster::rows()),
-        ];
-        // All of them run to their end, so that one run reports every fault.
-        let ends = join_all(tables.map(|env| AssertUnwindSafe(env).catch_unwind())).await;
-        let all: Vec<_> = ends
-            .into_iter()
-            .map(|end| end.unwrap_or_else(|why| resume_unwind(why)))
-            .collect();
-        let sum = |of: fn(&Figures) -> usize| all.iter().map(of).sum::<usize>();
-        println!(
-            "drift rows={} repaired={} reported={} foreign_touched={}",
-            sum(|f| f.rows),
-            sum(|f| f.corrected),
-            sum(|f| f.reported),
-            sum(|f| f.not_owned_touched)
-        );
-    });
-}
-
 /// Resources that the domain `d` of the environment has in AWS, in words that do not change when the operator
 /// creates a resource again.
-async fn there(env: &TestEnv) -> BTreeSet<String> {
+pub async fn there(env: &TestEnv) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     let domain = env
         .gateway()
@@ -324,13 +277,13 @@ async fn there(env: &TestEnv) -> BTreeSet<String> {
             all.insert(format!("REST integration {id} {method} {parameters:?}"));
         }
     }
-    all.extend(storage::settings(env).await);
+    all.extend(bucket_settings::settings(env).await);
     all.extend(cluster::marks(env).await);
     all
 }
 
 /// Resources that are not the operator's, as the end-to-end tests create them.
-async fn not_owned(env: &TestEnv) -> BTreeSet<String> {
+pub async fn not_owned(env: &TestEnv) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for domain in env
         .gateway()
