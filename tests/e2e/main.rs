@@ -2,13 +2,11 @@
 //! and an operator of its own, and checks AWS, Kubernetes and the journal of AWS calls afterwards.
 //! `cargo test --test e2e -- trust::` runs one area.
 
-mod cache;
 mod chart;
 mod cluster_faults;
 mod crash;
 mod dns; // Records in Route 53, or made by hand at a registrar.
 mod doctor;
-mod domain;
 mod drift; // Changes behind the operator's back, row by row.
 mod faults;
 mod gitops;
@@ -19,7 +17,7 @@ mod lifecycle; // One MtlsDomain from its creation to its deletion.
 mod mappings; // API mappings, default endpoints, other ways to a mapped API.
 mod observability;
 mod proxy;
-mod quota;
+mod quota; // AWS's quotas, rates and cached reads.
 mod replicas;
 mod server_certificate; // The server certificate in ACM.
 mod situations;

@@ -1,6 +1,5 @@
-//! AWS's real quotas, in an AWS whose time runs sixty times as fast, and an operator that keeps to its rates
-//! in that time: thirty domains at once, one authority that all of them trust and that changes, a restart in
-//! the middle, a caller who must lose access first, and a stranger who uses the same account.
+//! Thirty domains and changes of the authority that all of them trust stay below AWS's rates, also beside a
+//! stranger who uses the same account.
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;

@@ -1,5 +1,4 @@
-//! Cached reads: where nothing changes, the operator calls AWS as rarely as possible. No action and no missed
-//! change follows from an old read.
+//! Unchanged domains share their reads, and no action and no missed change follows from an old read.
 use std::collections::BTreeMap;
 
 use futures::future::join_all;

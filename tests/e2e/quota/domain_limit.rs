@@ -1,5 +1,4 @@
-//! Lifecycle of one domain: from nothing to a call that succeeds only with the certificate, through changes
-//! of the spec, back to nothing.
+//! Domains wait for the quota of their account, and all of them become Ready.
 use serde_json::json;
 
 use crate::support::{test_env::TestEnv, world::run};
