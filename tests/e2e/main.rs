@@ -3,12 +3,10 @@
 //! `cargo test --test e2e -- trust::` runs one area.
 
 mod chart;
-mod cluster_faults;
-mod crash;
 mod dns; // Records in Route 53, or made by hand at a registrar.
 mod doctor;
 mod drift; // Changes behind the operator's back, row by row.
-mod faults;
+mod faults; // Faults of AWS, of the Kubernetes API and of the operator.
 mod gitops;
 mod iam;
 mod identity; // Headers and authorizers that tell a back end who called.
@@ -21,7 +19,6 @@ mod quota; // AWS's quotas, rates and cached reads.
 mod replicas;
 mod server_certificate; // The server certificate in ACM.
 mod situations;
-mod soak;
 mod speak;
 mod support; // No tests: the local world, environments and helpers.
 mod takeover; // Resources that the operator did not create.

@@ -1,6 +1,5 @@
-//! Faults of AWS: every operation that a whole scenario makes fails once, in every way in which AWS fails.
-//! The scenario ends as it does undisturbed, and nothing is there twice or left over. The operations come
-//! from the journal of an undisturbed run, so that none is forgotten.
+//! A scenario ends as it does undisturbed although every AWS operation fails once, in every way in which AWS
+//! fails. The operations come from the journal of an undisturbed run, so that none is forgotten.
 use std::collections::BTreeSet;
 
 use futures::future::join_all;

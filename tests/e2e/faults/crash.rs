@@ -1,7 +1,5 @@
-//! Crashes of the operator: each test kills it (SIGKILL) at every call of a whole scenario that changes
-//! something, in AWS or in Kubernetes, once before the call takes effect and once after. The next operator
-//! continues from the state that it finds, and the scenario ends as it does undisturbed. Nothing is there
-//! twice, and nothing is left over.
+//! An operator that is killed at any write, before or after its effect, is continued by the next one: nothing
+//! is there twice, and nothing is left over.
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
@@ -20,7 +18,7 @@ use crate::support::{
 const AT_ONCE: usize = 6;
 
 #[test]
-fn killed_at_any_call_that_changes_something_the_next_operator_goes_on() {
+fn a_kill_at_any_aws_write_is_continued_by_the_next_operator() {
     run(async {
         let mut env = TestEnv::start("unkilled").await;
         scenario::prepare(&env).await;
@@ -97,7 +95,7 @@ fn place(env: &TestEnv, seen: &Seen) -> Option<Write> {
 }
 
 #[test]
-fn killed_at_any_write_to_kubernetes_the_next_operator_goes_on() {
+fn a_kill_at_any_kubernetes_write_is_continued_by_the_next_operator() {
     run(async {
         let (mut env, proxy) = through_proxy("unkilled").await;
         scenario::prepare(&env).await;

@@ -1,6 +1,5 @@
-//! Soak test, half an hour in which everything happens at once: many domains and certificates with random
-//! edits, drift, faults and kills. At the end all of it is as the specs say, nothing is left over, and the
-//! operator's memory has not grown. Not part of a normal run: `cargo test --test e2e -- --ignored soak
+//! Half an hour in which everything happens at once ends with all of it as the specs say, nothing left over,
+//! and no growth of the operator's memory. Not part of a normal run: `cargo test --test e2e -- --ignored soak
 //! --nocapture`. `SOAK_MINUTES`, `SOAK_DOMAINS` and `SOAK_CERTIFICATES` change its size, `SOAK_SEED` repeats
 //! a run.
 use std::time::{Duration, Instant};
@@ -27,7 +26,7 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[test]
 #[ignore = "takes half an hour, see the module"]
-fn soak() {
+fn everything_at_once_ends_in_the_desired_state() {
     run(async {
         let (minutes, domains) = (setting("SOAK_MINUTES", 30), setting("SOAK_DOMAINS", 200));
         let (certificates, seed) = (
