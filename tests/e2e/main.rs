@@ -2,21 +2,18 @@
 //! and an operator of its own, and checks AWS, Kubernetes and the journal of AWS calls afterwards.
 //! `cargo test --test e2e -- trust::` runs one area.
 
-mod chart;
 mod dns; // Records in Route 53, or made by hand at a registrar.
 mod doctor;
 mod drift; // Changes behind the operator's back, row by row.
 mod faults; // Faults of AWS, of the Kubernetes API and of the operator.
 mod gitops;
-mod iam;
 mod identity; // Headers and authorizers that tell a back end who called.
+mod installation; // The chart, the printed IAM policy, a proxy, two replicas.
 mod issuance; // ClientCertificates and their Secrets.
 mod lifecycle; // One MtlsDomain from its creation to its deletion.
 mod mappings; // API mappings, default endpoints, other ways to a mapped API.
 mod observability;
-mod proxy;
 mod quota; // AWS's quotas, rates and cached reads.
-mod replicas;
 mod server_certificate; // The server certificate in ACM.
 mod situations;
 mod speak;

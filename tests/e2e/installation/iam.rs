@@ -1,6 +1,5 @@
-//! The operator with the rights that `mtls-operator iam-policy` prints for the manifests of a scenario, and
-//! with no others: AWS refuses nothing. Without any one of them AWS refuses a call, which the conditions
-//! name.
+//! The policy that `mtls-operator iam-policy` prints is enough and no more than that: without any right of
+//! it, a condition names the missing one.
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use futures::{StreamExt, future, stream};
@@ -151,7 +150,7 @@ const NOT_IN_THIS_SCENARIO: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn without_any_action_of_the_policy_a_condition_names_it() {
+fn each_action_missing_from_the_policy_is_named_by_a_condition() {
     run(async {
         let env = TestEnv::start("parts").await;
         let parts = each_left_out(&policy(&env, &scenario::specs(&env)).await);
@@ -221,7 +220,7 @@ fn kept(env: &TestEnv, api: &str) -> Value {
 }
 
 #[test]
-fn the_policy_has_a_bucket_a_key_a_rest_api_and_a_domain_that_stays_too() {
+fn the_printed_policy_covers_a_bucket_a_key_a_rest_api_and_a_retained_domain() {
     run(async {
         let mut env = TestEnv::start("kept").await;
         let api = rest_api(&env.account, "rest", None).await.expect("a REST API");
@@ -238,7 +237,7 @@ fn the_policy_has_a_bucket_a_key_a_rest_api_and_a_domain_that_stays_too() {
 }
 
 #[test]
-fn without_any_action_for_those_a_condition_names_it() {
+fn each_action_missing_for_a_bucket_a_key_or_a_retained_domain_is_named_by_a_condition() {
     run(async {
         let missing = [
             ("KmsKey", "kms:GenerateDataKey"),

@@ -1,6 +1,6 @@
-//! Two replicas of one operator, as the chart runs them: only the leader writes to AWS, and the other takes
-//! over when the leader is killed or stopped. The test prints how long that takes, and does not assert it:
-//! `replicas killed_s=... stopped_s=...`, until a deleted mapping is there again.
+//! Of two replicas only the leader writes to AWS, and the other takes over when the leader is killed or
+//! stopped. The test prints how long that takes, and does not assert it: `replicas killed_s=...
+//! stopped_s=...`, until a deleted mapping is there again.
 use std::time::Instant;
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -85,7 +85,7 @@ async fn corrected(env: &TestEnv, since: Instant) -> f64 {
 }
 
 #[test]
-fn of_two_replicas_one_writes_and_the_other_goes_on_when_it_ends() {
+fn one_of_two_replicas_writes_and_the_other_takes_over_when_it_ends() {
     run(async {
         let mut env = TestEnv::start("replicas").await;
         env.create_domain("d", json!({})).await;

@@ -1,4 +1,4 @@
-//! Operator whose only way to AWS is a proxy that its environment names.
+//! An operator whose environment names a proxy calls AWS through it, and nothing else.
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},

@@ -1,5 +1,5 @@
-//! The Helm chart in a cluster: the API server accepts all rendered objects without a warning, and the
-//! operator runs with exactly the service account, the arguments and the environment of its Deployment.
+//! The API server accepts all objects of the chart without a warning, and the operator runs with exactly the
+//! service account, the arguments and the environment of its Deployment.
 use std::{path::PathBuf, process::Stdio};
 
 use k8s_openapi::api::apps::v1::Deployment;
