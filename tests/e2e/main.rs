@@ -6,7 +6,7 @@ mod dns; // Records in Route 53, or made by hand at a registrar.
 mod doctor;
 mod drift; // Changes behind the operator's back, row by row.
 mod faults; // Faults of AWS, of the Kubernetes API and of the operator.
-mod gitops;
+mod gitops; // Objects as Argo CD, Flux and kstatus see them.
 mod identity; // Headers and authorizers that tell a back end who called.
 mod installation; // The chart, the printed IAM policy, a proxy, two replicas.
 mod issuance; // ClientCertificates and their Secrets.
@@ -15,7 +15,6 @@ mod mappings; // API mappings, default endpoints, other ways to a mapped API.
 mod observability;
 mod quota; // AWS's quotas, rates and cached reads.
 mod server_certificate; // The server certificate in ACM.
-mod situations;
 mod speak;
 mod support; // No tests: the local world, environments and helpers.
 mod takeover; // Resources that the operator did not create.

@@ -1,5 +1,5 @@
-//! The situation table: Ready, Reconciling, Stalled and observedGeneration in each situation, and kstatus's
-//! answer. The rows past two and ten minutes are in the table of `conditions.rs`.
+//! Ready, Reconciling, Stalled and observedGeneration say in each situation what kstatus expects. Unit tests
+//! of the conditions have the situations that last for minutes.
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -70,7 +70,7 @@ fn waits(object: &Value) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_unreconciled_to_served_ready_is_never_false() {
+async fn ready_is_never_false_on_the_way_to_the_first_success() {
     let mut env = TestEnv::start("birth").await;
     env.operator.kill();
     control()
@@ -286,7 +286,7 @@ async fn a_call_that_aws_refuses_is_named_with_the_missing_right() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_a_changed_spec_helps_what_is_stalled() {
+async fn a_stalled_object_recovers_by_a_changed_spec_only() {
     let env = TestEnv::start("stalled").await;
     ready_domain(&env).await;
     let since = last_call().await;

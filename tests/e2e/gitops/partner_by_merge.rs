@@ -1,5 +1,5 @@
-//! The manifests of examples/gitops as Argo CD and Flux apply them: the platform team's folder, then the
-//! partner's, and the effect of a grant that is merged and taken out again.
+//! A partner gets a certificate by a file that is merged, loses it with the grant, and a sync by Argo CD or
+//! Flux finds nothing to change.
 use kube::{Api, ResourceExt, api::DynamicObject};
 use serde_json::{Value, json};
 
