@@ -1,5 +1,4 @@
-//! Program `mtls-operator doctor`, on domains to which one fault after another is added: it names each fault,
-//! and changes nothing.
+//! Program `mtls-operator doctor` names each fault of a domain and of a caller, and changes nothing.
 use std::collections::BTreeSet;
 
 use aws_sdk_route53::types::{AliasTarget, ChangeAction, ResourceRecordSet, RrType};
@@ -307,7 +306,7 @@ fn each_fault_of_a_domain_is_named() {
 }
 
 #[test]
-fn resources_that_it_cannot_read_are_named() {
+fn unreadable_resources_are_named() {
     run(async {
         let env = TestEnv::start("blind").await;
         let host = env.host();

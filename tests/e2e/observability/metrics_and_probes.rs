@@ -1,5 +1,5 @@
-//! Observability of the operator, read as Prometheus and the kubelet read it: series that come and go with
-//! the objects, the text of Events, probes, and the level of the log.
+//! Metrics and Events follow an object from its creation to its end; probes and the log level work as
+//! Kubernetes expects.
 use std::{
     io::Write,
     path::PathBuf,

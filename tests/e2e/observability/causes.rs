@@ -1,5 +1,5 @@
-//! Reports of an operator that cannot continue: without credentials, with a deletion that waits, and about
-//! objects that are applied in the wrong order.
+//! An operator that cannot continue names the cause: missing credentials, a deletion that waits, a missing
+//! object.
 use aws_sdk_acm::types::CertificateStatus;
 use sandbox::control::Fault;
 use serde_json::{Value, json};
