@@ -11,7 +11,7 @@ use super::{apis, cluster, domain, records, storage, table::Figures};
 use crate::support::world::run;
 
 #[test]
-fn drift_is_corrected_or_reported_and_nothing_else_is_touched() {
+fn a_change_is_corrected_or_reported_and_nothing_else_is_touched() {
     run(async {
         let tables: [Pin<Box<dyn Future<Output = Figures>>>; 5] = [
             Box::pin(domain::rows()),

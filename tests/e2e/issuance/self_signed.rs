@@ -47,7 +47,7 @@ async fn gone(env: &TestEnv, secret: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_self_signed_certificate_is_trusted_itself_renewed_without_a_gap_and_out_when_deleted() {
+async fn a_certificate_is_trusted_itself_renewed_without_a_gap_and_untrusted_when_deleted() {
     let env = TestEnv::start("selfsigned").await;
     ready_domain(&env).await;
     create(&env, CERTIFICATE, "client1", self_signed("client1")).await;

@@ -57,7 +57,7 @@ async fn scanned(env: &TestEnv) {
 }
 
 #[test]
-fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_are_there() {
+fn domains_without_mutual_tls_that_lead_to_a_mapped_api_are_named_while_they_exist() {
     run(async {
         let env = TestEnv::start_with("bypass", &[SCAN_INTERVAL]).await;
         let (http, rest) = (

@@ -193,7 +193,7 @@ async fn a_deletion_that_waits_names_the_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_whose_domain_comes_a_moment_later_is_never_false() {
+async fn a_certificate_applied_before_its_domain_is_never_false() {
     let env = TestEnv::start("order").await;
     let record = Recorder::start(&env, CERTIFICATE, "client1").await;
     create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;

@@ -144,7 +144,7 @@ fn a_truststore_object_of_another_owner_is_not_overwritten() {
 }
 
 #[test]
-fn of_two_objects_with_one_name_the_older_wins_until_it_is_deleted() {
+fn the_older_of_two_objects_with_one_name_wins_until_it_is_deleted() {
     run(async {
         let env = TestEnv::start("claimed").await;
         env.create_domain("a", json!({})).await;

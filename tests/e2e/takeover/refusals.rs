@@ -62,7 +62,7 @@ fn a_domain_that_cannot_have_mutual_tls_is_named_and_left_alone() {
 
 /// Routing rules would decide before mappings do, so the spec does not describe a domain of that mode.
 #[test]
-fn another_routing_mode_is_named() {
+fn a_domain_with_another_routing_mode_is_named() {
     run(async {
         let env = TestEnv::start("routing").await;
         existing_resources::serving(&env, None).await;

@@ -216,7 +216,7 @@ fn secrets_of_others_are_neither_read_nor_written_and_their_objects_not_revealed
 }
 
 #[test]
-fn annotations_status_and_owners_decide_nothing() {
+fn forged_annotations_status_and_owners_decide_nothing() {
     run(async {
         let env = TestEnv::start_among("forged", &["acme"], &[]).await;
         ready_domain(&env).await;

@@ -114,7 +114,7 @@ fn an_object_that_the_policy_no_longer_allows_can_be_abandoned() {
 }
 
 #[test]
-fn an_object_that_may_not_have_a_name_has_no_claim_on_it() {
+fn an_object_that_the_policy_denies_a_name_has_no_claim_on_it() {
     run(async {
         let bounded = Bounded::start("squatter", &["other"]).await;
         let env = &bounded.env;
