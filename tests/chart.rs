@@ -1,5 +1,6 @@
 //! The Helm chart, rendered by Helm: the rendered objects, the refused values, and identical output of two
-//! runs. `tests/e2e/chart.rs` runs the rendered objects in a cluster. Prometheus's own tool tests the alerts.
+//! runs. `tests/e2e/installation/helm_chart.rs` runs the rendered objects in a cluster. Prometheus's own tool
+//! tests the alerts.
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 use serde_json::{Value, json};

@@ -1,56 +1,20 @@
 //! End-to-end tests through the real API server and the AWS emulator. Each test has a namespace, an account
 //! and an operator of its own, and checks AWS, Kubernetes and the journal of AWS calls afterwards.
-mod apis;
-mod bucket;
-mod bypass;
-mod cache;
-mod certificate;
-mod chart;
-mod cluster_faults;
-mod crash;
-mod distrust;
-mod doctor;
-mod domain;
-mod drift;
-#[path = "../gitops/engines.rs"]
-mod engines;
-mod examples;
-mod existing;
-mod expiry;
-mod external_dns;
-mod faults;
-mod gitops;
-mod grants;
-#[path = "../chart/helm.rs"]
-mod helm;
-mod hosted_zone;
-mod iam;
-mod identity;
-mod interop;
-mod not_owned;
-mod objects;
-mod observability;
-mod partners;
-mod planted;
-mod policies;
-mod policy;
-mod proxy;
-mod quota;
-#[path = "../../benches/common/rates.rs"]
-mod rates;
-mod renewal;
-mod replicas;
-mod rotation;
-mod scenario;
-mod self_signed;
-mod server_certificate;
-mod situations;
-mod soak;
-mod speak;
-mod steady;
-mod takeover;
-mod tenants;
-mod tenants_certificates;
-mod trust;
-mod two_clusters;
-mod world;
+//! `cargo test --test e2e -- trust::` runs one area.
+
+mod dns; // Records in Route 53, or made by hand at a registrar.
+mod drift; // Changes behind the operator's back, row by row.
+mod faults; // Faults of AWS, of the Kubernetes API and of the operator.
+mod gitops; // Objects as Argo CD, Flux and kstatus see them.
+mod identity; // Headers and authorizers that tell a back end who called.
+mod installation; // The chart, the printed IAM policy, a proxy, two replicas.
+mod issuance; // ClientCertificates and their Secrets.
+mod lifecycle; // One MtlsDomain from its creation to its deletion.
+mod mappings; // API mappings, default endpoints, other ways to a mapped API.
+mod observability; // Metrics, Events, probes, named causes, the doctor.
+mod quota; // AWS's quotas, rates and cached reads.
+mod server_certificate; // The server certificate in ACM.
+mod support; // No tests: the local world, environments and helpers.
+mod takeover; // Resources that the operator did not create.
+mod tenancy; // Grants, the policy, and attacks by tenants.
+mod trust; // The truststore: sources, rotation, expiry, distrust, storage.

@@ -78,7 +78,7 @@ const NOT_TRIED: [(&str, &str); 24] = [
     ("delays", "differ from day to day; the run's own times show them"),
     (
         "trust-by-openssl",
-        "each is a truststore and a minute of its own: tests/e2e/interop.rs has the list",
+        "each is a truststore and a minute of its own: tests/e2e/issuance/interop.rs has the list",
     ),
     (
         "distinguished-names",

@@ -1,18 +1,19 @@
-//! Rows of the mapped APIs: the flag of the default endpoint, and the parameters that tell the back end who
-//! called.
+//! Changed flags and parameters of mapped APIs are restored: the default endpoint, and the parameters that
+//! tell the back end who called.
 use aws_sdk_apigateway::types::{Op, PatchOperation};
 use mtls_operator::domain::plan::identity::HEADER_TAG;
 use sandbox::prepare::{http_proxy_api, rest_proxy_api};
 use serde_json::json;
 
-use super::{
+use super::table::{
     Figures,
     Notice::{EveryMinute, EveryQuarter},
     THEIRS, Table,
 };
-use crate::world::TestEnv;
+use crate::support::test_env::TestEnv;
 
 const HEADER: &str = "x-client-cert-sub";
+
 /// Back end that no caller reaches.
 const NOWHERE: &str = "http://192.0.2.1";
 

@@ -1,5 +1,4 @@
-//! Rows of resources in Kubernetes: Secrets, status, the finalizer and the annotation of an object. None of
-//! them takes a write to AWS.
+//! Changed Secrets, status, finalizers and annotations in Kubernetes are restored without a write to AWS.
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -10,14 +9,19 @@ use kube::{
 use mtls_operator::api::MtlsDomain;
 use serde_json::{Value, json};
 
-use super::{
+use super::table::{
     Figures,
     Notice::{AtOnce, EveryMinute, NextReconcile},
     Table,
 };
-use crate::{
-    objects::{CERTIFICATE, Ca, api, damage, says, sound, text, until_object},
-    world::{TestEnv, eventually},
+use crate::support::{
+    kubernetes::{
+        objects::{CERTIFICATE, api, says, until_object},
+        secrets::{damage, sound, text},
+    },
+    partner_ca::Ca,
+    test_env::TestEnv,
+    world::eventually,
 };
 
 /// The Secret of the generated authority.
@@ -113,7 +117,7 @@ pub async fn rows() -> Figures {
     env.create_domain("d", json!({})).await;
     env.create_certificate("client1", "d").await;
     env.certificate_ready("client1").await;
-    crate::objects::create_secret(&env, "theirs", &[("tls.crt", "theirs")]).await;
+    crate::support::kubernetes::secrets::create_secret(&env, "theirs", &[("tls.crt", "theirs")]).await;
     let backup = env.secrets().get(AUTHORITY).await.unwrap();
     let mut table = Table::of(env).await;
 

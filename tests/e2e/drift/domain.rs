@@ -1,4 +1,4 @@
-//! Rows of the custom domain: its fields, its tags, and the domain itself.
+//! A custom domain whose fields or tags changed, or that is gone, is restored.
 use aws_sdk_apigateway::types::{
     EndpointConfiguration, EndpointType as V1Type, Op, PatchOperation, SecurityPolicy as V1Policy,
 };
@@ -9,10 +9,13 @@ use aws_sdk_apigatewayv2::types::{
 use mtls_operator::domain::plan::OWNER_TAG;
 use serde_json::json;
 
-use super::{Figures, Notice::EveryMinute, THEIRS, Table};
-use crate::{
-    objects::{Ca, DOMAIN, create, domain_spec, truststore},
-    world::{TestEnv, eventually},
+use super::table::{Figures, Notice::EveryMinute, THEIRS, Table};
+use crate::support::{
+    aws::truststores::truststore,
+    kubernetes::objects::{DOMAIN, create, domain_spec},
+    partner_ca::Ca,
+    test_env::TestEnv,
+    world::eventually,
 };
 
 /// Configuration as it is now.

@@ -1,10 +1,10 @@
-//! Rows of the API mappings and of the DNS records.
+//! Changed and deleted API mappings and DNS records are restored.
 use aws_sdk_route53::types::{AliasTarget, ChangeAction, ResourceRecordSet, RrType};
 use sandbox::prepare::{http_proxy_api, rest_api};
 use serde_json::json;
 
-use super::{Figures, Notice::EveryFiveMinutes, Table};
-use crate::{existing::record, world::TestEnv};
+use super::table::{Figures, Notice::EveryFiveMinutes, Table};
+use crate::support::{aws::existing_resources::record, test_env::TestEnv};
 
 /// Back end that no caller reaches.
 const NOWHERE: &str = "http://192.0.2.1";

@@ -1,104 +1,17 @@
-//! Rows of resources in S3 and ACM: the bucket that the operator created, the truststore object and its
-//! versions, the server certificate.
-use std::collections::BTreeSet;
-
-use aws_sdk_s3::types::{
-    BucketVersioningStatus, PublicAccessBlockConfiguration, ServerSideEncryption,
-    ServerSideEncryptionByDefault, ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, Tagging,
-    VersioningConfiguration,
-};
+//! The bucket that the operator created, the truststore object and the server certificate are restored.
+use aws_sdk_s3::types::PublicAccessBlockConfiguration;
 use mtls_operator::domain::plan::OWNER_TAG;
 use serde_json::json;
 
 use super::{
-    Figures,
-    Notice::{EveryMinute, EveryQuarter},
-    THEIRS, Table,
+    bucket_settings::{bucket, encrypt, key, mark, suspend_versioning},
+    table::{
+        Figures,
+        Notice::{EveryMinute, EveryQuarter},
+        THEIRS, Table,
+    },
 };
-use crate::world::{TestEnv, eventually};
-
-fn bucket(env: &TestEnv) -> String {
-    format!("made-{}", env.account.id)
-}
-
-fn key(env: &TestEnv) -> String {
-    format!("{}.pem", env.owner("d"))
-}
-
-async fn suspend_versioning(env: &TestEnv) {
-    let suspended = VersioningConfiguration::builder()
-        .status(BucketVersioningStatus::Suspended)
-        .build();
-    let request = env.s3().put_bucket_versioning().bucket(bucket(env));
-    request.versioning_configuration(suspended).send().await.unwrap();
-}
-
-async fn mark(env: &TestEnv) {
-    let tag = Tag::builder()
-        .key(OWNER_TAG)
-        .value(env.owner("d"))
-        .build()
-        .unwrap();
-    let tagging = Tagging::builder().tag_set(tag).build().unwrap();
-    env.s3()
-        .put_bucket_tagging()
-        .bucket(bucket(env))
-        .tagging(tagging)
-        .send()
-        .await
-        .unwrap();
-}
-
-async fn encrypt(env: &TestEnv, kms_key: &str) {
-    let default = ServerSideEncryptionByDefault::builder()
-        .sse_algorithm(ServerSideEncryption::AwsKms)
-        .kms_master_key_id(kms_key)
-        .build()
-        .unwrap();
-    let rule = ServerSideEncryptionRule::builder()
-        .apply_server_side_encryption_by_default(default)
-        .build();
-    let configuration = ServerSideEncryptionConfiguration::builder()
-        .rules(rule)
-        .build()
-        .unwrap();
-    let request = env.s3().put_bucket_encryption().bucket(bucket(env));
-    request
-        .server_side_encryption_configuration(configuration)
-        .send()
-        .await
-        .unwrap();
-}
-
-/// Settings of the bucket that the operator created, if it created one.
-pub async fn settings(env: &TestEnv) -> BTreeSet<String> {
-    let (s3, bucket) = (env.s3(), bucket(env));
-    if s3.head_bucket().bucket(&bucket).send().await.is_err() {
-        return BTreeSet::new();
-    }
-    let versioning = s3
-        .get_bucket_versioning()
-        .bucket(&bucket)
-        .send()
-        .await
-        .unwrap()
-        .status;
-    let blocked = s3.get_public_access_block().bucket(&bucket).send().await.ok();
-    let blocked = blocked.and_then(|b| b.public_access_block_configuration);
-    let encryption = s3.get_bucket_encryption().bucket(&bucket).send().await.unwrap();
-    let tags = s3
-        .get_bucket_tagging()
-        .bucket(&bucket)
-        .send()
-        .await
-        .ok()
-        .map(|t| t.tag_set);
-    let encryption = encryption.server_side_encryption_configuration;
-    [format!(
-        "bucket {versioning:?} {blocked:?} {encryption:?} {tags:?}"
-    )]
-    .into()
-}
+use crate::support::{test_env::TestEnv, world::eventually};
 
 /// Checks that the operator replaces a deleted certificate that nothing uses yet.
 async fn unused_certificate(env: &TestEnv) {

@@ -1,0 +1,160 @@
+//! No tenant starves another: neither of the operator's time nor of room in the truststore.
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use crate::support::{
+    aws::truststores::holds,
+    edge_calls::Caller,
+    kubernetes::{
+        objects::{
+            CERTIFICATE, DOMAIN, api, change, condition, create, delete, generated, ready_domain, says,
+            until, until_object,
+        },
+        teams::{GRANT, asking, granting},
+        tenants::requester,
+        trust_sources::{answers, pinned, warnings, write_config_map},
+    },
+    partner_ca::Ca,
+    test_env::TestEnv,
+    world::{eventually, run},
+};
+
+#[test]
+fn many_objects_and_edits_starve_no_other_tenant() {
+    run(async {
+        let env = TestEnv::start_among("starve", &["acme", "zeta"], &[]).await;
+        ready_domain(&env).await;
+        let (acme, zeta) = (requester(&env, "acme").await, requester(&env, "zeta").await);
+        create(
+            &env,
+            GRANT,
+            "acme",
+            granting(&acme.namespace, json!({"maxCertificates": 3})),
+        )
+        .await;
+        create(
+            &env,
+            GRANT,
+            "zeta",
+            granting(&zeta.namespace, json!({"commonNames": ["zeta-*"]})),
+        )
+        .await;
+        let names: Vec<_> = (0..1000).map(|n| format!("c{n}")).collect();
+        // The last names first, and many in each second: an object created later in the same second has the
+        // name that sorts first, and still the operator gives no place twice.
+        for some in names.rchunks(30) {
+            join_all(
+                some.iter()
+                    .map(|name| acme.request(name, asking(&env, &format!("acme-{name}"), json!({})))),
+            )
+            .await;
+        }
+        let edits = async {
+            for round in 0..1 {
+                for some in names.chunks(30) {
+                    let spec = json!({"spec": {"duration": format!("{}h", 100 + round)}});
+                    join_all(some.iter().map(|name| acme.patch(name, spec.clone()))).await;
+                }
+            }
+        };
+        let other = async {
+            zeta.request("client", asking(&env, "zeta-1", json!({}))).await;
+            zeta.ready("client").await
+        };
+        tokio::join!(edits, other);
+        let caller = Caller::of(&zeta.secrets().get("client").await.unwrap());
+        assert_eq!(caller.calls(&env).await, "200");
+        // The many objects had three places.
+        until_object(&env, GRANT, "acme", "all places are taken", |o| {
+            o["status"]["certificates"] == 3
+        })
+        .await;
+        for name in &names {
+            acme.until(name, "answered", |o| {
+                ["True", "False"].contains(&says(o, "Accepted").as_str())
+            })
+            .await;
+        }
+        assert_eq!(
+            acme.secrets()
+                .list(&Default::default())
+                .await
+                .unwrap()
+                .items
+                .len(),
+            3
+        );
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
+    let env = TestEnv::start("filled").await;
+    ready_domain(&env).await;
+    let uris: Vec<_> = (0..50)
+        .map(|n| format!("spiffe://example.com/{n:02}{}", "a".repeat(1970)))
+        .collect();
+    let fat = |n: usize| {
+        json!({
+            "domainRef": {"name": "partners"}, "issuance": "SelfSigned",
+            "subject": {"commonName": format!("fat-{n}")}, "uris": uris,
+        })
+    };
+    for n in 0..8 {
+        create(&env, CERTIFICATE, &format!("fat-{n}"), fat(n)).await;
+    }
+    // Waits until so many certificates are trusted, and so many do not fit and say so.
+    let settled = async |trusted: usize, full: usize| {
+        eventually(&format!("{full} do not fit"), async || {
+            let all = api(&env, CERTIFICATE)
+                .list(&Default::default())
+                .await
+                .map_err(|e| e.to_string())?
+                .items;
+            let all = all
+                .iter()
+                .map(|object| serde_json::to_value(object).expect("JSON"));
+            let states: Vec<_> = all
+                .map(|o| (says(&o, "Ready"), condition(&o, "Trusted")))
+                .collect();
+            let count = |ready: &str, reason: &str| {
+                let is = |(is, c): &&(String, Option<Value>)| {
+                    is == ready && c.as_ref().is_some_and(|c| c["reason"] == reason)
+                };
+                states.iter().filter(is).count()
+            };
+            let is_so = count("True", "Trusted") == trusted && count("False", "TruststoreFull") == full;
+            if is_so { Ok(()) } else { Err(format!("{states:?}")) }
+        })
+        .await
+    };
+    settled(7, 1).await;
+    let object = until(&env, DOMAIN, "partners", "Ready", "True", "").await;
+    assert!(warnings(&object).contains("the truststore is full"), "{object}");
+
+    // The domain's owner adds an authority that takes two places.
+    let [next, late] = ["Next CA", "Late CA"].map(Ca::new);
+    let big = Ca::with_uris("Big CA", &uris);
+    write_config_map(&env, "next", &format!("{}{}{}", next.pem, big.pem, late.pem)).await;
+    let mut authorities = generated()["authorities"].as_array().expect("a list").clone();
+    authorities.push(json!({"name": "next", "configMapRef": {"name": "next"}}));
+    change(
+        &env,
+        DOMAIN,
+        "partners",
+        json!({"trust": {"authorities": authorities}}),
+    )
+    .await;
+    let all = [&next.pem, &big.pem, &late.pem];
+    let (_, text) = pinned(&env, "has the authorities", |text| {
+        all.iter().all(|pem| holds(text, pem))
+    })
+    .await;
+    assert!(text.len() <= 1_000_000, "{}", text.len());
+    answers(&env, &next.leaf("caller"), "200", "a caller of the new authority").await;
+    settled(6, 2).await;
+    until(&env, DOMAIN, "partners", "Ready", "True", "").await;
+    // The truststore has room again: the certificate returns by itself.
+    delete(&env, CERTIFICATE, "fat-0").await;
+    settled(6, 1).await;
+}
