@@ -210,7 +210,9 @@ fn circles(edges: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeSet<BTreeSet<Stri
     all.iter()
         .filter(|(from, found)| found.contains(**from))
         .map(|(from, found)| {
-            let same = found.iter().filter(|to| all.get(to).is_some_and(|back| back.contains(*from)));
+            let same = found
+                .iter()
+                .filter(|to| all.get(to).is_some_and(|back| back.contains(*from)));
             same.map(|module| module.join("::")).collect()
         })
         .collect()
@@ -229,7 +231,9 @@ fn modules_import_only_what_is_allowed() {
         .map(|(from, to)| ((*from).to_owned(), to.iter().map(|to| (*to).to_owned()).collect()))
         .collect();
     let listed = |edges: &BTreeMap<String, BTreeSet<String>>| -> BTreeSet<String> {
-        let pairs = edges.iter().flat_map(|(from, to)| to.iter().map(move |to| format!("{from} -> {to}")));
+        let pairs = edges
+            .iter()
+            .flat_map(|(from, to)| to.iter().map(move |to| format!("{from} -> {to}")));
         pairs.collect()
     };
     let (found, allowed) = (listed(&edges), listed(&allowed));
@@ -240,7 +244,10 @@ fn modules_import_only_what_is_allowed() {
     let order: Vec<_> = EDGES.iter().map(|(name, _)| *name).collect();
     for (at, (from, to)) in EDGES.iter().enumerate() {
         let late: Vec<_> = to.iter().filter(|to| !order[..at].contains(to)).collect();
-        assert!(late.is_empty(), "{from} may not import {late:?}, which EDGES lists below it");
+        assert!(
+            late.is_empty(),
+            "{from} may not import {late:?}, which EDGES lists below it"
+        );
     }
 }
 
@@ -270,7 +277,10 @@ fn files_and_folders_can_be_read_at_once() {
     }
     siblings.retain(|_, names| names.len() > MAX_SIBLINGS);
     assert!(siblings.is_empty(), "too many in one folder: {siblings:#?}");
-    assert!(long.is_empty(), "over {MAX_LINES} lines, and no \"{REASON}\" in the head: {long:#?}");
+    assert!(
+        long.is_empty(),
+        "over {MAX_LINES} lines, and no \"{REASON}\" in the head: {long:#?}"
+    );
 }
 
 #[test]
@@ -285,5 +295,8 @@ fn circles_are_found() {
     };
     assert!(circles(&edges(&[("a", "b"), ("b", "c"), ("a", "c")])).is_empty());
     let found = circles(&edges(&[("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")]));
-    assert_eq!(found, BTreeSet::from([BTreeSet::from(["b".to_owned(), "c".to_owned()])]));
+    assert_eq!(
+        found,
+        BTreeSet::from([BTreeSet::from(["b".to_owned(), "c".to_owned()])])
+    );
 }

@@ -1,5 +1,5 @@
-//! Trust of a domain: the sources of its authorities, the truststore object and its bucket, and the certificates
-//! in use.
+//! Trust of a domain: the sources of its authorities, the truststore object and its bucket, and the
+//! certificates in use.
 
 pub mod active_trust;
 pub mod bucket;

@@ -59,8 +59,8 @@ impl Twins<'_> {
         listed.into_iter().map(choose).collect()
     }
 
-    /// Chooses among certificates of one name and key. `there`: their entry in the current truststore; `kept`: its source
-    /// cannot be used now.
+    /// Chooses among certificates of one name and key. `there`: their entry in the current truststore;
+    /// `kept`: its source cannot be used now.
     fn choice<'a>(
         &self,
         all: &[Listed<'a>],
@@ -127,9 +127,10 @@ impl Twins<'_> {
     }
 }
 
-/// Divides the certificates of one name and key into those of its owners and the others. Anyone can have another authority's
-/// name and key signed by a root of their own. A source that issues has the key, and a self-signed certificate proves it; then
-/// the source of the current entry counts, then the order of the spec.
+/// Divides the certificates of one name and key into those of its owners and the others. Anyone can have
+/// another authority's name and key signed by a root of their own. A source that issues has the key, and a
+/// self-signed certificate proves it; then the source of the current entry counts, then the order of the
+/// spec.
 fn owners<'a>(
     all: &[Listed<'a>],
     of_entry: impl Fn(&Offer<'_>) -> bool,

@@ -1,0 +1,345 @@
+//! Tests of `execute`.
+
+use super::*;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::json;
+
+use crate::{
+    api::MtlsDomain,
+    aws::{
+        acm::CertificateRequest,
+        call_guard::Gate,
+        fake,
+        gateway::{
+            apis::Protocol,
+            domains::{DomainRequest, IpAddressType},
+        },
+        quota::{Class, Quota},
+        rates::{Operation, Rates},
+    },
+    controllers::mtls_domain::{
+        report::Outcome,
+        simulation::world::{desired, now},
+    },
+    model::{action::Action, step::Step},
+    server_certificate::request_limiter::RequestLimiter,
+};
+
+/// Returns the outcome of the actions and the AWS calls that they made. AWS answers each call with
+/// `status`.
+async fn executed(rates: &str, status: u16, actions: &[(Step, Action)]) -> (Done, Vec<String>) {
+    let gate = Gate::new(Quota::new(Rates::with(&[rates.parse().unwrap()])), || true);
+    let calls = Arc::new(Mutex::new(vec![]));
+    let log = calls.clone();
+    let session = fake::session(&gate, move |call, _| {
+        log.lock().unwrap().push(call.to_owned());
+        let arn = json!({"CertificateArn": "arn:aws:acm:eu-west-1:123456789012:certificate/1"});
+        let code = match status {
+            403 => "AccessDeniedException",
+            404 => "ResourceNotFoundException",
+            _ => "InternalFailure",
+        };
+        let body = match call.contains(".s3.") {
+            _ if status == 200 => arn.to_string(),
+            true => format!("<Error><Code>{code}</Code></Error>"),
+            false => json!({"__type": code, "message": "m"}).to_string(),
+        };
+        (status, body)
+    });
+    let client = crate::runtime::fake::client(|_, _, _| crate::runtime::fake::refusal(404, "NotFound"));
+    let d = desired();
+    let domain = serde_json::from_value(json!({
+        "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
+        "metadata": {"name": "partners", "namespace": "ns"}, "spec": {"domainName": "api.example.com"},
+    }));
+    let apply_context = ApplyContext {
+        client: &client,
+        session: &session,
+        quota: &gate.quota,
+        request_limiter: &RequestLimiter::default(),
+        placement: &d.placement,
+        domain: &domain.unwrap(),
+        authorities: &d.authorities,
+        old_conditions: &[],
+        class: Class::Distrust,
+        since: now(),
+        now: now(),
+    };
+    let done = execute(
+        actions.iter().map(|(step, action)| (*step, action)),
+        &apply_context,
+    )
+    .await;
+    let calls = std::mem::take(&mut *calls.lock().unwrap());
+    (done, calls)
+}
+
+fn request() -> DomainRequest {
+    DomainRequest {
+        name: "api.example.com".into(),
+        certificate_arn: "arn".into(),
+        ownership_certificate_arn: None,
+        truststore_uri: "s3://b/k".into(),
+        truststore_version: "v".into(),
+        ip_address_type: IpAddressType::Ipv4,
+    }
+}
+
+fn scarce_actions() -> Vec<(Action, Operation)> {
+    let (api_id, stages) = ("a1".to_owned(), vec!["prod".to_owned()]);
+    vec![
+        (Action::CreateDomain(request()), Operation::CreateDomainName),
+        (Action::UpdateDomain(request()), Operation::UpdateDomainName),
+        (
+            Action::RestoreSecurityPolicy {
+                name: "api.example.com".into(),
+            },
+            Operation::UpdateDomainName,
+        ),
+        (
+            Action::DeleteDomain {
+                name: "api.example.com".into(),
+            },
+            Operation::DeleteDomainName,
+        ),
+        (
+            Action::Deploy {
+                protocol: Protocol::Http,
+                api_id,
+                stages,
+            },
+            Operation::CreateDeployment,
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn a_scarce_call_is_queued_and_not_made_before_its_ticket_is_granted() {
+    for (action, operation) in scarce_actions() {
+        assert_eq!(scarce(&action), Some(operation), "{action}");
+        // A bucket begins empty.
+        let (done, calls) = executed("acm=unlimited", 200, &[(Step::DomainProgrammed, action.clone())]).await;
+        let queued = done
+            .outcomes
+            .get(&Step::DomainProgrammed)
+            .is_some_and(Outcome::is_queued);
+        assert!(
+            queued && done.effects == 0 && calls.is_empty(),
+            "{action}: {done:?} {calls:?}"
+        );
+        let (done, calls) = executed("*=unlimited", 200, &[(Step::DomainProgrammed, action.clone())]).await;
+        assert!(
+            done.effects == 1 && done.outcomes.is_empty() && calls.len() == 1,
+            "{action}: {done:?} {calls:?}"
+        );
+    }
+    for action in [
+        Action::TagDomain { arn: "a".into() },
+        Action::EnableVersioning { bucket: "b".into() },
+    ] {
+        assert_eq!(scarce(&action), None, "{action}");
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_of_a_missing_resource_succeeds() {
+    let arn = || "arn:aws:apigateway:eu-west-1::/apis/a1".to_owned();
+    let (api_id, protocol) = ("a1".to_owned(), Protocol::Http);
+    let function = "arn:aws:lambda:eu-west-1:123456789012:function:f".to_owned();
+    let deletions = [
+        Action::DeleteCertificate { arn: arn() },
+        Action::ReleaseDomain { arn: arn() },
+        Action::ReleaseCertificate { arn: arn() },
+        Action::DeleteDomain {
+            name: "api.example.com".into(),
+        },
+        Action::DeleteMapping {
+            id: "m".into(),
+            path: String::new(),
+        },
+        Action::UntagApi {
+            arn: arn(),
+            keys: vec!["k".into()],
+        },
+        Action::DeleteAuthorizer {
+            protocol,
+            api_id: api_id.clone(),
+            id: "z".into(),
+        },
+        Action::ForbidFunction {
+            function,
+            statement: "s".into(),
+        },
+        Action::DeleteTruststoreVersion {
+            bucket: "b".into(),
+            key: "k".into(),
+            version: "v".into(),
+        },
+    ];
+    for action in deletions {
+        let (done, calls) = executed("*=unlimited", 404, &[(Step::DomainProgrammed, action.clone())]).await;
+        assert!(
+            done.effects == 1 && done.outcomes.is_empty() && !calls.is_empty(),
+            "{action}: {done:?}"
+        );
+        let (done, _) = executed("*=unlimited", 403, &[(Step::DomainProgrammed, action.clone())]).await;
+        assert!(
+            done.effects == 0 && done.outcomes.len() == 1,
+            "{action}: {done:?}"
+        );
+    }
+    for action in [
+        Action::TagDomain { arn: arn() },
+        Action::UpdateMapping {
+            id: "m".into(),
+            path: String::new(),
+            api_id,
+            stage: "s".into(),
+        },
+    ] {
+        let (done, _) = executed("*=unlimited", 404, &[(Step::DomainProgrammed, action.clone())]).await;
+        assert!(
+            done.effects == 0 && done.outcomes.len() == 1,
+            "{action} is no deletion: {done:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_step_stops_at_its_first_failure_and_the_others_continue() {
+    let tag = |arn: &str| Action::TagDomain { arn: arn.into() };
+    let (mapped, programmed) = (Step::MappingsProgrammed, Step::DomainProgrammed);
+    let actions = [(programmed, tag("a")), (programmed, tag("b")), (mapped, tag("c"))];
+    let (done, calls) = executed("*=unlimited", 500, &actions).await;
+    let made = |arn: &str| calls.iter().any(|call| call.ends_with(&format!("/tags/{arn}")));
+    assert_eq!(
+        [made("a"), made("b"), made("c")],
+        [true, false, true],
+        "{calls:?}"
+    );
+    assert_eq!(
+        done.outcomes.keys().copied().collect::<Vec<_>>(),
+        [programmed, mapped]
+    );
+    assert_eq!(done.effects, 0);
+}
+
+#[tokio::test]
+async fn certificate_requests_are_limited() {
+    let wanted = CertificateRequest {
+        domain_name: "api.example.com".into(),
+        names: vec![],
+        key_algorithm: crate::aws::acm::KeyAlgorithm::Rsa2048,
+        idempotency_token: "t".into(),
+        tags: BTreeMap::new(),
+    };
+    let (step, again) = (Step::CertificateIssued, Step::TruststorePublished);
+    let actions = [
+        (step, Action::RequestCertificate(wanted.clone())),
+        (again, Action::RequestCertificate(wanted.clone())),
+    ];
+    let (done, calls) = executed("*=unlimited", 200, &actions).await;
+    assert!(done.effects == 1 && calls.len() == 2, "{done:?}");
+    assert!(
+        matches!(done.outcomes[&again], Outcome::NotShown(_)),
+        "the same certificate again: {done:?}"
+    );
+
+    let request_limiter = RequestLimiter::default();
+    let object = "ns/partners";
+    for n in 0..12 {
+        assert!(request_limiter.note(object, &n.to_string(), now()));
+    }
+    let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || {
+        true
+    });
+    let session = fake::session(&gate, |call, _| panic!("{call} is one too many"));
+    let client = crate::runtime::fake::client(|_, _, _| crate::runtime::fake::refusal(404, "NotFound"));
+    let d = desired();
+    let domain: MtlsDomain = serde_json::from_value(json!({
+        "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
+        "metadata": {"name": "partners", "namespace": "ns"}, "spec": {"domainName": "api.example.com"},
+    }))
+    .unwrap();
+    let apply_context = ApplyContext {
+        client: &client,
+        session: &session,
+        quota: &gate.quota,
+        request_limiter: &request_limiter,
+        placement: &d.placement,
+        domain: &domain,
+        authorities: &d.authorities,
+        old_conditions: &[],
+        class: Class::Drift,
+        since: now(),
+        now: now(),
+    };
+    let done = execute(
+        [(step, &Action::RequestCertificate(wanted))].into_iter(),
+        &apply_context,
+    )
+    .await;
+    assert!(done.outcomes[&step].is_queued(), "{done:?}");
+}
+
+#[tokio::test]
+async fn the_key_of_a_generated_authority_is_on_record_before_it_is_in_a_secret() {
+    for (recorded, expected) in [
+        (true, &["PATCH mtlsdomains", "POST secrets"][..]),
+        (false, &["PATCH mtlsdomains"]),
+    ] {
+        let log = Arc::new(Mutex::new(vec![]));
+        let said = log.clone();
+        let client = crate::runtime::fake::client(move |method, path, body| {
+            let kind = path
+                .split('/')
+                .find(|part| ["secrets", "mtlsdomains"].contains(part))
+                .unwrap();
+            said.lock().unwrap().push(format!("{method} {kind}"));
+            match method.as_str() {
+                "PATCH" if !recorded => crate::runtime::fake::refusal(404, "NotFound"),
+                "PATCH" => (200, json!({"metadata": {}})),
+                _ => (201, body),
+            }
+        });
+        let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || {
+            true
+        });
+        let session = fake::session(&gate, |call, _| panic!("unexpected call: {call}"));
+        let d = desired();
+        let domain: MtlsDomain = serde_json::from_value(json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
+            "metadata": {"name": "partners", "namespace": "ns", "resourceVersion": "1"},
+            "spec": {"domainName": "api.example.com"},
+        }))
+        .unwrap();
+        let apply_context = ApplyContext {
+            client: &client,
+            session: &session,
+            quota: &gate.quota,
+            request_limiter: &RequestLimiter::default(),
+            placement: &d.placement,
+            domain: &domain,
+            authorities: &d.authorities,
+            old_conditions: &[],
+            class: Class::Drift,
+            since: now(),
+            now: now(),
+        };
+        let action = Action::GenerateAuthority {
+            authority: "partners".into(),
+            recorded: None,
+        };
+        let done = execute([(Step::ResolvedRefs, &action)].into_iter(), &apply_context).await;
+        assert_eq!(*log.lock().unwrap(), expected);
+        assert_eq!(
+            (done.effects, done.outcomes.len()),
+            if recorded { (1, 0) } else { (0, 1) }
+        );
+    }
+}

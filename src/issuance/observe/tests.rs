@@ -1,0 +1,378 @@
+//! Tests of `observe`.
+
+use super::*;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{ResourceExt, api::PartialObjectMeta};
+use serde_json::json;
+
+use crate::{
+    api::{SecretKeyRef, conditions::Reason},
+    controllers::client_certificate::controller::tests::{certificate, domain, secret},
+    issuance::{
+        desired::{Desired, desired},
+        observed::Observed,
+        signing_key_cache::SigningKeyCache,
+    },
+    pki::{
+        authority::{
+            self,
+            tests::{at, request},
+        },
+        certificate::parse_pem_bundle,
+        keys::DesiredKey,
+        truststore::{Bundle, Entry},
+    },
+    runtime::fake::{self, store},
+    status::StepStatus,
+    trust::{active_trust::Trust, generated_authority, self_signed::CERTIFICATE_LABEL},
+};
+
+const NOW: &str = "2026-11-24T12:00:00Z";
+
+fn wanted() -> Desired {
+    desired(&certificate(|_| {}), None, None).unwrap()
+}
+
+fn by_csr() -> Desired {
+    let key = DesiredKey::Requested {
+        spki: crate::pki::leaf::tests::spki(crate::pki::keys::KeyKind::EcdsaP256),
+    };
+    Desired { key, ..wanted() }
+}
+
+#[tokio::test]
+async fn a_secret_is_ours_by_its_label_for_this_certificate_and_its_type() {
+    let labelled = |name: &'static str| {
+        move |s: &mut Secret| {
+            s.metadata.labels = Some([(CERTIFICATE_LABEL.to_owned(), name.to_owned())].into())
+        }
+    };
+    let opaque = |s: &mut Secret| {
+        labelled("client1")(s);
+        s.type_ = Some("Opaque".into());
+    };
+    let other_label =
+        |s: &mut Secret| s.metadata.labels = Some([("a".to_owned(), "client1".to_owned())].into());
+    let of = |change: &dyn Fn(&mut Secret)| secret("client1", &[("tls.crt", "x")], change);
+    for (what, d, found, expected) in [
+        ("ours", wanted(), of(&labelled("client1")), true),
+        ("another certificate's", wanted(), of(&labelled("client2")), false),
+        ("without a label", wanted(), of(&|_| {}), false),
+        ("with another label", wanted(), of(&other_label), false),
+        ("of another type", wanted(), of(&opaque), false),
+        ("without a key, for one by CSR", by_csr(), of(&opaque), true),
+        (
+            "with a key, for one by CSR",
+            by_csr(),
+            of(&labelled("client1")),
+            false,
+        ),
+    ] {
+        assert_eq!(held(&d, found, None).await.ours, expected, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_secret_says_of_its_leaf() {
+    let annotated = |all: &[(&str, &str)]| {
+        let all: std::collections::BTreeMap<_, _> = all
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        secret(
+            "client1",
+            &[("tls.crt", "c"), ("tls.key", "k"), ("ca.crt", "a")],
+            |s| s.metadata.annotations = Some(all),
+        )
+    };
+    let found = held(&wanted(), annotated(&[(REVISION, "3"), (RENEWED, "now")]), None).await;
+    assert_eq!(
+        (found.revision, found.renewed.as_deref(), found.keystore_fits),
+        (3, Some("now"), false)
+    );
+    let data = |bytes: &Option<Vec<u8>>| bytes.clone().map(|bytes| String::from_utf8(bytes).unwrap());
+    assert_eq!(
+        [&found.data.tls_crt, &found.data.tls_key, &found.data.ca_crt].map(data),
+        ["c", "k", "a"].map(|t| Some(t.to_owned()))
+    );
+    for text in ["0", "-1", "1000000001", "9223372036854775807", "x", ""] {
+        assert_eq!(
+            held(&wanted(), annotated(&[(REVISION, text)]), None)
+                .await
+                .revision,
+            0,
+            "{text}"
+        );
+    }
+    assert_eq!(
+        held(&wanted(), annotated(&[(REVISION, "1000000000")]), None)
+            .await
+            .revision,
+        MOST_REVISIONS
+    );
+}
+
+#[test]
+fn an_empty_password_is_none() {
+    let at = SecretKeyRef {
+        name: "p".into(),
+        key: "password".into(),
+    };
+    let of = |found: Option<Secret>| {
+        password_in(found, &at)
+            .map(|p| p.to_string())
+            .map_err(|p| p.reason)
+    };
+    let with = |data: &[(&str, &str)]| Some(secret("p", data, |_| {}));
+    assert_eq!(of(with(&[("password", "s3cret")])), Ok("s3cret".into()));
+    for found in [
+        None,
+        with(&[]),
+        with(&[("password", "")]),
+        with(&[("other", "s3cret")]),
+    ] {
+        assert_eq!(of(found), Err(Reason::RefNotFound));
+    }
+}
+
+#[test]
+fn without_its_domain_a_certificate_says_whether_anything_is_issued() {
+    assert_eq!(no_domain(&wanted(), true).reason, Reason::DomainGone);
+    assert_eq!(no_domain(&wanted(), false).reason, Reason::RefNotFound);
+}
+
+#[test]
+fn of_several_authorities_one_has_to_be_named() {
+    let can = |name: &str| {
+        (
+            name.to_owned(),
+            Ok(Arc::new(authority::tests::issuer(name, at(NOW)))),
+        )
+    };
+    let cannot = |name: &str, reason| (name.to_owned(), Err(problem(reason, "m".into())));
+    let lost = Reason::InvalidCACertificateRef;
+    let of = |able| {
+        only_one(able, "partners")
+            .map(|i| i.authority().subject.clone())
+            .map_err(|p| (p.reason, p.message))
+    };
+    assert_eq!(of(vec![can("a")]).unwrap(), "CN=a");
+    assert_eq!(of(vec![cannot("a", lost), can("b")]).unwrap(), "CN=b");
+    assert_eq!(
+        of(vec![cannot("a", lost)]).unwrap_err(),
+        (lost, "m".into()),
+        "why the only one cannot"
+    );
+    assert_eq!(
+        of(vec![cannot("a", lost), cannot("b", lost)]).unwrap_err().0,
+        Reason::AuthorityNotFound
+    );
+    assert_eq!(of(vec![]).unwrap_err().0, Reason::AuthorityNotFound);
+    let (reason, message) = of(vec![can("a"), cannot("x", lost), can("b")]).unwrap_err();
+    assert!(
+        reason == Reason::AuthorityNotFound && message.contains("(a, b)"),
+        "{message}"
+    );
+}
+
+/// Returns the observed state with these Secrets, for a domain with these authorities.
+async fn read(
+    d: &Desired,
+    authorities: serde_json::Value,
+    secrets: Vec<Secret>,
+    trust: Option<Trust>,
+) -> Observed {
+    let domain = domain(|o| o["spec"]["trust"]["authorities"] = authorities)
+        .0
+        .unwrap();
+    let there = secrets.clone();
+    let client = fake::client(move |_, path, _| {
+        let found = there
+            .iter()
+            .find(|s| path.ends_with(&format!("/secrets/{}", s.name_any())));
+        found.map_or(fake::refusal(404, "NotFound"), |s| {
+            (200, serde_json::to_value(s).unwrap())
+        })
+    });
+    let metadata = |s: &Secret| {
+        let value = json!({"metadata": serde_json::to_value(&s.metadata).unwrap()});
+        serde_json::from_value::<PartialObjectMeta<Secret>>(value).unwrap()
+    };
+    let store = store(secrets.iter().map(metadata).collect());
+    let observe_context = ObserveContext {
+        client: &client,
+        secrets: &store,
+        signing_keys: &SigningKeyCache::default(),
+    };
+    observe(d, Some(&domain), trust, 0, &observe_context)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn only_an_active_authority_with_its_own_key_issues() {
+    let made = authority::generate(&request("acme"), at(NOW)).unwrap();
+    let other = authority::generate(&request("other"), at(NOW)).unwrap();
+    let (crt, key) = (made.certificate_pem.as_str(), made.key_pem.as_str());
+    let by_hand = |data: &[(&str, &str)]| secret("ca", data, |_| {});
+    let whole = || by_hand(&[("tls.crt", crt), ("tls.key", key)]);
+    let secret_ref = json!([{"name": "acme", "secretRef": {"name": "ca"}}]);
+    let generated = json!([{"name": "acme", "generate": {"commonName": "acme"}}]);
+    let labelled = |labels: bool| {
+        secret("partners.acme-ca", &[("tls.crt", crt), ("tls.key", key)], |s| {
+            s.metadata.labels = labels.then(|| generated_authority::labels("partners", "acme"));
+        })
+    };
+    let certificate = parse_pem_bundle(crt).unwrap().remove(0);
+    let trust = |authority: &str| {
+        let (authority, certificate) = (authority.to_owned(), certificate.clone());
+        let entry = Entry {
+            authority,
+            certificate,
+            max_leaf: None,
+            keep_until: None,
+        };
+        Some(Trust::of(
+            &Bundle {
+                entries: vec![entry],
+                ..Bundle::default()
+            },
+            None,
+            at(NOW),
+        ))
+    };
+    let named = Desired {
+        authority: Some("missing".into()),
+        ..wanted()
+    };
+    for (what, d, authorities, secrets, trust, expected) in [
+        (
+            "its key is there",
+            wanted(),
+            secret_ref.clone(),
+            vec![whole()],
+            None,
+            Ok(()),
+        ),
+        (
+            "another is named",
+            named,
+            secret_ref.clone(),
+            vec![whole()],
+            None,
+            Err(Reason::AuthorityNotFound),
+        ),
+        (
+            "no Secret",
+            wanted(),
+            secret_ref.clone(),
+            vec![],
+            None,
+            Err(Reason::WaitingForAuthority),
+        ),
+        (
+            "no key",
+            wanted(),
+            secret_ref.clone(),
+            vec![by_hand(&[("tls.crt", crt)])],
+            None,
+            Err(Reason::AuthorityNotFound),
+        ),
+        (
+            "another's key",
+            wanted(),
+            secret_ref,
+            vec![by_hand(&[("tls.crt", crt), ("tls.key", other.key_pem.as_str())])],
+            None,
+            Err(Reason::InvalidCACertificateRef),
+        ),
+        (
+            "distrusted",
+            Desired {
+                authority: Some("acme".into()),
+                ..wanted()
+            },
+            json!([{"name": "acme", "state": "Distrusted", "secretRef": {"name": "ca"}}]),
+            vec![whole()],
+            None,
+            Err(Reason::AuthorityNotFound),
+        ),
+        (
+            "trusted only",
+            Desired {
+                authority: Some("acme".into()),
+                ..wanted()
+            },
+            json!([{"name": "acme", "pem": crt}]),
+            vec![whole()],
+            None,
+            Err(Reason::AuthorityNotFound),
+        ),
+        (
+            "generated and in the truststore",
+            wanted(),
+            generated.clone(),
+            vec![labelled(true)],
+            trust("acme"),
+            Ok(()),
+        ),
+        (
+            "generated, and nowhere on record",
+            wanted(),
+            generated.clone(),
+            vec![labelled(true)],
+            None,
+            Err(Reason::WaitingForAuthority),
+        ),
+        (
+            "generated, and trusted for another",
+            wanted(),
+            generated.clone(),
+            vec![labelled(true)],
+            trust("b"),
+            Err(Reason::WaitingForAuthority),
+        ),
+        (
+            "generated, without our labels",
+            wanted(),
+            generated,
+            vec![labelled(false)],
+            trust("acme"),
+            Err(Reason::WaitingForAuthority),
+        ),
+    ] {
+        let found = read(&d, authorities, secrets, trust).await.issuer;
+        let told = found
+            .as_ref()
+            .err()
+            .map(|problem| problem.message.clone())
+            .unwrap_or_default();
+        assert_eq!(
+            told.ends_with("is Distrusted"),
+            what == "distrusted",
+            "{what}: {told}"
+        );
+        let found = found
+            .map(|issuer| assert!(issuer.is_some(), "{what}"))
+            .map_err(|problem| problem.reason);
+        assert_eq!(found, expected, "{what}");
+    }
+    let d = Desired {
+        self_signed: true,
+        ..wanted()
+    };
+    let observed = read(&d, json!([]), vec![secret("client1-next", &[], |_| {})], None).await;
+    assert!(matches!(observed.issuer, Ok(None)) && observed.next.is_some());
+    let observed = read(
+        &wanted(),
+        json!([]),
+        vec![secret("client1-next", &[], |_| {})],
+        None,
+    )
+    .await;
+    assert!(observed.next.is_none(), "only a self-signed one has one");
+    assert_eq!(observed.issuer.err().unwrap().status, StepStatus::Blocked);
+}

@@ -1,0 +1,91 @@
+//! Tests of `keys`.
+
+use super::*;
+
+use std::process::Command;
+
+use rcgen::PublicKeyData;
+
+fn openssl(args: &str) -> String {
+    let out = Command::new("openssl").args(args.split(' ')).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+#[test]
+fn every_kind_and_encoding_reads_back_as_the_same_key() {
+    for kind in [KeyKind::EcdsaP256, KeyKind::EcdsaP384, KeyKind::Rsa2048] {
+        let key = generate(kind).unwrap();
+        assert_eq!(KeyKind::of(&key), Some(kind));
+        for (encoding, other) in [
+            (Encoding::Pkcs8, Encoding::Pkcs1),
+            (Encoding::Pkcs1, Encoding::Pkcs8),
+        ] {
+            let text = pem(&key, encoding).unwrap();
+            assert_eq!(encoding_of(&text), Some(encoding), "{kind}");
+            let read = parse(&text).unwrap();
+            assert_eq!(KeyKind::of(&read), Some(kind));
+            assert_eq!(read.subject_public_key_info(), key.subject_public_key_info());
+            // and from one encoding into the other
+            assert_eq!(
+                *pem(&read, other).unwrap(),
+                *pem(&key, other).unwrap(),
+                "{kind} {encoding:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn openssl_reads_our_keys() {
+    for (kind, encoding) in [
+        (KeyKind::EcdsaP256, Encoding::Pkcs1),
+        (KeyKind::EcdsaP384, Encoding::Pkcs8),
+        (KeyKind::Rsa2048, Encoding::Pkcs1),
+    ] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), pem(&generate(kind).unwrap(), encoding).unwrap()).unwrap();
+        openssl(&format!("pkey -noout -check -in {}", file.path().display()));
+    }
+}
+
+#[test]
+fn keys_made_by_openssl_are_read() {
+    let cases = [
+        // EC PARAMETERS first, then SEC1.
+        ("ecparam -name prime256v1 -genkey", Ok(Some(KeyKind::EcdsaP256))),
+        (
+            "ecparam -name secp384r1 -genkey -noout",
+            Ok(Some(KeyKind::EcdsaP384)),
+        ),
+        (
+            "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256",
+            Ok(Some(KeyKind::EcdsaP256)),
+        ),
+        ("genrsa -traditional 2048", Ok(Some(KeyKind::Rsa2048))),
+        ("genrsa 2048", Ok(Some(KeyKind::Rsa2048))),
+        ("genpkey -algorithm ed25519", Ok(None)),
+        (
+            "genrsa -traditional -aes128 -passout pass:secret 2048",
+            Err("encrypted"),
+        ),
+        ("genrsa -aes128 -passout pass:secret 2048", Err("encrypted")),
+    ];
+    for (args, expected) in cases {
+        match (parse(&openssl(args)), expected) {
+            (Ok(key), Ok(kind)) => assert_eq!(KeyKind::of(&key), kind, "{args}"),
+            (Err(error), Err(text)) => {
+                assert!(error.to_string().contains(text), "{args}: {error}")
+            }
+            (got, _) => panic!("{args}: {got:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_text_without_a_key_is_refused_with_a_reason() {
+    assert!(matches!(parse(""), Err(KeyError::NoKey)));
+    assert!(matches!(parse("hello"), Err(KeyError::NoKey)));
+    let empty = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    assert!(matches!(parse(empty), Err(KeyError::Unreadable)));
+}
