@@ -13,5 +13,10 @@ pub mod route53;
 pub mod s3;
 pub mod session;
 
+use std::time::Duration;
+
+/// Time limit of a call. The SDK makes one attempt: a caller that repeats a call reconciles again first.
+pub const ATTEMPT: Duration = Duration::from_secs(5);
+
 #[cfg(test)]
 pub(crate) mod fake;

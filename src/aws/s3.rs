@@ -18,8 +18,9 @@ use aws_sdk_s3::{
 use super::{
     call_guard::CallContext,
     errors::{Error, Kind},
-    session::ATTEMPT,
 };
+
+use crate::aws::ATTEMPT;
 
 #[derive(Debug, Clone)]
 pub struct S3 {
@@ -433,4 +434,4 @@ fn unmade(operation: &'static str, error: &BuildError) -> Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

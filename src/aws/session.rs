@@ -26,10 +26,8 @@ use super::{
     s3::S3,
 };
 
-use crate::proxy::Proxies;
+use crate::{aws::ATTEMPT, proxy::Proxies};
 
-/// Time limit of a call. The SDK makes one attempt: a caller that repeats a call reconciles again first.
-pub const ATTEMPT: Duration = Duration::from_secs(5);
 /// Time limit of the search for credentials after a call got no answer.
 const CREDENTIALS: Duration = Duration::from_secs(10);
 
@@ -380,4 +378,4 @@ impl ProvideCredentials for Role {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

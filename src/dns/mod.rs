@@ -3,3 +3,4 @@
 pub mod observe;
 pub mod plan;
 pub mod records;
+pub mod zone;

@@ -1,6 +1,9 @@
 //! The step DNSProgrammed: the name points at the domain, for the first time only once the domain answers.
 
-use super::records::{self, RecordPlan};
+use super::{
+    records::{self, RecordPlan},
+    zone::zone,
+};
 
 use crate::{
     api::{DnsVerification, conditions::Reason},
@@ -14,7 +17,6 @@ use crate::{
         step::{Step, StepPlan, StepState},
     },
     probe::public_dns::PublicName,
-    server_certificate::plan::zone,
 };
 
 pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {

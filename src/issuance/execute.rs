@@ -20,12 +20,13 @@ use crate::{
     api::ClientCertificate,
     pki::{
         authority::Issuer,
-        certificate::{Certificate, parse_pem_bundle},
+        certificate::Certificate,
         inspect::SecretData,
         keys::{self, DesiredKey, Encoding, KeyError, KeyKind},
         keystore::{self, KeystoreError},
         leaf::{self, IssueError, Leaf, LeafRequest},
         pem,
+        pem_certificates::parse_pem_bundle,
     },
     runtime::{self, apply},
     trust::self_signed::{CERTIFICATE_LABEL, TRUSTED_BY, next_secret},
@@ -331,4 +332,4 @@ fn private_key(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -21,7 +21,8 @@ use crate::{
     api::{AuthorityState, MtlsDomain, SecretKeyRef, conditions::Reason},
     model::authorities::{self, DesiredAuthority, DesiredSource},
     pki::{
-        authority::Issuer, certificate::parse_pem_bundle, inspect::SecretData, keys::DesiredKey, keystore,
+        authority::Issuer, inspect::SecretData, keys::DesiredKey, keystore,
+        pem_certificates::parse_pem_bundle,
     },
     runtime::{self, apply},
     status::StepStatus,
@@ -403,4 +404,4 @@ async fn key_of(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

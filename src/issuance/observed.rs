@@ -9,9 +9,7 @@ use zeroize::Zeroizing;
 use crate::{
     api::conditions::Reason,
     pki::{
-        authority::Issuer,
-        certificate::{Certificate, parse_pem_bundle},
-        inspect::SecretData,
+        authority::Issuer, certificate::Certificate, inspect::SecretData, pem_certificates::parse_pem_bundle,
     },
     status::StepStatus,
     trust::active_trust::Trust,

@@ -15,13 +15,14 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Name
 use zeroize::Zeroizing;
 
 use super::{
-    certificate::{Certificate, parse_pem_bundle},
+    certificate::Certificate,
     chain::chain,
     keys::{self, Encoding, KeyError, KeyKind},
-    leaf::{Problem, subject_part},
     name::normal_form,
     pem::{self, ParseError},
+    pem_certificates::parse_pem_bundle,
     signing::{Draft, Subject, sign},
+    subject::{Problem, subject_part},
 };
 
 /// Time by which a new certificate's validity begins before its creation, for callers whose clock is behind,
@@ -257,7 +258,7 @@ pub(crate) mod tests {
 
     use jiff::{SignedDuration, Timestamp};
 
-    use crate::pki::{certificate::parse_pem_bundle, keys::KeyKind};
+    use crate::pki::{keys::KeyKind, pem_certificates::parse_pem_bundle};
 
     pub(crate) fn at(text: &str) -> Timestamp {
         text.parse().unwrap()

@@ -22,10 +22,9 @@ use x509_parser::{
 };
 
 use super::{
-    constraints::NameConstraints,
     keys::{KeyStrength, is_rsa_key},
     name,
-    pem::{self, ParseError},
+    name_constraints::NameConstraints,
 };
 
 /// Parsed certificate: its DER and the facts that the operator needs. Two certificates are equal when their
@@ -239,13 +238,6 @@ impl std::fmt::Debug for Certificate {
     }
 }
 
-/// Reads every certificate of a PEM text, of at most [`pem::MAX_SOURCE_BYTES`] and
-/// [`pem::MAX_SOURCE_CERTIFICATES`]. Text between the blocks is skipped; a block of any other kind is an
-/// error.
-pub fn parse_pem_bundle(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Vec<Certificate>, ParseError> {
-    pem::source(text.as_ref())
-}
-
 fn is_signed_by(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> bool {
     verifies(
         &x509.signature_algorithm,
@@ -326,7 +318,7 @@ fn serial(raw: &[u8]) -> String {
 
 /// Converts a time of a certificate. RFC 5280's "no expiry" (31 December 9999) lies hours beyond the last
 /// timestamp of jiff.
-fn timestamp(seconds: i64) -> Timestamp {
+pub(crate) fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap_or(if seconds < 0 {
         Timestamp::MIN
     } else {
@@ -367,9 +359,9 @@ fn rewritten(spki: &SubjectPublicKeyInfo<'_>) -> Option<Vec<u8>> {
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     name::hex(&Sha256::digest(bytes))
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,9 +12,10 @@ use x509_parser::{
 use super::{
     certificate::{SignatureClass, verifies},
     keys::KeyStrength,
-    leaf::{LeafRequest, Problem, validate},
+    leaf::{LeafRequest, validate},
     name,
     pem::{self, Block, Kind, ParseError},
+    subject::Problem,
 };
 
 /// Maximum number of values of one subject attribute, as in a spec.
@@ -199,8 +200,8 @@ mod tests {
     fn the_issued_leaf_equals_the_request() {
         let pem = openssl(&format!(
             "{EC} -utf8 -subj /CN=client1/O=Acme/OU=a/OU=b/C=DE/L=Köln/ST=NRW -addext \
-         subjectAltName=DNS:a.example,URI:spiffe://acme/c,email:ops@acme.example -addext \
-         basicConstraints=CA:TRUE -addext extendedKeyUsage=serverAuth"
+     subjectAltName=DNS:a.example,URI:spiffe://acme/c,email:ops@acme.example -addext \
+     basicConstraints=CA:TRUE -addext extendedKeyUsage=serverAuth"
         ));
         let csr = read(&pem, DAY).unwrap();
         let r = &csr.request;

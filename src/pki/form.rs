@@ -21,7 +21,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Name
 use super::{
     authority::{CLOCK_SLACK, Issuer, later},
     certificate::Certificate,
-    compile::whole_seconds,
+    compile::offer::whole_seconds,
     keys::{KeyKind, KeyStrength},
     leaf::{LeafRequest, extensions, key_id_of, subject_der, usage, validate},
     signing::{Draft, is_our_serial, rewrite},
@@ -250,4 +250,4 @@ fn again(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

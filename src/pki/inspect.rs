@@ -7,11 +7,12 @@ use sha2::{Digest, Sha256};
 
 use super::{
     authority::{CLOCK_SLACK, Issuer, earlier, later},
-    certificate::{Certificate, parse_pem_bundle},
+    certificate::Certificate,
     form,
     keys::{self, DesiredKey, Encoding, KeyKind},
     leaf::{LeafRequest, subject_der},
     pem,
+    pem_certificates::parse_pem_bundle,
 };
 
 /// Data of a leaf's Secret, as far as it is there. Has no Debug: it holds a private key.
@@ -354,4 +355,4 @@ pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Tim
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

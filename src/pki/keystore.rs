@@ -75,9 +75,10 @@ mod tests {
             Issuer,
             tests::{at, issuer},
         },
-        certificate::{Certificate, parse_pem_bundle},
+        certificate::Certificate,
         keys::{self, Encoding, KeyKind, generate, pem},
         leaf::{issue, tests::request},
+        pem_certificates::parse_pem_bundle,
     };
 
     fn made(issuer: &Issuer, kind: KeyKind, encoding: Encoding) -> (String, Vec<Certificate>) {

@@ -25,6 +25,7 @@ use super::{
     constraints::{self, Violation},
     name::normal_form,
     signing::{Draft, Subject, sign},
+    subject::{Problem, subject_part},
 };
 
 /// Content of a client certificate; from `spec` of a ClientCertificate.
@@ -55,15 +56,6 @@ impl LeafRequest {
             .flatten()
             .fold(later(from, self.duration), Timestamp::min)
     }
-}
-
-/// Field that cannot be put into a certificate, and the reason.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
-pub struct Problem {
-    /// Path of the field in the spec: `subject.organizations[1]`.
-    pub field: String,
-    pub message: &'static str,
 }
 
 /// Issued client certificate.
@@ -156,33 +148,6 @@ pub fn validate(request: &LeafRequest) -> Result<(), Problem> {
 
 /// Field, its values, the check of a value, and the message for an invalid value.
 type List<'a> = (&'static str, &'a [String], fn(&str) -> bool, &'static str);
-
-pub(crate) fn subject_part(field: &str, value: &str, longest: usize) -> Result<(), Problem> {
-    let message = if value.is_empty() {
-        "must not be empty"
-    } else if value.chars().count() > longest {
-        if longest == 64 {
-            "must have at most 64 characters"
-        } else {
-            "must have at most 128 characters"
-        }
-    } else if value.contains(['=', ',']) {
-        "must not contain = or , (they separate the parts of a subject string)"
-    } else if value
-        .chars()
-        .any(|c| c.is_control() || c == '\u{2028}' || c == '\u{2029}')
-    {
-        "must not contain line breaks or control characters"
-    } else if value.trim() != value {
-        "must not begin or end with a space"
-    } else {
-        return Ok(());
-    };
-    Err(Problem {
-        field: field.to_owned(),
-        message,
-    })
-}
 
 fn is_country(value: &str) -> bool {
     value.len() == 2 && value.bytes().all(|byte| byte.is_ascii_uppercase())

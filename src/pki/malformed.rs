@@ -8,8 +8,9 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::{
-    certificate::{Certificate, parse_pem_bundle},
+    certificate::Certificate,
     csr, keys, leaf, pem,
+    pem_certificates::{self, parse_pem_bundle},
     truststore::Bundle,
 };
 
@@ -75,7 +76,7 @@ fn request_is_sound(text: &[u8]) {
 fn blocks_are_whole(text: &[u8]) {
     let _ = (
         keys::parse(text).is_ok(),
-        pem::certificates_beside_keys(text),
+        pem_certificates::certificates_beside_keys(text),
         pem::is_plain(text),
     );
     let Ok(blocks) = pem::scan(text).collect::<Result<Vec<_>, _>>() else {
@@ -127,7 +128,7 @@ fn the_corpus_is_read_or_refused_as_its_names_say() {
             "{name}"
         );
         assert_eq!(
-            pem::certificates_beside_keys(&text).is_ok(),
+            pem_certificates::certificates_beside_keys(&text).is_ok(),
             name.contains("certificate") || name == "key-first",
             "{name}"
         );

@@ -15,8 +15,11 @@ pub mod keystore;
 pub mod leaf;
 pub mod lint;
 pub mod name;
+pub mod name_constraints;
 pub mod pem;
+pub mod pem_certificates;
 pub mod signing;
+pub mod subject;
 pub mod truststore;
 
 #[cfg(test)]

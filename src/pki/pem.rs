@@ -16,8 +16,6 @@ use x509_parser::{
 };
 use zeroize::Zeroizing;
 
-use super::certificate::Certificate;
-
 pub(crate) const BEGIN: &[u8] = b"-----BEGIN";
 const END: &[u8] = b"-----END";
 pub(crate) const HYPHENS: &[u8] = b"-----";
@@ -64,6 +62,7 @@ pub enum Kind {
 
 /// Maximum length of one source of certificates, in bytes: the Kubernetes API takes no more in one object.
 pub const MAX_SOURCE_BYTES: usize = 1024 * 1024;
+
 /// Maximum number of certificates in one source.
 pub const MAX_SOURCE_CERTIFICATES: usize = 500;
 
@@ -134,87 +133,6 @@ pub enum ParseError {
     NotTrusted { line: usize },
     #[error("line {line}: {kind} where a certificate belongs: {}", kind.way_out())]
     Misplaced { line: usize, kind: Kind },
-}
-
-/// Reads a text that may hold certificates only: each with its block, in the order of the text, at least one.
-pub fn certificates(text: &[u8]) -> Result<Vec<(Certificate, Block)>, ParseError> {
-    // This check comes first, so that no damaged block before the key hides it.
-    if names_private_key(text) {
-        return Err(ParseError::PrivateKey);
-    }
-    read(text, false).map_err(|error| match error {
-        ParseError::Der {
-            kind: Kind::PrivateKey,
-            ..
-        }
-        | ParseError::EncodedDer {
-            kind: Kind::PrivateKey,
-            ..
-        } => ParseError::PrivateKey,
-        other => other,
-    })
-}
-
-/// Reads the first block of a text, and nothing behind it: a certificate of at most [`MAX_SOURCE_BYTES`].
-pub fn first(text: &[u8]) -> Option<Certificate> {
-    let text = &text[..text.len().min(MAX_SOURCE_BYTES)];
-    scan(text).next()?.ok()?.certificate().ok()
-}
-
-/// Reads one source of certificates: [`certificates`], within the limits of a source. Parses nothing of a
-/// longer source.
-pub fn source(text: &[u8]) -> Result<Vec<Certificate>, ParseError> {
-    if text.len() > MAX_SOURCE_BYTES {
-        return Err(ParseError::TooLong);
-    }
-    if text
-        .windows(BEGIN.len())
-        .filter(|window| *window == BEGIN)
-        .count()
-        > MAX_SOURCE_CERTIFICATES
-    {
-        return Err(ParseError::TooMany);
-    }
-    Ok(certificates(text)?
-        .into_iter()
-        .map(|(certificate, _)| certificate)
-        .collect())
-}
-
-/// Reads a text that may hold private keys and their parameters beside certificates; at least one
-/// certificate.
-pub fn certificates_beside_keys(text: &[u8]) -> Result<Vec<Certificate>, ParseError> {
-    Ok(read(text, true)?
-        .into_iter()
-        .map(|(certificate, _)| certificate)
-        .collect())
-}
-
-pub(crate) fn read(text: &[u8], keys_belong: bool) -> Result<Vec<(Certificate, Block)>, ParseError> {
-    let mut found = Vec::new();
-    let mut is_pem = false;
-    for block in scan(text) {
-        let block = block?;
-        is_pem = true;
-        match block.kind() {
-            Kind::Certificate => found.push((block.certificate()?, block)),
-            Kind::PrivateKey | Kind::Other if keys_belong => {}
-            kind => {
-                return Err(ParseError::Misplaced {
-                    line: block.line,
-                    kind,
-                });
-            }
-        }
-    }
-    if found.is_empty() {
-        return Err(if is_pem || is_blank(text) {
-            ParseError::Empty
-        } else {
-            ParseError::NotPem
-        });
-    }
-    Ok(found)
 }
 
 /// True for a text without content: white space at most, or a byte order mark.
@@ -349,22 +267,6 @@ impl Block {
             encode_string(&self.label, LineEnding::LF, &self.der).expect("a block is far below 4 GB"),
         )
     }
-
-    fn certificate(&self) -> Result<Certificate, ParseError> {
-        let line = self.line;
-        let mut der = self.der.as_slice();
-        if self.label == TRUSTED_CERTIFICATE {
-            let (certificate, allowed) = trusted(der).ok_or(ParseError::NotCertificate { line })?;
-            if !allowed {
-                return Err(ParseError::NotTrusted { line });
-            }
-            der = certificate;
-        }
-        Certificate::from_der(der).ok_or_else(|| match Kind::of_der(der) {
-            Some(Kind::Certificate) | None => ParseError::NotCertificate { line },
-            Some(kind) => ParseError::Mislabelled { line, kind },
-        })
-    }
 }
 
 pub(crate) const TRUSTED_CERTIFICATE: &str = "TRUSTED CERTIFICATE";
@@ -409,7 +311,7 @@ pub(crate) fn trusted(der: &[u8]) -> Option<(&[u8], bool)> {
 
 impl Kind {
     /// Recognizes DER (or BER) by a parser, or by its first elements.
-    fn of_der(der: &[u8]) -> Option<Kind> {
+    pub(crate) fn of_der(der: &[u8]) -> Option<Kind> {
         if der.starts_with(b"\xfe\xed\xfe\xed") || der.starts_with(b"\xce\xce\xce\xce") {
             return Some(Kind::JavaKeystore);
         }
@@ -596,7 +498,7 @@ pub(crate) fn encoded(text: &[u8]) -> Option<ParseError> {
 
 /// True when any BEGIN, damaged or not, names a private key. In comments only boundaries count, as in
 /// [`look_between`].
-fn names_private_key(text: &[u8]) -> bool {
+pub(crate) fn names_private_key(text: &[u8]) -> bool {
     const KEYWORD: &[u8] = b"BEGIN";
     let (mut at, mut line) = (0, 0);
     while let Some(found) = find(&text[at..], KEYWORD) {

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     certificate::Certificate,
     pem::{self, ParseError},
+    pem_certificates,
 };
 
 /// Content of one truststore object.
@@ -119,7 +120,7 @@ impl Bundle {
             return Ok(bundle); // all certificates are distrusted
         }
         let mut end = 0;
-        for (certificate, block) in pem::certificates(text)? {
+        for (certificate, block) in pem_certificates::certificates(text)? {
             // The comment of a block is the last one between the previous block and this one.
             let between = String::from_utf8_lossy(&text[end..block.range.start]);
             let lines = between
@@ -278,4 +279,4 @@ fn ascii(subject: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

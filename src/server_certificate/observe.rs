@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 
-use super::plan;
+use super::owned;
 
 use crate::{
     aws::{acm, gateway::domains::Domain, route53::RecordSet},
@@ -86,7 +86,7 @@ pub(crate) fn validation_names<'a>(
     zones: &'a BTreeMap<String, ZoneChoice>,
     certificates: &'a [acm::Certificate],
 ) -> BTreeSet<(&'a String, &'a String)> {
-    let ours = certificates.iter().filter(|c| plan::is_ours(placement, c));
+    let ours = certificates.iter().filter(|c| owned::is_ours(placement, c));
     ours.flat_map(|c| &c.validation)
         .filter_map(|v| Some((&zones.get(&v.domain)?.found()?.id, &v.record.as_ref()?.0)))
         .collect()

@@ -1,47 +1,32 @@
 //! The step CertificateIssued: one issued, owned certificate, with its validation record, and without
 //! superseded certificates; or a valid existing certificate, which the operator only reads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::requests;
+use super::{
+    owned::{fits, is_ours, lines, owned},
+    requests,
+};
 
 use crate::{
     api::conditions::Reason,
     aws::{
         acm::{self, CertificateKind, CertificateStatus},
-        route53::{Change, RecordSet, Zone},
+        route53::{Change, RecordSet},
     },
     dataplane::api_gateway::custom_domain::is_taken_over,
-    dns::records,
+    dns::{records, zone::zone},
     model::{
         action::Action,
         desired::{Desired, DesiredCertificate, DesiredRequest},
-        observed::{Observed, ZoneChoice},
+        observed::Observed,
         placement::{DesiredDns, Placement},
         step::{Step, StepPlan, StepState},
-        tags::OWNER_TAG,
     },
     observation::seen::Unseen,
 };
-
-/// True for a certificate with exactly the names and the key of the spec.
-pub(crate) fn fits(wanted: &DesiredRequest, c: &acm::Certificate) -> bool {
-    c.names == wanted.names && c.key_algorithm == wanted.key_algorithm
-}
-
-/// True for a certificate with the ownership tag.
-pub fn is_ours(placement: &Placement, c: &acm::Certificate) -> bool {
-    c.tags.get(OWNER_TAG) == Some(&placement.owner)
-}
-
-pub(crate) fn owned<'a>(
-    placement: &'a Placement,
-    o: &'a Observed,
-) -> impl Iterator<Item = &'a acm::Certificate> {
-    o.certificates.iter().flatten().filter(|c| is_ours(placement, c))
-}
 
 /// Desired certificate.
 enum Wanted<'a> {
@@ -61,7 +46,7 @@ struct There<'a> {
 
 /// Returns the desired certificate. A domain that the operator took over keeps its certificate while the spec
 /// names none. A later certificate that the operator requested for the domain counts as requested.
-fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, StepState> {
+pub(crate) fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, StepState> {
     let request = match &d.certificate {
         DesiredCertificate::Existing { arn, ownership_arn } => {
             return Ok(Wanted::There(There {
@@ -313,55 +298,6 @@ pub(crate) fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Time
         )
         .into(),
     }
-}
-
-/// Returns the hosted zone for the records of `name`.
-pub(crate) fn zone<'a>(d: &Desired, o: &'a Observed, name: &str) -> Result<&'a Zone, StepState> {
-    let zones = o.zones.as_ref().map_err(StepState::unknown)?;
-    let DesiredDns::Route53 { zone_id, .. } = &d.placement.dns else {
-        return Err(StepState::blocked(
-            Reason::HostedZoneNotFound,
-            format!("the operator does not manage the records of {name}"),
-        ));
-    };
-    let message = match (zones.get(name), zone_id) {
-        (Some(ZoneChoice::Found(zone)), _) => return Ok(zone),
-        (Some(ZoneChoice::Ambiguous(ids)), _) => {
-            format!(
-                "{} are public hosted zones of one name, a parent of {name}; select one with \
-                 spec.dns.route53.hostedZoneId",
-                ids.join(" and ")
-            )
-        }
-        (_, Some(id)) if name == d.placement.domain_name => {
-            format!(
-                "spec.dns.route53.hostedZoneId: there is no public hosted zone {id} that {name} belongs into"
-            )
-        }
-        _ => format!(
-            "no public hosted zone in account {} is a parent of {name}; create one, or set \
-             spec.dns.route53.hostedZoneId",
-            d.placement.route53_account()
-        ),
-    };
-    Err(StepState::blocked(Reason::HostedZoneNotFound, message))
-}
-
-/// Returns the CNAMEs that prove to ACM the control of a certificate's names, at the issue and at each
-/// renewal: name and value without final dot, sorted, without duplicates.
-pub fn validation(c: &acm::Certificate) -> Vec<(String, String)> {
-    let records = c.validation.iter().filter_map(|v| v.record.as_ref());
-    let records = records.map(|(name, value)| (name.clone(), value.trim_end_matches('.').to_owned()));
-    records.collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-/// Returns the validation records as lines of a zone file.
-pub fn lines(c: &acm::Certificate) -> String {
-    let lines: Vec<_> = validation(c)
-        .iter()
-        .map(|(name, value)| format!("{name}. CNAME {value}."))
-        .collect();
-    lines.join("; ")
 }
 
 /// Returns the actions that create the validation records of `certificate`: one batch for each zone.

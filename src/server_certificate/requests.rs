@@ -3,11 +3,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::plan::{fits, is_ours, lines, owned, zone};
+use super::owned::{fits, is_ours, lines, owned};
 
 use crate::{
     api::conditions::Reason,
     aws::acm::{self, CertificateStatus},
+    dns::zone::zone,
     model::{
         action::Action,
         desired::{Desired, DesiredRequest},

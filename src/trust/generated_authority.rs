@@ -189,7 +189,8 @@ mod tests {
             AuthorityRequest, generate,
             tests::{at, request},
         },
-        certificate::{Certificate, parse_pem_bundle},
+        certificate::Certificate,
+        pem_certificates::parse_pem_bundle,
         truststore::Entry,
     };
 

@@ -11,7 +11,7 @@ use crate::{
     api::{ClientCertificate, ClientGrantSpec, Issuance, conditions::Reason},
     model::desired::SelfSigned,
     observation::seen::{Seen, Unseen},
-    pki::{certificate::Certificate, leaf::LeafRequest, pem},
+    pki::{certificate::Certificate, leaf::LeafRequest, pem_certificates},
     runtime::{self, apply},
 };
 
@@ -107,7 +107,7 @@ impl SelfSigned {
             let secret = secrets.iter().find(is_it)?;
             let theirs = secret.labels().get(CERTIFICATE_LABEL) == Some(&self.name);
             let ByteString(pem) = secret.data.as_ref()?.get("tls.crt").filter(|_| theirs)?;
-            pem::first(pem)
+            pem_certificates::first(pem)
         });
         let mut found: Vec<_> = found.collect();
         found.dedup(); // both Secrets are equal between the two steps of a swap

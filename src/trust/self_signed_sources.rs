@@ -14,7 +14,8 @@ use crate::{
     },
     pki::{
         certificate::Certificate,
-        compile, form,
+        compile::offer,
+        form,
         leaf::LeafRequest,
         lint::SourceError,
         truststore::{Bundle, Entry, identity},
@@ -29,12 +30,12 @@ pub(crate) fn sources(
     d: &Desired,
     o: &Observed,
     previous: Option<&Bundle>,
-    others: &[compile::Source],
+    others: &[offer::Source],
     now: Timestamp,
-) -> Vec<compile::Source> {
+) -> Vec<offer::Source> {
     let source = |authority: String, state, certificates: Result<Vec<Certificate>, SourceError>| {
         let life = |c: &Certificate| c.not_after.duration_since(c.not_before);
-        compile::Source {
+        offer::Source {
             authority,
             state,
             issues: true,
@@ -60,29 +61,25 @@ pub(crate) fn sources(
         let trusted = read.map(|all| all.iter().filter(may_be_trusted).cloned().collect());
         source(
             wanted.entry.clone(),
-            compile::State::Active,
+            offer::State::Active,
             trusted.ok_or(SourceError::Missing),
         )
     });
     let gone = previous.map(|bundle| withdrawn(d, bundle)).unwrap_or_default();
     let gone = gone
         .into_iter()
-        .map(|entry| source(entry.to_owned(), compile::State::Withdrawn, Ok(vec![])));
+        .map(|entry| source(entry.to_owned(), offer::State::Withdrawn, Ok(vec![])));
     let hidden = previous.map(|bundle| out_of_view(d, bundle)).unwrap_or_default();
-    let hidden = hidden.into_iter().map(|entry| {
-        source(
-            entry.to_owned(),
-            compile::State::Active,
-            Err(SourceError::Missing),
-        )
-    });
+    let hidden = hidden
+        .into_iter()
+        .map(|entry| source(entry.to_owned(), offer::State::Active, Err(SourceError::Missing)));
     let refused = previous
         .map(|bundle| refused(d, bundle, others))
         .unwrap_or_default();
     let refused = (!refused.is_empty()).then(|| {
         source(
             self_signed::REFUSED.to_owned(),
-            compile::State::Withdrawn,
+            offer::State::Withdrawn,
             Ok(refused),
         )
     });
@@ -110,11 +107,11 @@ fn admitted(certificate: &Certificate, wanted: Option<&SelfSigned>) -> Option<Le
 
 /// Returns the certificates in this truststore that may not stay for any ClientCertificate. A certificate
 /// that the spec lists as an authority is trusted as that authority.
-fn refused(d: &Desired, bundle: &Bundle, others: &[compile::Source]) -> Vec<Certificate> {
+fn refused(d: &Desired, bundle: &Bundle, others: &[offer::Source]) -> Vec<Certificate> {
     let listed = |c: &Certificate| {
         let active = others
             .iter()
-            .filter(|source| source.state == compile::State::Active);
+            .filter(|source| source.state == offer::State::Active);
         active
             .flat_map(|source| source.certificates.iter().flatten())
             .any(|other| identity(other) == identity(c))
@@ -163,4 +160,4 @@ fn is_in_view(d: &Desired, entry: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

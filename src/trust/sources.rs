@@ -19,7 +19,7 @@ use crate::{
         observed::{Key, Source},
     },
     observation::seen::Unseen,
-    pki::{authority::Issuer, certificate::parse_pem_bundle, pem},
+    pki::{authority::Issuer, pem, pem_certificates::parse_pem_bundle},
     runtime::apply,
     status::text::listed,
 };
@@ -190,9 +190,10 @@ mod tests {
         model::observed::{Key, Source},
         pki::{
             authority::{self, AuthorityRequest, tests::at},
-            certificate::{Certificate, parse_pem_bundle},
+            certificate::Certificate,
             keys::{self, Encoding, KeyKind},
             pem::ParseError,
+            pem_certificates::parse_pem_bundle,
         },
     };
 

@@ -22,7 +22,7 @@ use crate::{
         step::{Step, StepPlan, StepState},
     },
     pki::{
-        compile::{CompileInput, Compiled},
+        compile::{Compiled, offer::CompileInput},
         digest::sha256,
         lint::{self, Finding, Severity, SourceError},
         truststore::{Bundle, DistrustedKeys},
@@ -165,7 +165,7 @@ fn sources(
     o: &Observed,
     d: &Desired,
     previous: Option<&Bundle>,
-) -> Vec<crate::pki::compile::Source> {
+) -> Vec<crate::pki::compile::offer::Source> {
     let part = |object: &str| format!("{}/{object}", wanted.name);
     let found = o.authorities.get(&wanted.name);
     let mut all = match (found, &wanted.source) {
@@ -201,10 +201,10 @@ fn sources(
 /// entries in the truststore under its name.
 fn recalled(
     wanted: &DesiredAuthority,
-    known: &[crate::pki::compile::Source],
+    known: &[crate::pki::compile::offer::Source],
     is_seen: bool,
     previous: Option<&Bundle>,
-) -> Vec<crate::pki::compile::Source> {
+) -> Vec<crate::pki::compile::offer::Source> {
     let of_entries = previous
         .iter()
         .flat_map(|b| &b.entries)
@@ -218,9 +218,9 @@ fn recalled(
     let names = names
         .into_iter()
         .filter(|name| is_part(name) && !known.iter().any(|s| s.authority == **name));
-    let gone = |name: &String| crate::pki::compile::Source {
+    let gone = |name: &String| crate::pki::compile::offer::Source {
         authority: name.clone(),
-        state: crate::pki::compile::State::Distrusted,
+        state: crate::pki::compile::offer::State::Distrusted,
         issues: false,
         longest_leaf: None,
         certificates: if is_seen {
@@ -240,10 +240,10 @@ pub(crate) fn source(
     found: Option<&Source>,
     d: &Desired,
     o: &Observed,
-) -> crate::pki::compile::Source {
+) -> crate::pki::compile::offer::Source {
     let state = match wanted.state {
-        AuthorityState::Active => crate::pki::compile::State::Active,
-        AuthorityState::Distrusted => crate::pki::compile::State::Distrusted,
+        AuthorityState::Active => crate::pki::compile::offer::State::Active,
+        AuthorityState::Distrusted => crate::pki::compile::offer::State::Distrusted,
     };
     let mut beside = Vec::new();
     let (certificates, key) = match found {
@@ -266,7 +266,7 @@ pub(crate) fn source(
             let certificates = match (certificates, completing) {
                 (Err(error), _) => Err(SourceError::Unreadable(error.clone())),
                 // A distrust does not need the certificates that only complete a chain.
-                (Ok(_), Err(error)) if state == crate::pki::compile::State::Active => {
+                (Ok(_), Err(error)) if state == crate::pki::compile::offer::State::Active => {
                     Err(SourceError::Unreadable(error.clone()))
                 }
                 (Ok(certificates), completing) => {
@@ -282,7 +282,7 @@ pub(crate) fn source(
     // A Secret without its key may still have valid leaves: the bundle records that it could issue.
     let issues = key == Key::Matches && wanted.issues();
     let longest_leaf = issues.then_some(d.longest_leaf);
-    crate::pki::compile::Source {
+    crate::pki::compile::offer::Source {
         authority,
         state,
         issues,

@@ -3,7 +3,7 @@
 use aws_sdk_apigateway::types as rest;
 use aws_sdk_apigatewayv2::types as sdk;
 
-use super::{apis::Protocol, integrations::Place, others::PAGE, rest::replace};
+use super::{apis::Protocol, integrations::Place, others::PAGE, patch::replace};
 
 use crate::aws::{
     errors::Error,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use aws_sdk_apigatewayv2::{operation::get_domain_name::GetDomainNameOutput, types as sdk};
 
-use super::rest::replace;
+use super::patch::replace;
 
 use crate::aws::{
     errors::{Error, Kind},

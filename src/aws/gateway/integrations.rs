@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_apigateway::types as rest;
 use aws_sdk_apigatewayv2::types as sdk;
 
-use super::rest::operation;
+use super::patch::operation;
 
 use crate::aws::{errors::Error, gateway::Gateway};
 

@@ -7,6 +7,7 @@ pub mod domains;
 pub mod integrations;
 pub mod mappings;
 pub mod others;
+pub mod patch;
 pub mod rest;
 
 use std::{
@@ -112,6 +113,7 @@ pub fn partition(region: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::arn;
+
     #[test]
     fn an_arn_is_of_its_regions_partition() {
         for (region, expected) in [

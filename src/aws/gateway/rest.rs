@@ -9,6 +9,7 @@ use super::{
     authorizers::{Authorization, Route},
     integrations::{Integration, Place},
     others::PAGE,
+    patch::replace,
 };
 
 use crate::aws::{
@@ -241,16 +242,4 @@ impl Gateway {
         self.context.call("apigateway:UntagResource", send).await?;
         Ok(())
     }
-}
-
-pub(crate) fn replace(path: &str, value: &str) -> sdk::PatchOperation {
-    operation(sdk::Op::Replace, path, Some(value))
-}
-
-pub(crate) fn operation(op: sdk::Op, path: &str, value: Option<&str>) -> sdk::PatchOperation {
-    sdk::PatchOperation::builder()
-        .op(op)
-        .path(path)
-        .set_value(value.map(str::to_owned))
-        .build()
 }

@@ -1,4 +1,4 @@
-//! TODO
+//! Tests of `quota`.
 
 use std::{pin::pin, time::Duration};
 

@@ -28,7 +28,7 @@ use crate::{
     },
     model::placement::access,
     observation::read_cache::{AwsReader, SessionCache},
-    pki::{certificate::Certificate, keys, pem, truststore::Bundle},
+    pki::{certificate::Certificate, keys, pem_certificates, truststore::Bundle},
     policy::{Policy, file},
     probe::{
         https::{self, ClientIdentity, EndpointProbe, ProbeOptions, ProbeResult},
@@ -206,7 +206,7 @@ async fn client(
             (bytes("tls.crt")?, key, Some(holder(&object)))
         }
     };
-    let mut others = pem::certificates_beside_keys(&text).context("the client certificate")?;
+    let mut others = pem_certificates::certificates_beside_keys(&text).context("the client certificate")?;
     // PEM in the form that the TLS library reads.
     let (chain, key) = (
         others.iter().map(Certificate::to_pem).collect::<String>(),

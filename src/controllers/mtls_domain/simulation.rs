@@ -45,7 +45,7 @@ use crate::{
     observation::seen,
     pki::{
         authority::{self, AuthorityRequest},
-        certificate::parse_pem_bundle,
+        pem_certificates::parse_pem_bundle,
         truststore::{Bundle, Entry},
     },
 };

@@ -18,7 +18,7 @@ use crate::{
         placement::Placement,
         step::{StepPlan, StepState},
     },
-    server_certificate::plan,
+    server_certificate::owned,
 };
 
 /// Returns the next removals. `Done` once nothing that the operator owns is left but what stays on purpose:
@@ -123,7 +123,7 @@ pub fn teardown(
     }));
     let (used, free): (Vec<_>, Vec<_>) = certificates
         .iter()
-        .filter(|c| plan::is_ours(placement, c))
+        .filter(|c| owned::is_ours(placement, c))
         .partition(|c| c.in_use);
     actions.extend(
         free.iter()
@@ -180,7 +180,7 @@ fn release(
     if let (Some(zone_id), false) = (r.zone_id.clone(), changes.is_empty()) {
         actions.push(Action::ChangeRecords { zone_id, changes });
     }
-    for c in certificates.iter().filter(|c| plan::is_ours(placement, c)) {
+    for c in certificates.iter().filter(|c| owned::is_ours(placement, c)) {
         let arn = c.arn.clone();
         let stays = c.in_use || policy == Some(DeletionPolicy::Retain);
         actions.push(if stays {
@@ -219,4 +219,4 @@ fn record_removal(placement: &Placement, r: &Leftovers, records: &[RecordSet]) -
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,8 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use super::identity::AUTHORIZER_TAG;
-
 use crate::{
     api::conditions::Reason,
     aws::{
@@ -214,6 +212,9 @@ fn is_preflight(at: &Place) -> bool {
         Place::Integration(_) => false,
     }
 }
+
+/// Tag of an API before the operator creates an authorizer there; its value is the owner.
+pub const AUTHORIZER_TAG: &str = "mtls-operator.io/authorizer";
 
 #[cfg(test)]
 pub(crate) mod tests;

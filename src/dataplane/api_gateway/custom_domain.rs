@@ -19,7 +19,7 @@ use crate::{
         tags::{ADOPTED_TAG, OWNER_TAG},
     },
     observation::seen::Seen,
-    server_certificate::plan,
+    server_certificate::owned,
     status::text::{self, MOST_TOLD},
 };
 
@@ -203,7 +203,7 @@ pub(crate) fn is_barred(d: &Desired, o: &Observed) -> bool {
 fn has_lost_its_tag(d: &Desired, o: &Observed, g: &Domain) -> bool {
     let certificate = o
         .certificate(&g.certificate_arn)
-        .is_some_and(|c| plan::is_ours(&d.placement, c));
+        .is_some_and(|c| owned::is_ours(&d.placement, c));
     let uses_ours = g
         .truststore
         .as_ref()
@@ -371,4 +371,4 @@ pub(crate) fn ours<'a>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{apis::unsupported, authorizer, custom_domain};
+use super::{
+    apis::unsupported,
+    authorizer::{self, AUTHORIZER_TAG},
+    custom_domain,
+};
 
 use crate::{
     api::{RestDeployment, conditions::Reason},
@@ -30,8 +34,7 @@ use crate::{
 /// Tag of an API before the operator sets a header there, followed by the header's name; its value is the
 /// owner.
 pub const HEADER_TAG: &str = "mtls-operator.io/header.";
-/// Tag of an API before the operator creates an authorizer there; its value is the owner.
-pub const AUTHORIZER_TAG: &str = "mtls-operator.io/authorizer";
+
 /// Tag of an API between a change of its headers and its deployment: the IDs of the earlier deployments of
 /// the mapped stages.
 pub const PENDING_IDENTITY_TAG: &str = "mtls-operator.io/pending-identity";

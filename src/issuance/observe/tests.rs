@@ -1,7 +1,5 @@
 //! Tests of `observe`.
 
-use super::*;
-
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
@@ -13,6 +11,10 @@ use crate::{
     controllers::client_certificate::controller::tests::{certificate, domain, secret},
     issuance::{
         desired::{Desired, desired},
+        observe::{
+            MOST_REVISIONS, ObserveContext, RENEWED, REVISION, held, no_domain, observe, only_one,
+            password_in, problem,
+        },
         observed::Observed,
         signing_key_cache::SigningKeyCache,
     },
@@ -21,8 +23,8 @@ use crate::{
             self,
             tests::{at, request},
         },
-        certificate::parse_pem_bundle,
         keys::DesiredKey,
+        pem_certificates::parse_pem_bundle,
         truststore::{Bundle, Entry},
     },
     runtime::fake::{self, store},

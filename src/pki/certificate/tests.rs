@@ -1,18 +1,18 @@
 //! Tests of `certificate`.
 
-use super::*;
-use proptest::prelude::*;
-
 use std::process::Command;
 
+use crate::pki::{
+    certificate::{Certificate, SignatureClass, sha256, timestamp},
+    keys::KeyStrength,
+    pem_certificates::parse_pem_bundle,
+};
 use jiff::Timestamp;
-
+use proptest::prelude::*;
 use x509_cert::der::{
     Decode, Encode, Tag,
     asn1::{Any, AnyRef},
 };
-
-use crate::pki::keys::KeyStrength;
 
 /// Self-signed certificate by the openssl CLI, as people make them.
 fn openssl(args: &[&str]) -> Certificate {

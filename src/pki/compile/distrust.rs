@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 
+use super::offer::{CompileInput, Source, State, contains, keep_until};
+
 use crate::pki::{
     certificate::Certificate,
     chain::{Pool, Prefer, Signatures},
-    compile::{CompileInput, Source, State, contains, keep_until},
     lint::{Finding, Reason, Severity, SourceError},
     truststore::{Bundle, DistrustedKeys, Entry, identity},
 };
@@ -405,4 +406,4 @@ impl<'a> Below<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::offer::Source;
+
 use crate::pki::{
-    compile::Source,
     lint::{Finding, MAX_BYTES, MAX_CERTIFICATES, Reason, Severity},
     truststore::{Bundle, DistrustedKeys, Entry, distrusted_line},
 };
@@ -229,4 +230,4 @@ impl<'a> Chains<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,7 +9,11 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsage
 use crate::pki::{
     certificate::Certificate,
     chain::{self, Broken, MAX_CHAIN, Prefer, Signatures},
-    compile::{CompileInput, Compiled, Source, State, compile, contains, pass},
+    compile::{
+        Compiled, compile,
+        offer::{CompileInput, Source, State, contains},
+        pass,
+    },
     lint::{MAX_CERTIFICATES, Reason, Severity, SourceError},
     pem::ParseError,
     truststore::{Bundle, Entry},

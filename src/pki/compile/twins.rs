@@ -7,10 +7,11 @@ use std::{
 
 use jiff::Timestamp;
 
+use super::offer::{Offer, OfferState};
+
 use crate::pki::{
     certificate::Certificate,
     chain::{MAX_CHAIN, Pool},
-    compile::{Offer, OfferState},
     constraints,
     truststore::{Entry, identity},
 };

@@ -1,15 +1,17 @@
 //! Tests of `constraints`.
 
-use super::*;
-use crate::pki::leaf::tests::request;
-
 use std::{path::Path, process::Command};
 
 use crate::pki::{
     authority::Issuer,
-    certificate::{Certificate, parse_pem_bundle},
+    certificate::Certificate,
+    constraints::of_leaf,
     keys::KeyKind,
-    leaf::{self, IssueError, LeafRequest, tests::spki},
+    leaf::{
+        self, IssueError, LeafRequest,
+        tests::{request, spki},
+    },
+    pem_certificates::parse_pem_bundle,
 };
 
 fn openssl(dir: &Path, args: &[&str]) -> bool {

@@ -1,11 +1,25 @@
 //! Tests of `form`.
 
-use super::*;
-use proptest::prelude::*;
-
 use std::process::Command;
 
+use crate::pki::{
+    authority::{
+        CLOCK_SLACK, Issuer, earlier,
+        tests::{at, issuer},
+    },
+    certificate::Certificate,
+    form::{Mismatch, issued_for, signed_itself, signed_itself_for},
+    keys::{KeyKind, generate},
+    leaf::{
+        LeafRequest, extensions, issue, key_id_of, self_sign, subject_der,
+        tests::{request, spki},
+        usage,
+    },
+    pem_certificates::parse_pem_bundle,
+    signing::{Draft, sign},
+};
 use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use x509_cert::{
     der::oid::db::rfc5280::{ID_KP_CLIENT_AUTH, ID_KP_SERVER_AUTH},
@@ -14,21 +28,6 @@ use x509_cert::{
         pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages},
     },
     name::Name,
-};
-
-use crate::pki::{
-    authority::{
-        CLOCK_SLACK, Issuer, earlier,
-        tests::{at, issuer},
-    },
-    certificate::{Certificate, parse_pem_bundle},
-    keys::{KeyKind, generate},
-    leaf::{
-        LeafRequest, extensions, issue, key_id_of, self_sign, subject_der,
-        tests::{request, spki},
-        usage,
-    },
-    signing::{Draft, sign},
 };
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);

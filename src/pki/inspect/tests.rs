@@ -1,25 +1,24 @@
 //! Tests of `inspect`.
 
-use super::*;
-use proptest::prelude::*;
-
-use jiff::{SignedDuration, Timestamp};
-use rcgen::PublicKeyData;
-
 use crate::pki::{
     authority::{
         self, CLOCK_SLACK, Issuer, earlier, later,
         tests::{at, issuer},
     },
-    certificate::{Certificate, parse_pem_bundle},
+    certificate::Certificate,
+    inspect::{Inspection, Reason, RenewBefore, SecretData, needs_issue, renewal_time},
     keys::{self, DesiredKey, Encoding, KeyKind},
     leaf::{
         Leaf, LeafRequest, extensions, issue, key_id_of, self_sign, subject_der,
         tests::{request, spki},
         usage,
     },
+    pem_certificates::parse_pem_bundle,
     signing::{Draft, sign},
 };
+use jiff::{SignedDuration, Timestamp};
+use proptest::prelude::*;
+use rcgen::PublicKeyData;
 
 struct World {
     issuer: Option<Issuer>,

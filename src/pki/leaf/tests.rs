@@ -1,7 +1,5 @@
 //! Tests of `leaf`.
 
-use super::*;
-
 use std::process::Command;
 
 use jiff::{SignedDuration, Timestamp};
@@ -12,8 +10,9 @@ use crate::pki::{
         self, Issuer,
         tests::{at, issuer},
     },
-    certificate::parse_pem_bundle,
     keys::{self, KeyKind},
+    leaf::{LeafRequest, issue, self_sign, subject_key, validate},
+    pem_certificates::parse_pem_bundle,
 };
 
 pub(crate) fn request(common_name: &str) -> LeafRequest {

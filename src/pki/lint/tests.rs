@@ -1,14 +1,14 @@
 //! Tests of `lint`.
 
-use super::*;
-
 use std::{path::Path, process::Command};
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::pki::{
-    certificate::{Certificate, parse_pem_bundle},
+    certificate::Certificate,
     chain::{Pool, Prefer, Signatures},
+    lint::{Finding, Pools, Reason, Severity, lint},
+    pem_certificates::parse_pem_bundle,
 };
 
 fn judge(own: &[Certificate], max_leaf: Option<SignedDuration>, now: Timestamp) -> Vec<Finding> {

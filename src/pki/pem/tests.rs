@@ -1,20 +1,22 @@
-//! TODO
+//! Tests of `pem`.
 
 use std::{
     process::{Command, Stdio},
     sync::LazyLock,
 };
 
+use proptest::prelude::*;
+use x509_cert::der::pem::{LineEnding, encode_string};
+
 use crate::pki::{
     certificate::Certificate,
     csr, keys,
     pem::{
         BEGIN, HYPHENS, Kind, MAX_SOURCE_BYTES, MAX_SOURCE_CERTIFICATES, ParseError, TRUSTED_CERTIFICATE,
-        certificates, certificates_beside_keys, is_plain, scan, source, trusted,
+        is_plain, scan, trusted,
     },
+    pem_certificates::{certificates, certificates_beside_keys, source},
 };
-use proptest::prelude::*;
-use x509_cert::der::pem::{LineEnding, encode_string};
 
 /// Certificate, its private key and a request of that key.
 struct Sample {

@@ -18,7 +18,10 @@ use crate::{
         tags::{ADOPTED_TAG, OWNER_TAG},
     },
     observation::seen::Unseen,
-    server_certificate::plan::{certificates, chosen, ownership, validation},
+    server_certificate::{
+        owned::validation,
+        plan::{certificates, chosen, ownership},
+    },
 };
 
 const NAME: &str = "api.example.com";

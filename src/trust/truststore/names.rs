@@ -1,7 +1,5 @@
 //! Names of entries: the name of an authority may begin like the entries of self-signed ClientCertificates.
 
-use crate::trust::truststore::*;
-
 use crate::{
     api::{AuthorityState, conditions::Reason},
     controllers::mtls_domain::simulation::world::{now, settled},
@@ -16,6 +14,7 @@ use crate::{
         certificate::Certificate,
         truststore::{Bundle, Entry},
     },
+    trust::truststore::compile,
 };
 
 fn made(common_name: &str) -> Certificate {
@@ -138,7 +137,7 @@ fn an_authority_with_the_name_clientcertificates_is_an_ordinary_authority() {
 }
 
 fn parse(text: &str) -> Result<Vec<Certificate>, crate::pki::pem::ParseError> {
-    crate::pki::certificate::parse_pem_bundle(text)
+    crate::pki::pem_certificates::parse_pem_bundle(text)
 }
 
 #[test]

@@ -20,11 +20,12 @@ use crate::{
     observation::seen::Unseen,
     pki::{
         authority::{self, AuthorityRequest},
-        certificate::{Certificate, parse_pem_bundle},
+        certificate::Certificate,
         digest::{sha256, short_hash},
         keys::KeyKind,
         lint::{self, Finding, Severity},
         pem::ParseError,
+        pem_certificates::parse_pem_bundle,
         truststore::Bundle,
     },
     trust::truststore::{told, without_trust},

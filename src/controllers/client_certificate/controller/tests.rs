@@ -1,6 +1,4 @@
-//! TODO
-
-use super::*;
+//! Tests of `controller`.
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,8 +18,8 @@ use crate::{
         controller::{
             Admission, Ctx, FIRST_RECONCILES, FIRST_RETRY, LATE_WATCH, ReconcileState, SOON, Start,
             admission, awaits_domain, contested, failed, has_claim, is_own_write, may_know_domain,
-            next_reconcile, not_served, reconcile_certificate, retry_after, start, tell_of_deletion,
-            unsettled,
+            next_reconcile, not_served, reconcile, reconcile_certificate, retry_after, start,
+            tell_of_deletion, unsettled,
         },
         due_queue::DueQueue,
         secret_index::SecretIndex,
@@ -33,7 +31,7 @@ use crate::{
     issuance::{desired, signing_key_cache::SigningKeyCache},
     pki::{
         authority::tests::request,
-        certificate::parse_pem_bundle,
+        pem_certificates::parse_pem_bundle,
         truststore::{Bundle, Entry},
     },
     runtime::{

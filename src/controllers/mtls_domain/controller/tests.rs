@@ -1,4 +1,4 @@
-//! TODO
+//! Tests of `controller`.
 
 use super::*;
 

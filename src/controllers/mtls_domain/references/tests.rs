@@ -16,7 +16,8 @@ use crate::{
     observation::seen::Unseen,
     pki::{
         authority::{self, AuthorityRequest, tests::request},
-        certificate::{Certificate, parse_pem_bundle},
+        certificate::Certificate,
+        pem_certificates::parse_pem_bundle,
     },
 };
 

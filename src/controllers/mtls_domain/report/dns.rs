@@ -7,7 +7,7 @@ use crate::{
         placement::{DesiredDns, Placement},
         step::Plan,
     },
-    server_certificate::plan,
+    server_certificate::owned,
 };
 
 const CNAME: &str = "CNAME";
@@ -44,8 +44,8 @@ pub(crate) fn records(
         value,
     };
     // The owner of a certificate that the operator did not request creates its validation records.
-    let ours = plan.certificate.iter().filter(|c| plan::is_ours(placement, c));
-    let validation = ours.flat_map(plan::validation);
+    let ours = plan.certificate.iter().filter(|c| owned::is_ours(placement, c));
+    let validation = ours.flat_map(owned::validation);
     let mut records: Vec<_> = validation
         .map(|(name, value)| record(name, CNAME, value))
         .collect();

@@ -10,7 +10,7 @@ use crate::{
     dataplane::api_gateway::custom_domain,
     model::{observed::Observed, placement::Placement, step::Plan},
     pki::lint::EXPIRES_SOON,
-    server_certificate::{plan, requests},
+    server_certificate::{owned, requests},
     status::conditions,
 };
 
@@ -95,7 +95,7 @@ fn of_one(c: &acm::Certificate, now: Timestamp) -> Vec<(Notice, String)> {
     let arn = &c.arn;
     match c.renewal.as_ref().map(|r| (&r.status, r.reason.as_deref())) {
         Some((RenewalStatus::PendingValidation, _)) => {
-            let lines = plan::lines(c);
+            let lines = owned::lines(c);
             worries.push((
                 Notice::RenewalPending,
                 format!("ACM renews {arn} only once it finds in public DNS: {lines}"),

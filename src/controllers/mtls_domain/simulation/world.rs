@@ -36,9 +36,10 @@ use crate::{
     observation::seen::Seen,
     pki::{
         authority::{self, AuthorityRequest},
-        certificate::{Certificate, parse_pem_bundle},
+        certificate::Certificate,
         digest::sha256,
         keys::KeyKind,
+        pem_certificates::parse_pem_bundle,
         truststore::{Bundle, Entry},
     },
     probe::{https, public_dns::PublicName},

@@ -1,4 +1,4 @@
-//! TODO
+//! Tests of `authorizer`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,7 @@ use crate::{
         integrations::Place,
     },
     controllers::mtls_domain::simulation::world::desired,
-    dataplane::api_gateway::{
-        authorizer::{Changes, changes, is_ours, name, statement},
-        identity::AUTHORIZER_TAG,
-    },
+    dataplane::api_gateway::authorizer::{AUTHORIZER_TAG, Changes, changes, is_ours, name, statement},
     model::{
         action::Action,
         desired::DesiredAuthorizer,

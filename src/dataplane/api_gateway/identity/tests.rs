@@ -1,4 +1,4 @@
-//! TODO
+//! Tests of `identity`.
 
 use super::*;
 
@@ -15,10 +15,9 @@ use crate::{
     },
     controllers::mtls_domain::simulation::world::desired,
     dataplane::api_gateway::{
-        authorizer,
+        authorizer::{self, AUTHORIZER_TAG},
         identity::{
-            AUTHORIZER_TAG, MAX_CORRECTIONS, PENDING_IDENTITY_TAG, Wanted, covered, expression, is_context,
-            of_api, value,
+            MAX_CORRECTIONS, PENDING_IDENTITY_TAG, Wanted, covered, expression, is_context, of_api, value,
         },
     },
     model::{

@@ -1,16 +1,15 @@
 //! Tests of `distrust`.
 
-use super::Distrusted;
-use crate::pki::compile::CompileInput;
-
 use rcgen::KeyPair;
 
 use crate::pki::{
     certificate::Certificate,
     chain::Signatures,
     compile::{
-        Compiled, Source, State,
+        Compiled,
+        distrust::Distrusted,
         fill::MAX_RECORDED,
+        offer::{CompileInput, Source, State},
         tests::{POOL, authority, distrusted, issuing, names, reasons, run, source, start},
     },
     lint::{Reason, Severity, SourceError},

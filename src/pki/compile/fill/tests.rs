@@ -1,17 +1,18 @@
 //! Tests of `fill`.
 
-use super::*;
 use crate::pki::compile::tests::*;
-use proptest::prelude::*;
 
 use std::{collections::BTreeSet, sync::LazyLock};
 
+use proptest::prelude::*;
 use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 
 use crate::pki::{
     certificate::Certificate,
     compile::{
-        Compiled, Source,
+        Compiled,
+        fill::within,
+        offer::Source,
         tests::{POOL, authority, day, names, reasons, run, source, start},
     },
     lint::{MAX_BYTES, Reason, Severity},
