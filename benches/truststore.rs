@@ -11,8 +11,12 @@ use std::time::Instant;
 use anyhow::Result;
 use jiff::Timestamp;
 use mtls_operator::pki::{
-    certificate::{Certificate, parse_pem_bundle},
-    compile::{CompileInput, Source, State, compile},
+    certificate::Certificate,
+    compile::{
+        compile,
+        offer::{CompileInput, Source, State},
+    },
+    pem_certificates::parse_pem_bundle,
 };
 use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 

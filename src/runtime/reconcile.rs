@@ -23,10 +23,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// All results of [`Error::category`].
-    pub const CATEGORIES: [&str; 3] = ["Unreadable", "TooLong", "KubernetesApi"];
-
-    /// Returns the value of the metric label: a closed set.
+    /// Returns the value of the metric label, one of [`crate::telemetry::metrics::ERROR_CATEGORIES`].
     pub fn category(&self) -> &'static str {
         match self {
             Error::Unreadable(_) => "Unreadable",

@@ -46,7 +46,7 @@ struct There<'a> {
 
 /// Returns the desired certificate. A domain that the operator took over keeps its certificate while the spec
 /// names none. A later certificate that the operator requested for the domain counts as requested.
-pub(crate) fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, StepState> {
+fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, StepState> {
     let request = match &d.certificate {
         DesiredCertificate::Existing { arn, ownership_arn } => {
             return Ok(Wanted::There(There {

@@ -19,7 +19,6 @@ use crate::{
         events::EventReason,
     },
     aws::call_guard::Calls,
-    runtime::reconcile,
     status::{ConditionStatus, conditions::set},
 };
 
@@ -118,11 +117,7 @@ fn every_field_is_listed() {
 /// Returns all metrics that `/metrics` can show, with a series of each.
 fn everything() -> String {
     let (metrics, mut registry) = Metrics::new();
-    metrics.reconciled(
-        Controller::Domain,
-        &Err::<(), _>(reconcile::Error::TooLong),
-        Duration::ZERO,
-    );
+    metrics.reconciled(Controller::Domain, Some("TooLong"), Duration::ZERO);
     metrics.stage(Controller::Domain, Stage::Observe, Duration::ZERO);
     let (now, mut conditions) = (jiff::Timestamp::now(), vec![]);
     set(

@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn the_classic_format_keeps_its_rules() {
         let (metrics, registry) = Metrics::new();
-        metrics.reconciled(Controller::Domain, &Ok(()), Duration::from_millis(30));
+        metrics.reconciled(Controller::Domain, None, Duration::from_millis(30));
         let text = Format::Text.write(&registry).unwrap();
         assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
         let (mut family, mut helped) = (("", ""), BTreeSet::new());

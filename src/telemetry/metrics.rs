@@ -23,7 +23,6 @@ use super::process::Process;
 
 use crate::{
     api::conditions::{ConditionType, Reason},
-    runtime::reconcile,
     status::ConditionStatus,
 };
 
@@ -82,6 +81,9 @@ struct Outcome {
     controller: &'static str,
     result: &'static str,
 }
+
+/// Categories of failed reconciles, the values of a label.
+pub const ERROR_CATEGORIES: [&str; 3] = ["Unreadable", "TooLong", "KubernetesApi"];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Failure {
@@ -166,7 +168,7 @@ impl Metrics {
                     .get_or_create(&Outcome { controller, result })
                     .inc_by(0);
             }
-            for category in reconcile::Error::CATEGORIES {
+            for category in ERROR_CATEGORIES {
                 me.errors
                     .get_or_create(&Failure { controller, category })
                     .inc_by(0);
@@ -240,24 +242,14 @@ impl Metrics {
         );
     }
 
-    /// Records the end of a reconcile.
-    pub fn reconciled<T>(
-        &self,
-        controller: Controller,
-        outcome: &Result<T, reconcile::Error>,
-        took: Duration,
-    ) {
-        let (controller, result) = (controller.name(), if outcome.is_ok() { SUCCESS } else { ERROR });
+    /// Records the end of a reconcile. `error`: one of [`ERROR_CATEGORIES`]; `None`: it succeeded.
+    pub fn reconciled(&self, controller: Controller, error: Option<&'static str>, took: Duration) {
+        let (controller, result) = (controller.name(), if error.is_none() { SUCCESS } else { ERROR });
         self.reconciles
             .get_or_create(&Outcome { controller, result })
             .inc();
-        if let Err(error) = outcome {
-            self.errors
-                .get_or_create(&Failure {
-                    controller,
-                    category: error.category(),
-                })
-                .inc();
+        if let Some(category) = error {
+            self.errors.get_or_create(&Failure { controller, category }).inc();
         }
         self.reconcile_seconds
             .get_or_create(&Loop { controller })

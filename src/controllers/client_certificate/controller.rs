@@ -391,8 +391,11 @@ async fn reconcile(object: Arc<Cached<ClientCertificate>>, ctx: Arc<Ctx>) -> Res
     let started = Instant::now();
     let result =
         crate::runtime::reconcile::with_deadline(&object, |cert| reconcile_certificate(cert, &ctx)).await;
-    ctx.metrics
-        .reconciled(metrics::Controller::Certificate, &result, started.elapsed());
+    ctx.metrics.reconciled(
+        metrics::Controller::Certificate,
+        result.as_ref().err().map(Error::category),
+        started.elapsed(),
+    );
     result
 }
 

@@ -133,8 +133,11 @@ async fn reconcile(object: Arc<Cached<ClientGrant>>, ctx: Arc<Ctx>) -> Result<Ne
     let started = std::time::Instant::now();
     let result =
         crate::runtime::reconcile::with_deadline(&object, |grant| reconcile_grant(grant, &ctx)).await;
-    ctx.metrics
-        .reconciled(metrics::Controller::Grant, &result, started.elapsed());
+    ctx.metrics.reconciled(
+        metrics::Controller::Grant,
+        result.as_ref().err().map(Error::category),
+        started.elapsed(),
+    );
     result
 }
 

@@ -258,8 +258,11 @@ async fn reconcile(object: Arc<Cached<MtlsDomain>>, ctx: Arc<Ctx>) -> Result<Nex
     if let (Ok(_), Ok(domain)) = (&result, &object.0) {
         ctx.gate.quota.reconciled(&queue_key(domain), started);
     }
-    ctx.metrics
-        .reconciled(metrics::Controller::Domain, &result, started.elapsed());
+    ctx.metrics.reconciled(
+        metrics::Controller::Domain,
+        result.as_ref().err().map(Error::category),
+        started.elapsed(),
+    );
     result
 }
 

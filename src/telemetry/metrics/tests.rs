@@ -11,7 +11,6 @@ use prometheus_client::{encoding::text::encode, registry::Registry};
 
 use crate::{
     api::conditions::{ConditionType, Reason},
-    runtime::reconcile,
     status::{ConditionStatus, conditions::set},
 };
 
@@ -38,12 +37,8 @@ fn everything_counted_is_shown() {
             r#"leader_election_master_status{name="mtls-operator"} 0"#,
         ],
     );
-    metrics.reconciled(Controller::Domain, &Ok(()), Duration::from_millis(30));
-    metrics.reconciled(
-        Controller::Domain,
-        &Err::<(), _>(reconcile::Error::TooLong),
-        Duration::from_secs(2),
-    );
+    metrics.reconciled(Controller::Domain, None, Duration::from_millis(30));
+    metrics.reconciled(Controller::Domain, Some("TooLong"), Duration::from_secs(2));
     metrics.stage(Controller::Domain, Stage::Execute, Duration::from_secs(1));
     metrics.leads(true);
     metrics.policy(true, false);
