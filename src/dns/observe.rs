@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::records;
 
+use crate::model::front::ObservedFront;
 use crate::{
     api::{DnsVerification, conditions::Reason},
     aws::{
         errors::Kind,
-        gateway::domains::Domain,
         route53::{RecordSet, Zone},
         session::Session,
     },
@@ -142,18 +142,19 @@ pub(crate) async fn records_of(
 
 pub(crate) async fn public(
     placement: &Placement,
-    domain: &Seen<Option<Domain>>,
+    front: &ObservedFront,
     dns: &PublicDns,
 ) -> Seen<Option<PublicName>> {
-    let domain = domain.as_ref().map_err(Clone::clone)?;
-    match (&placement.dns, domain) {
+    let front = front.as_ref().map_err(Clone::clone)?;
+    match (&placement.dns, front) {
         (
             DesiredDns::External {
                 verify: DnsVerification::PublicDNS,
             },
-            Some(g),
+            Some(front),
         ) => {
-            let found = Box::pin(dns.resolve(&placement.domain_name, &g.target.to_lowercase())).await;
+            let found =
+                Box::pin(dns.resolve(&placement.domain_name, &front.dns_target.name.to_lowercase())).await;
             found.map(Some).map_err(|why| Unseen {
                 reason: Reason::Unreachable,
                 message: why.to_string(),

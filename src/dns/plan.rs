@@ -7,11 +7,10 @@ use super::{
 
 use crate::{
     api::{DnsVerification, conditions::Reason},
-    aws::gateway::domains::{Domain, DomainStatus},
-    dataplane::api_gateway::custom_domain::ours,
     model::{
         action::Action,
         desired::Desired,
+        front::{Front, Progress, managed},
         observed::Observed,
         placement::DesiredDns,
         step::{Step, StepPlan, StepState},
@@ -20,12 +19,13 @@ use crate::{
 };
 
 pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
-    let g = match ours(&d.placement, &o.domain) {
+    let front = match managed(&o.front) {
         Err(state) => return state.into(),
-        Ok(g) => g,
+        Ok(front) => front,
     };
+    let target = &front.dns_target;
     if let DesiredDns::External { verify } = d.placement.dns {
-        return external(verify, o, g).into();
+        return external(verify, o, front).into();
     }
     let zone = match zone(d, o, &d.placement.domain_name) {
         Err(state) => return state.into(),
@@ -35,7 +35,7 @@ pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
         Err(why) => return StepState::unknown(why).into(),
         Ok(there) => there,
     };
-    match records::plan(&d.placement, zone, g, d.ip_address_type, there) {
+    match records::plan(&d.placement, zone, target, d.ip_address_type, there) {
         RecordPlan::Right { owned } => match &o.records_in_sync {
             Err(why) => StepState::unknown(why).into(),
             Ok(false) => StepState::wait(Reason::WaitingForDNS, "Route 53 is propagating the change").into(),
@@ -48,7 +48,7 @@ pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
                 };
                 StepState::done(
                     Reason::Programmed,
-                    format!("{} points at {}{how}", d.placement.domain_name, g.target),
+                    format!("{} points at {}{how}", d.placement.domain_name, target.name),
                 )
                 .into()
             }
@@ -59,14 +59,14 @@ pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
         )
         .into(),
         // A first record directs callers to the domain: the operator creates it only when the domain answers.
-        RecordPlan::Change { first: true, .. } if g.status != DomainStatus::Available => {
+        RecordPlan::Change { first: true, .. } if front.progress != Progress::Settled => {
             StepState::WaitingFor(Step::DomainProgrammed).into()
         }
         RecordPlan::Change { first: true, .. } if matches!(mapped, StepState::InProgress(_)) => {
             StepState::WaitingFor(Step::MappingsProgrammed).into()
         }
         RecordPlan::Change { changes, .. } => StepPlan::in_progress(
-            format!("pointing {} at {}", d.placement.domain_name, g.target),
+            format!("pointing {} at {}", d.placement.domain_name, target.name),
             vec![Action::ChangeRecords {
                 zone_id: zone.id.clone(),
                 changes,
@@ -76,8 +76,8 @@ pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
 }
 
 /// Returns the state of records that a user creates: their check, and the record to create.
-fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> StepState {
-    let (name, target) = (&g.name, g.target.to_lowercase());
+fn external(verify: DnsVerification, o: &Observed, front: &Front) -> StepState {
+    let (name, target) = (&front.name, front.dns_target.name.to_lowercase());
     if verify == DnsVerification::None {
         return StepState::done(
             Reason::NotVerified,

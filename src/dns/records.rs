@@ -3,10 +3,10 @@
 
 use crate::{
     aws::{
-        gateway::domains::{Domain, IpAddressType},
+        gateway::domains::IpAddressType,
         route53::{Action, Alias, Change, RecordSet, Zone},
     },
-    model::placement::Placement,
+    model::{front::DnsTarget, placement::Placement},
     pki::digest::short_hash,
 };
 
@@ -43,15 +43,15 @@ pub fn ownership_record(placement: &Placement) -> RecordSet {
     }
 }
 
-fn alias(name: &str, kind: &str, g: &Domain) -> RecordSet {
+fn alias(name: &str, kind: &str, target: &DnsTarget) -> RecordSet {
     RecordSet {
         name: name.to_owned(),
         kind: kind.to_owned(),
         ttl: None,
         values: vec![],
         alias: Some(Alias {
-            target: g.target.to_lowercase(),
-            hosted_zone_id: g.hosted_zone_id.clone(),
+            target: target.name.to_lowercase(),
+            hosted_zone_id: target.hosted_zone_id.clone(),
             evaluate_target_health: false,
         }),
         routed: false,
@@ -99,7 +99,7 @@ fn at_name<'a>(placement: &'a Placement, there: &'a [RecordSet]) -> impl Iterato
 pub fn plan(
     placement: &Placement,
     zone: &Zone,
-    g: &Domain,
+    target: &DnsTarget,
     ip: IpAddressType,
     there: &[RecordSet],
 ) -> RecordPlan {
@@ -140,7 +140,7 @@ pub fn plan(
         ));
     }
     if registered.is_none() && at_name(placement, there).next().is_some() {
-        if let Some(not_owned) = at_name(placement, there).find(|r| !points_at(r, g)) {
+        if let Some(not_owned) = at_name(placement, there).find(|r| !points_at(r, target)) {
             return RecordPlan::NotOwned(format!("{}, {}", describe(not_owned), whose(placement, there)));
         }
         let alias = at_name(placement, there).all(|r| r.kind != "CNAME");
@@ -148,7 +148,7 @@ pub fn plan(
             Some(kind) => RecordPlan::NotOwned(format!(
                 "no {kind} {name} beside records that are correct but not owned by the operator; create an \
                  alias to {} there, or delete the other records to let the operator write all of them",
-                g.target
+                target.name
             )),
             None => RecordPlan::Right { owned: false },
         };
@@ -160,9 +160,9 @@ pub fn plan(
             record: r.clone(),
         })
         .collect();
-    for record in kinds.iter().map(|kind| alias(name, kind, g)) {
+    for record in kinds.iter().map(|kind| alias(name, kind, target)) {
         match at_name(placement, there).find(|r| r.kind == record.kind) {
-            Some(r) if points_at(r, g) => {}
+            Some(r) if points_at(r, target) => {}
             Some(_) => changes.push(Change {
                 action: Action::Upsert,
                 record,
@@ -285,11 +285,11 @@ pub fn validation_change(name: &str, value: &str, there: &[RecordSet]) -> Option
 
 /// True when the record leads callers to the domain: an alias like the operator's, or a CNAME of another
 /// writer.
-fn points_at(r: &RecordSet, g: &Domain) -> bool {
-    let target = plain(&g.target);
+fn points_at(r: &RecordSet, target: &DnsTarget) -> bool {
+    let name = plain(&target.name);
     match &r.alias {
-        Some(alias) => plain(&alias.target) == target && alias.hosted_zone_id == g.hosted_zone_id,
-        None => r.kind == "CNAME" && r.values.len() == 1 && plain(&r.values[0]) == target,
+        Some(alias) => plain(&alias.target) == name && alias.hosted_zone_id == target.hosted_zone_id,
+        None => r.kind == "CNAME" && r.values.len() == 1 && plain(&r.values[0]) == name,
     }
 }
 

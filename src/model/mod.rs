@@ -4,6 +4,7 @@
 pub mod action;
 pub mod authorities;
 pub mod desired;
+pub mod front;
 pub mod leaf_request;
 pub mod observed;
 pub mod placement;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+use super::front::ObservedFront;
 use crate::{
     aws::{
         acm,
@@ -53,6 +54,8 @@ pub struct Observed {
     /// TLS, or that version is gone.
     pub pinned: Seen<Option<Pinned>>,
     pub domain: Seen<Option<Domain>>,
+    /// The domain, as the steps beside the data plane know it.
+    pub front: ObservedFront,
     pub mappings: Seen<Vec<Mapping>>,
     /// The APIs that the spec maps, by id; `None`: there is no such API. Includes the APIs that the domain
     /// still maps and that carry the ownership tags.

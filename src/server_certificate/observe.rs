@@ -7,10 +7,10 @@ use futures::future::join_all;
 use super::owned;
 
 use crate::{
-    aws::{acm, gateway::domains::Domain, route53::RecordSet},
-    dataplane::api_gateway::custom_domain::{self, is_taken_over},
+    aws::{acm, route53::RecordSet},
     model::{
         desired::{Desired, DesiredCertificate},
+        front::{Front, ObservedFront},
         observed::ZoneChoice,
         placement::Placement,
     },
@@ -28,9 +28,9 @@ pub(crate) async fn named(
     d: &Desired,
     reader: &AwsReader<'_>,
     certificates: &Seen<Vec<acm::Certificate>>,
-    domain: &Seen<Option<Domain>>,
+    front: &ObservedFront,
 ) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
-    let arns = named_arns(d, domain);
+    let arns = named_arns(d, front);
     let reads = arns.into_iter().map(async |arn| {
         let listed = certificates.iter().flatten().find(|c| c.arn == *arn);
         let read = match listed {
@@ -43,17 +43,18 @@ pub(crate) async fn named(
 }
 
 /// Returns the certificates that the spec names, and those of an owned domain or a domain to be taken over.
-pub(crate) fn named_arns<'a>(d: &'a Desired, domain: &'a Seen<Option<Domain>>) -> BTreeSet<&'a String> {
+pub(crate) fn named_arns<'a>(d: &'a Desired, front: &'a ObservedFront) -> BTreeSet<&'a String> {
     let mut arns = BTreeSet::new();
     if let DesiredCertificate::Existing { arn, ownership_arn } = &d.certificate {
         arns.extend(ownership_arn.iter().chain([arn]));
     }
-    let is_ours = |g: &Domain| custom_domain::is_ours(&d.placement, g) || is_taken_over(d, g);
-    if let Some(g) = domain.iter().flatten().find(|g| is_ours(g)) {
+    let is_ours = |front: &&Front| front.ownership.is_ours() || front.is_taken_over(d.adoption);
+    if let Some(front) = front.iter().flatten().find(is_ours) {
         arns.extend(
-            g.ownership_certificate_arn
+            front
+                .ownership_certificate_arn
                 .iter()
-                .chain([&g.certificate_arn])
+                .chain([&front.certificate_arn])
                 .filter(|arn| !arn.is_empty()),
         );
     }

@@ -16,7 +16,6 @@ use crate::{
         acm::{self, CertificateKind, CertificateStatus},
         route53::{Change, RecordSet},
     },
-    dataplane::api_gateway::custom_domain::is_taken_over,
     dns::{records, zone::zone},
     model::{
         action::Action,
@@ -58,23 +57,23 @@ fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, StepState> 
         DesiredCertificate::Request { request, keep: false } => return Ok(Wanted::Requested(request)),
         DesiredCertificate::Request { request, keep: true } => request,
     };
-    let domain = o.domain.as_ref().map_err(StepState::unknown)?;
-    let Some(g) = domain.as_ref().filter(|g| is_taken_over(d, g)) else {
+    let front = o.front.as_ref().map_err(StepState::unknown)?;
+    let Some(front) = front.as_ref().filter(|front| front.is_taken_over(d.adoption)) else {
         return Ok(Wanted::Requested(request));
     };
     let certificates = o.certificates.as_ref().map_err(StepState::unknown)?;
     if certificates
         .iter()
-        .any(|c| c.arn == g.certificate_arn && is_ours(&d.placement, c))
+        .any(|c| c.arn == front.certificate_arn && is_ours(&d.placement, c))
     {
         return Ok(Wanted::Requested(request));
     }
-    if g.certificate_arn.is_empty() {
+    if front.certificate_arn.is_empty() {
         return Err(StepState::WaitingFor(Step::DomainProgrammed)); // edge-optimized, which that step rejects
     }
-    let ownership_arn = g.ownership_certificate_arn.as_deref();
+    let ownership_arn = front.ownership_certificate_arn.as_deref();
     Ok(Wanted::There(There {
-        arn: &g.certificate_arn,
+        arn: &front.certificate_arn,
         ownership_arn,
         kept: true,
     }))
@@ -99,11 +98,11 @@ pub(crate) fn ownership<'a>(d: &'a Desired, o: &'a Observed) -> Option<&'a acm::
 
 fn requested<'a>(d: &'a Desired, wanted: &DesiredRequest, o: &'a Observed) -> Option<&'a acm::Certificate> {
     let used = o
-        .domain
+        .front
         .as_ref()
         .ok()
         .and_then(Option::as_ref)
-        .map(|g| g.certificate_arn.as_str());
+        .map(|front| front.certificate_arn.as_str());
     owned(&d.placement, o)
         .filter(|c| {
             fits(wanted, c)
@@ -332,11 +331,11 @@ fn superseded<'a>(
     o: &'a Observed,
     needed: [Option<&'a str>; 2],
 ) -> impl Iterator<Item = Action> + 'a {
-    let used = match &o.domain {
-        Ok(domain) => Some(
-            domain
+    let used = match &o.front {
+        Ok(front) => Some(
+            front
                 .as_ref()
-                .map(|g| g.certificate_arn.as_str())
+                .map(|front| front.certificate_arn.as_str())
                 .unwrap_or_default(),
         ),
         Err(_) => None, // the used certificate is unknown: no deletion

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use kube::{Resource, ResourceExt};
 
 use crate::{
-    dataplane::api_gateway::custom_domain,
     model::{
         authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
+        front::managed,
         observed::{Key, Observed, Source},
     },
     observation::seen::Unseen,
@@ -137,7 +137,7 @@ pub fn trusted<'o>(d: &Desired, o: &'o Observed) -> Vec<&'o Entry> {
         .flatten()
         .filter(|p| is_ours(&p.owner))
         .map(|p| &p.bundle);
-    let used = custom_domain::ours(&d.placement, &o.domain).is_ok();
+    let used = managed(&o.front).is_ok();
     let pinned = o
         .pinned
         .iter()

@@ -13,11 +13,11 @@ use super::{
 
 use crate::{
     api::{AdoptionPolicy, AuthorityState, conditions::Reason},
-    dataplane::api_gateway::custom_domain,
     model::{
         action::Action,
         authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
+        front::managed,
         observed::{Key, Observed, Published, Source},
         step::{Step, StepPlan, StepState},
     },
@@ -51,10 +51,10 @@ pub fn told(finding: &Finding) -> String {
 
 /// Compiles the truststore. The previous state is the published bundle, completed by the bundle in use.
 pub(crate) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compiled> {
-    let (published, pinned, domain) = (
+    let (published, pinned, front) = (
         o.published.as_ref().ok()?,
         o.pinned.as_ref().ok()?,
-        o.domain.as_ref().ok()?,
+        o.front.as_ref().ok()?,
     );
     let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.placement.owner);
     let published = published
@@ -62,11 +62,11 @@ pub(crate) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
         .filter(|p| is_ours(&p.owner))
         .map(|p| &p.bundle);
     let pinned = pinned.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
-    let used = domain.as_ref().and_then(|g| g.truststore.as_ref());
+    let used = front.as_ref().and_then(|front| front.truststore_uri.as_ref());
     let previous = match pinned {
         // The truststore moves. The objects that an earlier move left at the new place are out of date, and
         // must not become trusted again. The new place already records the distrust since this move began.
-        Some(pinned) if used.is_some_and(|t| t.uri != d.placement.truststore_uri()) => {
+        Some(pinned) if used.is_some_and(|uri| *uri != d.placement.truststore_uri()) => {
             let distrusted = merged_keys(published.into_iter().chain([pinned]));
             Some(Bundle {
                 distrusted,
@@ -308,7 +308,7 @@ pub(crate) fn publish(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Opti
 
 fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled>) -> StepPlan {
     let (bucket, key) = (&d.placement.bucket, &d.placement.key);
-    let published = match (&o.published, &o.pinned, &o.domain) {
+    let published = match (&o.published, &o.pinned, &o.front) {
         (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return StepState::unknown(why).into(),
         (Ok(published), Ok(_), Ok(_)) => published.as_ref(),
     };
@@ -329,7 +329,7 @@ fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled
         .any(|f| f.reason == lint::Reason::WouldBeEmpty);
     let is_emptied = would_be_empty && !compiled.distrusts;
     if is_emptied || compiled.bundle.entries.is_empty() {
-        return if is_emptied || matches!(o.domain, Ok(Some(_))) {
+        return if is_emptied || matches!(o.front, Ok(Some(_))) {
             StepState::blocked(
                 Reason::NoValidCACertificate,
                 "nothing would be left in the truststore, and API Gateway needs a certificate: the domain \
@@ -385,7 +385,8 @@ pub fn without_trust(
     now: Timestamp,
 ) -> Option<Refused> {
     let is_empty = d.authorities.is_empty() && d.self_signed.is_empty();
-    let is_known = matches!(&o.domain, Ok(domain) if domain.as_ref().is_none_or(|g| g.truststore.is_none()));
+    let is_known =
+        matches!(&o.front, Ok(front) if front.as_ref().is_none_or(|front| front.truststore_uri.is_none()));
     let refused = Refused {
         reason: Reason::InvalidSpec,
         message: "spec.trust: there is no authority to trust, and API Gateway needs a certificate: add an \
@@ -407,11 +408,7 @@ pub(crate) fn not_owned(d: &Desired, o: &Observed, p: &Published) -> Option<Step
         }
         None if d.adoption == AdoptionPolicy::Unowned => None,
         // The owned domain uses this object: another writer has overwritten the operator's version.
-        None if custom_domain::ours(&d.placement, &o.domain)
-            .is_ok_and(|g| g.truststore.as_ref().is_some_and(|t| t.uri == uri)) =>
-        {
-            None
-        }
+        None if managed(&o.front).is_ok_and(|front| front.truststore_uri.as_ref() == Some(&uri)) => None,
         None => {
             let message = format!(
                 "{uri} exists already and carries no ownership tag; the operator does not change it. Name \

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use kube::Client;
 
+use crate::dataplane::api_gateway::front::front;
 use crate::{
     api::{MappedApi, MtlsDomain, conditions::Reason},
     dataplane::api_gateway::observe::{Asked, apis, first_seen, mappings, tagged_apis, with_leaving},
@@ -101,13 +102,14 @@ pub async fn observe(
         ),
         in_sync(reader.session, observe_context.pending_change.as_deref()),
     );
+    let front = front(placement, &domain);
     let (named, validation, records, mappings, pinned, public) = tokio::join!(
-        named(d, reader, &certificates, &domain),
+        named(d, reader, &certificates, &front),
         validation(placement, reader, &zones, &certificates),
         records_of(placement, reader, &zones),
         mappings(placement, reader, &domain),
         pinned(reader, &domain, observe_context.versions),
-        public(placement, &domain, observe_context.public_dns),
+        public(placement, &front, observe_context.public_dns),
     );
     let apis = with_leaving(placement, apis, &mappings, reader).await;
     observe_context.versions.keep(&published, &domain);
@@ -124,6 +126,7 @@ pub async fn observe(
         published,
         pinned,
         domain,
+        front,
         mappings,
         apis,
         records,

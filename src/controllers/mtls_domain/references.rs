@@ -84,7 +84,7 @@ pub(crate) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
             // A finding reports the missing source, unless the truststore records what the entry distrusts.
             (_, _) if wanted.state == AuthorityState::Distrusted => {
                 if compiled.is_none() {
-                    unseen = unseen.or(known(d, o).err()).or(o.domain.as_ref().err());
+                    unseen = unseen.or(known(d, o).err()).or(o.front.as_ref().err());
                 }
             }
             (Some(Source::Several(all)), _) => {

@@ -21,12 +21,13 @@ use super::{
     report::{self, Outcome, Outcomes, server_certificate},
 };
 
+use crate::model::front::Progress;
 use crate::{
     api::{
         ClientCertificate, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
-    aws::{gateway::domains::DomainStatus, quota::Class, session::Session},
+    aws::{quota::Class, session::Session},
     dataplane::api_gateway::identity,
     model::{
         action::Action,
@@ -366,8 +367,8 @@ enum InUse<'a> {
 }
 
 fn trust_in_use<'a>(o: &'a Observed, plan: &'a Plan) -> InUse<'a> {
-    match (&o.domain, &o.pinned) {
-        (Ok(Some(g)), Ok(Some(pinned))) if g.status != DomainStatus::Updating => InUse::Bundle(
+    match (&o.front, &o.pinned) {
+        (Ok(Some(front)), Ok(Some(pinned))) if front.progress != Progress::Changing => InUse::Bundle(
             &pinned.bundle,
             plan.truststore.as_ref().map(|compiled| &compiled.without_room),
         ),

@@ -628,6 +628,7 @@ fn unknown_state_is_neither_created_nor_deleted() {
             7 => o.mappings = Err(unseen()),
             _ => o.records = Err(unseen()),
         }
+        world::front_again(&mut o);
         o.authorities.insert("partners".into(), Source::Unseen(unseen()));
         let plan = plan(&desired(), &o, w.clock);
         blinded.push(plan.actions().map(|(_, a)| a.clone()).collect::<Vec<_>>());

@@ -8,12 +8,13 @@ use crate::{
         route53::RecordSet,
     },
     dataplane::api_gateway::{
-        custom_domain::{DomainOwnership, domain_ownership, is_ours, keeps_unlisted},
+        custom_domain::{domain_ownership, is_ours, keeps_unlisted},
         identity,
     },
     dns::records,
     model::{
         action::Action,
+        front::Ownership,
         observed::Leftovers,
         placement::Placement,
         step::{StepPlan, StepState},
@@ -155,8 +156,8 @@ pub fn stays(placement: &Placement, policy: Option<DeletionPolicy>, domain: Opti
             .is_some_and(|t| t.uri == placement.truststore_uri())
     };
     match (policy, domain.map(|g| (domain_ownership(placement, g), g))) {
-        (Some(DeletionPolicy::Retain), _) | (None, Some((DomainOwnership::Adopted, _))) => true,
-        (_, Some((DomainOwnership::Unowned | DomainOwnership::NotOwned(_), g))) => uses_ours(g),
+        (Some(DeletionPolicy::Retain), _) | (None, Some((Ownership::Adopted, _))) => true,
+        (_, Some((Ownership::Unowned | Ownership::NotOwned(_), g))) => uses_ours(g),
         _ => false,
     }
 }

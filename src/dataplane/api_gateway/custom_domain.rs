@@ -13,6 +13,7 @@ use crate::{
     model::{
         action::Action,
         desired::Desired,
+        front::Ownership,
         observed::Observed,
         placement::Placement,
         step::{Step, StepPlan, StepState},
@@ -66,7 +67,7 @@ pub(crate) fn domain(
     };
     let domain_ownership = domain_ownership(&d.placement, g);
     if is_barred(d, o) {
-        if domain_ownership == DomainOwnership::Unowned && has_lost_its_tag(d, o, g) {
+        if domain_ownership == Ownership::Unowned && has_lost_its_tag(d, o, g) {
             return StepPlan::in_progress(
                 format!("restoring the ownership tag on the custom domain {}", g.name),
                 vec![Action::TagDomain { arn: g.arn.clone() }],
@@ -123,14 +124,11 @@ pub(crate) fn domain(
         && g.ip_address_type == d.ip_address_type
         && g.routing_mode == MAPPINGS_ONLY;
     let mut actions = vec![];
-    if matches!(
-        domain_ownership,
-        DomainOwnership::Unowned | DomainOwnership::Adopted
-    ) {
+    if matches!(domain_ownership, Ownership::Unowned | Ownership::Adopted) {
         if let Err(refused) = nobody_loses(&d.placement, &domain_ownership, g, o, now) {
             return refused.into();
         }
-        if domain_ownership == DomainOwnership::Unowned {
+        if domain_ownership == Ownership::Unowned {
             match (pair, version) {
                 (None, _) => return StepState::WaitingFor(Step::CertificateIssued).into(),
                 (_, None) => return StepState::WaitingFor(Step::TruststorePublished).into(),
@@ -144,7 +142,7 @@ pub(crate) fn domain(
         actions.push(Action::UpdateDomain(desired(wanted, wanted_version)));
     }
     if !actions.is_empty() {
-        let what = if domain_ownership == DomainOwnership::Unowned {
+        let what = if domain_ownership == Ownership::Unowned {
             "taking over"
         } else {
             "updating"
@@ -165,25 +163,12 @@ pub(crate) fn domain(
     }
 }
 
-/// Ownership of a custom domain with the desired name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DomainOwnership {
-    /// Owned by this MtlsDomain, and created by the operator.
-    Made,
-    /// Owned by this MtlsDomain, and taken over.
-    Adopted,
-    /// Not owned: the domain has no ownership tag.
-    Unowned,
-    /// Owned by the owner that its ownership tag names.
-    NotOwned(String),
-}
-
-pub fn domain_ownership(placement: &Placement, g: &Domain) -> DomainOwnership {
+pub fn domain_ownership(placement: &Placement, g: &Domain) -> Ownership {
     match g.tags.get(OWNER_TAG) {
-        None => DomainOwnership::Unowned,
-        Some(owner) if *owner != placement.owner => DomainOwnership::NotOwned(owner.clone()),
-        Some(_) if g.tags.contains_key(ADOPTED_TAG) => DomainOwnership::Adopted,
-        Some(_) => DomainOwnership::Made,
+        None => Ownership::Unowned,
+        Some(owner) if *owner != placement.owner => Ownership::NotOwned(owner.clone()),
+        Some(_) if g.tags.contains_key(ADOPTED_TAG) => Ownership::Adopted,
+        Some(_) => Ownership::Made,
     }
 }
 
@@ -191,8 +176,8 @@ pub fn domain_ownership(placement: &Placement, g: &Domain) -> DomainOwnership {
 pub(crate) fn is_barred(d: &Desired, o: &Observed) -> bool {
     let existing = o.domain.as_ref().ok().and_then(Option::as_ref);
     match existing.map(|g| domain_ownership(&d.placement, g)) {
-        Some(DomainOwnership::NotOwned(_)) => true,
-        Some(DomainOwnership::Unowned) => d.adoption == AdoptionPolicy::Never,
+        Some(Ownership::NotOwned(_)) => true,
+        Some(Ownership::Unowned) => d.adoption == AdoptionPolicy::Never,
         _ => false,
     }
 }
@@ -222,19 +207,7 @@ fn has_lost_its_tag(d: &Desired, o: &Observed, g: &Domain) -> bool {
 
 /// True for a domain with the ownership tag.
 pub fn is_ours(placement: &Placement, g: &Domain) -> bool {
-    matches!(
-        domain_ownership(placement, g),
-        DomainOwnership::Made | DomainOwnership::Adopted
-    )
-}
-
-/// True for a domain that existed before, and that the operator has taken over or is about to take over.
-pub fn is_taken_over(d: &Desired, g: &Domain) -> bool {
-    match domain_ownership(&d.placement, g) {
-        DomainOwnership::Adopted => true,
-        DomainOwnership::Unowned => d.adoption == AdoptionPolicy::Unowned,
-        DomainOwnership::Made | DomainOwnership::NotOwned(_) => false,
-    }
+    domain_ownership(placement, g).is_ours()
 }
 
 /// True when mappings that the spec does not list stay: on a domain that was taken over, unless the spec says
@@ -242,13 +215,13 @@ pub fn is_taken_over(d: &Desired, g: &Domain) -> bool {
 pub fn keeps_unlisted(placement: &Placement, g: &Domain) -> bool {
     match placement.unlisted_mappings {
         Some(fate) => fate == UnlistedMappings::Keep,
-        None => domain_ownership(placement, g) != DomainOwnership::Made,
+        None => domain_ownership(placement, g) != Ownership::Made,
     }
 }
 
-fn not_ours(g: &Domain, domain_ownership: &DomainOwnership) -> StepState {
+fn not_ours(g: &Domain, domain_ownership: &Ownership) -> StepState {
     let whose = match domain_ownership {
-        DomainOwnership::NotOwned(owner) => format!("belongs to {owner}; it is left alone"),
+        Ownership::NotOwned(owner) => format!("belongs to {owner}; it is left alone"),
         _ => "carries no ownership tag; it is left alone. Set spec.adoptionPolicy to Unowned to take it over"
             .into(),
     };
@@ -262,7 +235,7 @@ fn not_ours(g: &Domain, domain_ownership: &DomainOwnership) -> StepState {
 /// setting that only its owner may change. For an owned domain: a setting that needs a migration, during
 /// which the domain has another endpoint. Source: API Gateway Developer Guide, "Configuring mutual TLS
 /// authentication" and "Set the routing mode".
-fn unmanageable(g: &Domain, domain_ownership: &DomainOwnership) -> Option<String> {
+pub(crate) fn unmanageable(g: &Domain, domain_ownership: &Ownership) -> Option<String> {
     let name = &g.name;
     if g.endpoint_type != "REGIONAL" {
         return Some(format!(
@@ -271,14 +244,14 @@ fn unmanageable(g: &Domain, domain_ownership: &DomainOwnership) -> Option<String
             g.endpoint_type
         ));
     }
-    if g.security_policy != MUTUAL_TLS_POLICY && *domain_ownership == DomainOwnership::Unowned {
+    if g.security_policy != MUTUAL_TLS_POLICY && *domain_ownership == Ownership::Unowned {
         return Some(format!(
             "the custom domain {name} has the TLS policy {}, and mutual TLS needs {MUTUAL_TLS_POLICY}: \
              change that first",
             g.security_policy
         ));
     }
-    if g.routing_mode != MAPPINGS_ONLY && *domain_ownership != DomainOwnership::Made {
+    if g.routing_mode != MAPPINGS_ONLY && *domain_ownership != Ownership::Made {
         return Some(format!(
             "the custom domain {name} has the routing mode {}, in which API mappings alone do not select the \
              API: set it to API_MAPPING_ONLY first",
@@ -311,7 +284,7 @@ fn locked(g: &Domain, has_pair: bool) -> Option<StepState> {
 /// trusts now. Expired certificates do not count.
 fn nobody_loses(
     placement: &Placement,
-    domain_ownership: &DomainOwnership,
+    domain_ownership: &Ownership,
     g: &Domain,
     o: &Observed,
     now: Timestamp,
@@ -327,7 +300,7 @@ fn nobody_loses(
         );
         return Err(StepState::blocked(Reason::TrustInUse, message));
     };
-    if *domain_ownership == DomainOwnership::Adopted && pinned.owner.as_ref() == Some(&placement.owner) {
+    if *domain_ownership == Ownership::Adopted && pinned.owner.as_ref() == Some(&placement.owner) {
         return Ok(()); // it uses the owned truststore, whose own checks apply
     }
     let stays = |certificate| {

@@ -6,6 +6,7 @@ pub mod authorizer;
 pub mod contention;
 pub mod custom_domain;
 pub mod default_endpoint;
+pub mod front;
 pub mod identity;
 pub mod mappings;
 pub mod observe;

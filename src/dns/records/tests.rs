@@ -2,9 +2,10 @@
 
 use super::*;
 
+use crate::model::front::DnsTarget;
 use crate::{
     aws::{
-        gateway::domains::{Domain, DomainStatus, IpAddressType},
+        gateway::domains::IpAddressType,
         route53::{Change, RecordSet, Zone},
     },
     model::placement::{DesiredDns, Placement},
@@ -32,34 +33,15 @@ fn placement() -> Placement {
     }
 }
 
-fn domain() -> Domain {
-    Domain {
-        name: NAME.into(),
-        arn: "arn:domain".into(),
-        certificate_arn: "arn:certificate".into(),
-        ownership_certificate_arn: None,
-        truststore: None,
-        status: DomainStatus::Available,
-        status_message: None,
-        target: TARGET.into(),
+fn dns_target(name: &str) -> DnsTarget {
+    DnsTarget {
+        name: name.into(),
         hosted_zone_id: "ZAPI".into(),
-        ip_address_type: IpAddressType::Ipv4,
-        endpoint_type: "REGIONAL".into(),
-        security_policy: "TLS_1_2".into(),
-        routing_mode: "API_MAPPING_ONLY".into(),
-        tags: [].into(),
     }
 }
 
 fn to(kind: &str, target: &str) -> RecordSet {
-    alias(
-        NAME,
-        kind,
-        &Domain {
-            target: target.into(),
-            ..domain()
-        },
-    )
+    alias(NAME, kind, &dns_target(target))
 }
 
 fn values(name: &str, kind: &str, value: &str) -> RecordSet {
@@ -188,7 +170,7 @@ fn only_owned_or_absent_records_are_changed() {
             name: "example.com".into(),
             private: false,
         };
-        let planned = match plan(&placement(), &zone, &domain(), ip, &there) {
+        let planned = match plan(&placement(), &zone, &dns_target(TARGET), ip, &there) {
             RecordPlan::Right { owned } => {
                 assert_eq!(owned, there.contains(&ours), "{there:?}");
                 Ok(String::new())
@@ -227,7 +209,13 @@ fn the_apex_of_a_zone_has_name_servers_of_its_own() {
         private: false,
     };
     let there = [values(NAME, "NS", "ns1.example.net.")];
-    let planned = plan(&placement(), &zone, &domain(), IpAddressType::Ipv4, &there);
+    let planned = plan(
+        &placement(),
+        &zone,
+        &dns_target(TARGET),
+        IpAddressType::Ipv4,
+        &there,
+    );
     assert!(
         matches!(planned, RecordPlan::Change { first: true, .. }),
         "{planned:?}"

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::controllers::mtls_domain::simulation::world::front_again;
 use crate::{
     api::{AdoptionPolicy, conditions::Reason},
     aws::acm::{self, CertificateKind, CertificateStatus},
@@ -336,6 +337,7 @@ fn a_domain_that_is_taken_over_keeps_its_certificate() {
         reason: Reason::Unreachable,
         message: "no answer".into(),
     });
+    front_again(&mut o);
     assert!(matches!(
         certificates(&unowned, &o, now()).state,
         StepState::Unknown(_)

@@ -3,6 +3,7 @@
 use AuthorityState::{Active, Distrusted};
 use jiff::SignedDuration;
 
+use crate::controllers::mtls_domain::simulation::world::front_again;
 use crate::{
     api::{AuthorityState, MtlsDomainStatus, conditions::Reason},
     controllers::mtls_domain::{
@@ -534,6 +535,7 @@ fn a_domain_without_authorities_is_refused_unless_it_has_a_truststore() {
     if let Ok(Some(domain)) = &mut o.domain {
         domain.truststore = None;
     }
+    front_again(&mut o);
     let refused = without_trust(&d, &o, long_ago, now).unwrap();
     assert_eq!(refused.reason, Reason::InvalidSpec);
     assert!(
@@ -544,6 +546,7 @@ fn a_domain_without_authorities_is_refused_unless_it_has_a_truststore() {
         refused.message
     );
     o.domain = Ok(None);
+    front_again(&mut o);
     assert_eq!(without_trust(&d, &o, long_ago, now), Some(refused));
     assert_eq!(
         without_trust(&d, &o, Some(now), now),
@@ -554,12 +557,14 @@ fn a_domain_without_authorities_is_refused_unless_it_has_a_truststore() {
         reason: Reason::Unreachable,
         message: "no answer".into(),
     });
+    front_again(&mut o);
     assert_eq!(
         without_trust(&d, &o, long_ago, now),
         None,
         "the truststore is unknown"
     );
     o.domain = Ok(None);
+    front_again(&mut o);
     d.authorities = settled().0.authorities;
     assert_eq!(without_trust(&d, &o, long_ago, now), None);
 }

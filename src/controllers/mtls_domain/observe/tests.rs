@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::dataplane::api_gateway::front::front;
 use crate::{
     api::conditions::Reason,
     aws::{
@@ -217,7 +218,7 @@ fn the_certificates_of_an_owned_or_adoptable_domain_are_read() {
     ] {
         let expected: BTreeSet<_> = expected.into_iter().map(str::to_owned).collect();
         assert_eq!(
-            named_arns(d, &domain)
+            named_arns(d, &front(&d.placement, &domain))
                 .into_iter()
                 .cloned()
                 .collect::<BTreeSet<_>>(),

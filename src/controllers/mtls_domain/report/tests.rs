@@ -4,6 +4,7 @@ use super::*;
 
 use std::time::Duration;
 
+use crate::controllers::mtls_domain::simulation::world::front_again;
 use crate::{
     api::{
         MtlsDomainStatus,
@@ -377,6 +378,7 @@ fn facts_that_could_not_be_read_stay_in_the_status() {
     for (what, change) in changes {
         let mut o = o.clone();
         change(&mut o);
+        front_again(&mut o);
         let new = report(&seen, 1, &d.placement, &plan_of(&o), &o, &Outcomes::new(), now());
         let facts = |s: &MtlsDomainStatus| {
             (
@@ -402,6 +404,7 @@ fn facts_that_could_not_be_read_stay_in_the_status() {
     assert!(new.truststore.is_none() && new.target_domain_name.is_none() && new.mappings.is_empty());
     let mut not_owned = o.clone();
     not_owned.domain.as_mut().unwrap().as_mut().unwrap().tags.clear();
+    front_again(&mut not_owned);
     let new = report(
         &seen,
         1,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::controllers::mtls_domain::simulation::world::front_again;
 use crate::{
     api::{
         AuthorityState, MtlsDomainStatus,
@@ -46,6 +47,7 @@ fn unseen() -> Unseen {
 
 fn updating(o: &mut Observed) {
     o.domain.as_mut().unwrap().as_mut().unwrap().status = DomainStatus::Updating;
+    front_again(o);
 }
 
 #[test]
@@ -79,6 +81,7 @@ fn trust_is_published_only_when_it_is_certain_to_be_in_use() {
     for (what, change, expected) in cases {
         let mut o = settled.clone();
         change(&mut o);
+        front_again(&mut o);
         let plan = planned(&d, &o);
         let found = match trust_in_use(&o, &plan) {
             InUse::Bundle(bundle, without_room) => {

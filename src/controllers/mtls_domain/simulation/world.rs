@@ -9,6 +9,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::dataplane::api_gateway::front::front;
 use crate::{
     api::{
         AdoptionPolicy, AuthorityState, DefaultEndpoint, MappedApi, MtlsDomainStatus, RestDeployment,
@@ -206,6 +207,11 @@ impl Bucket {
     }
 }
 
+/// Derives the front end again, after a test has changed the custom domain.
+pub(crate) fn front_again(o: &mut Observed) {
+    o.front = front(&desired().placement, &o.domain);
+}
+
 /// Returns a domain in the desired state.
 pub(crate) fn settled() -> (Desired, Observed) {
     let (d, mut world) = (desired(), empty());
@@ -362,6 +368,7 @@ impl World {
             })),
             pinned: Ok(pinned),
             domain: Ok(self.domain.clone()),
+            front: front(&desired().placement, &Ok(self.domain.clone())),
             mappings: Ok(self.mappings.clone()),
             apis: apis.collect(),
             records: Ok(self.records_at(&[NAME, &records::ownership_record_name(NAME)])),

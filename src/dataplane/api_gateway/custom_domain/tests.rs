@@ -1,5 +1,6 @@
 //! Tests of `custom_domain`.
 
+use crate::controllers::mtls_domain::simulation::world::front_again;
 use crate::{
     api::{AdoptionPolicy, conditions::Reason},
     aws::gateway::domains::{Domain, DomainStatus},
@@ -15,7 +16,9 @@ use crate::{
 };
 
 fn planned(d: &Desired, o: &Observed) -> Vec<String> {
-    plan(d, o, now())
+    let mut o = o.clone();
+    front_again(&mut o);
+    plan(d, &o, now())
         .actions()
         .map(|(_, action)| action.to_string())
         .collect()
