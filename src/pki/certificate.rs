@@ -4,12 +4,14 @@ use super::constraints::NameConstraints;
 use super::keys::{KeyStrength, is_rsa_key};
 pub use super::pem::ParseError;
 use super::{name, pem};
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
-    ECDSA_P521_SHA512_ASN1, UnparsedPublicKey, VerificationAlgorithm,
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    signature::{
+        ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
+        ECDSA_P521_SHA512_ASN1, UnparsedPublicKey, VerificationAlgorithm,
+    },
 };
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use x509_cert::der::{
     Encode, Tag,
     asn1::{Any, BitStringRef, Null, ObjectIdentifier},
@@ -215,6 +217,12 @@ impl Certificate {
     pub fn to_pem(&self) -> String {
         encode_string("CERTIFICATE", LineEnding::LF, &self.der).expect("a certificate is far below 4 GB")
     }
+
+    /// Returns the length of [`Certificate::to_pem`] in bytes.
+    pub fn pem_length(&self) -> usize {
+        let base64 = self.der.len().div_ceil(3) * 4;
+        "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".len() + base64 + base64.div_ceil(64)
+    }
 }
 
 impl PartialEq for Certificate {
@@ -365,7 +373,7 @@ const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
 fn sha256(bytes: &[u8]) -> String {
-    name::hex(&Sha256::digest(bytes))
+    name::hex(digest(&SHA256, bytes).as_ref())
 }
 
 #[cfg(test)]
