@@ -5,7 +5,6 @@ use aws_lc_rs::signature::{
     ECDSA_P521_SHA512_ASN1, UnparsedPublicKey, VerificationAlgorithm,
 };
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use x509_cert::der::{
     Encode, Tag,
     asn1::{Any, BitStringRef, Null, ObjectIdentifier},
@@ -22,6 +21,7 @@ use x509_parser::{
 };
 
 use super::{
+    digest::sha256,
     keys::{KeyStrength, is_rsa_key},
     name,
     name_constraints::NameConstraints,
@@ -217,6 +217,12 @@ impl Certificate {
     pub fn to_pem(&self) -> String {
         encode_string("CERTIFICATE", LineEnding::LF, &self.der).expect("a certificate is far below 4 GB")
     }
+
+    /// Returns the length of [`Certificate::to_pem`] in bytes.
+    pub fn pem_length(&self) -> usize {
+        let base64 = self.der.len().div_ceil(3) * 4;
+        "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".len() + base64 + base64.div_ceil(64)
+    }
 }
 
 impl PartialEq for Certificate {
@@ -358,10 +364,6 @@ fn rewritten(spki: &SubjectPublicKeyInfo<'_>) -> Option<Vec<u8>> {
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    name::hex(&Sha256::digest(bytes))
-}
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,6 +1,8 @@
 //! SHA-256 as text.
 
-use sha2::{Digest, Sha256};
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::name::hex;
 
 /// Returns 32 hexadecimal digits, the length of ACM's idempotency token and of the TXT ownership record.
 pub fn short_hash(text: &str) -> String {
@@ -9,5 +11,5 @@ pub fn short_hash(text: &str) -> String {
 
 /// Returns the SHA-256 of `bytes`, in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    hex(digest(&SHA256, bytes).as_ref())
 }

@@ -1,9 +1,9 @@
 //! Inspection of a client certificate's Secret: a list of rules, each pure. The first broken rule is the
 //! reason to issue again.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::PublicKeyData;
-use sha2::{Digest, Sha256};
 
 use super::{
     authority::{CLOCK_SLACK, Issuer, earlier, later},
@@ -347,8 +347,8 @@ pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Tim
         RenewBefore::Percentage(percent) if (1..=99).contains(&percent) => life / 100 * i32::from(percent),
         _ => third,
     };
-    let digest = Sha256::digest(&certificate.serial);
-    let share = u32::from(digest[0]) << 8 | u32::from(digest[1]); // of 65,536
+    let digest = digest(&SHA256, &certificate.serial);
+    let share = u32::from(digest.as_ref()[0]) << 8 | u32::from(digest.as_ref()[1]); // of 65,536
     let jitter = SignedDuration::from_secs(life.as_secs() / 100 * i64::from(share) / 65_536);
     let start = earlier(end, life);
     earlier(end, before + jitter).max(later(start, (life - before) / 2))

@@ -173,9 +173,9 @@ fn is_uri(value: &str) -> bool {
         && scheme.bytes().all(scheme_char)
         && !rest.is_empty()
         && value.len() <= 2048
-        && rest
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && !b"<>\"{}|\\^`".contains(&byte))
+        && rest.bytes().all(|byte| {
+            byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b'{'..=b'}' | b'\\' | b'^' | b'`')
+        })
 }
 
 fn is_email(value: &str) -> bool {

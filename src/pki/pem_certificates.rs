@@ -1,5 +1,7 @@
 //! Certificates in a PEM text, within the limits of a source. Pure.
 
+use memchr::memmem;
+
 use super::{
     certificate::Certificate,
     pem::{
@@ -46,12 +48,7 @@ pub fn source(text: &[u8]) -> Result<Vec<Certificate>, ParseError> {
     if text.len() > MAX_SOURCE_BYTES {
         return Err(ParseError::TooLong);
     }
-    if text
-        .windows(BEGIN.len())
-        .filter(|window| *window == BEGIN)
-        .count()
-        > MAX_SOURCE_CERTIFICATES
-    {
+    if memmem::find_iter(text, BEGIN).count() > MAX_SOURCE_CERTIFICATES {
         return Err(ParseError::TooMany);
     }
     Ok(certificates(text)?

@@ -56,8 +56,18 @@ impl Entry {
         )
     }
 
-    /// Renders the entry's part of the object. The comment's last field, the subject, is for people.
+    /// Renders the entry's part of the object.
     pub(crate) fn render(&self) -> String {
+        self.comment() + &self.certificate.to_pem()
+    }
+
+    /// Returns the length of the entry's part of the object, in bytes.
+    pub(crate) fn length(&self) -> usize {
+        self.comment().len() + self.certificate.pem_length()
+    }
+
+    /// Renders the line before the certificate. Its last field, the subject, is for people.
+    fn comment(&self) -> String {
         let mut text = "#".to_owned();
         if !self.authority.is_empty() {
             text.push_str(&format!(" authority: {} ", encode(&self.authority)));
@@ -69,7 +79,6 @@ impl Entry {
             text.push_str(&format!(" keep-until: {keep_until} "));
         }
         text.push_str(&format!(" subject: {}\n", ascii(&self.certificate.subject)));
-        text.push_str(&self.certificate.to_pem());
         text
     }
 }

@@ -88,7 +88,7 @@ fn within(
     known: &DistrustedKeys,
     findings: &mut Vec<Finding>,
 ) {
-    let texts: Vec<usize> = bundle.entries.iter().map(|entry| entry.render().len()).collect();
+    let texts: Vec<usize> = bundle.entries.iter().map(Entry::length).collect();
     let clients: HashSet<&str> = sources
         .iter()
         .filter(|s| s.client)

@@ -13,7 +13,7 @@ use crate::pki::{
     csr, keys,
     pem::{
         BEGIN, HYPHENS, Kind, MAX_SOURCE_BYTES, MAX_SOURCE_CERTIFICATES, ParseError, TRUSTED_CERTIFICATE,
-        is_plain, scan, trusted,
+        decode, decode_public, is_plain, scan, trusted,
     },
     pem_certificates::{certificates, certificates_beside_keys, source},
 };
@@ -1116,4 +1116,22 @@ proptest! {
             prop_assert!(ours.len() >= theirs.len());
         }
     }
+}
+
+/// Every text of up to six of these characters: good, cut off, not canonical, wrongly padded or no base64.
+#[test]
+fn a_certificate_is_decoded_as_strictly_as_a_key() {
+    let mut texts = vec![Vec::new()];
+    let mut all = texts.clone();
+    for _ in 0..6 {
+        let longer = |text: &Vec<u8>| b"AQg/=- ".map(|byte| [text.as_slice(), &[byte]].concat());
+        texts = texts.iter().flat_map(longer).collect();
+        all.extend(texts.iter().cloned());
+    }
+    let taken = all.iter().filter(|text| {
+        let key = decode(text);
+        assert_eq!(decode_public(text), key, "{:?}", String::from_utf8_lossy(text));
+        key.is_some()
+    });
+    assert!(taken.count() > 100);
 }

@@ -228,6 +228,8 @@ proptest! {
         let bundle = Bundle { entries, distrusted };
         let text = bundle.render();
         prop_assert!(text.is_ascii());
+        let entries: usize = bundle.entries.iter().map(Entry::length).sum();
+        prop_assert_eq!(bundle.render_distrusted().len() + entries, text.len());
         prop_assert_eq!(Bundle::parse(&text).unwrap(), bundle);
     }
 
