@@ -347,7 +347,7 @@ pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Tim
         RenewBefore::Percentage(percent) if (1..=99).contains(&percent) => life / 100 * i32::from(percent),
         _ => third,
     };
-    let digest = digest(&SHA256, &certificate.serial);
+    let digest = digest(&SHA256, certificate.serial.as_bytes());
     let share = u32::from(digest.as_ref()[0]) << 8 | u32::from(digest.as_ref()[1]); // of 65,536
     let jitter = SignedDuration::from_secs(life.as_secs() / 100 * i64::from(share) / 65_536);
     let start = earlier(end, life);
