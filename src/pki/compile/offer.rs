@@ -1,5 +1,5 @@
-//! What each source offers to the next truststore: its certificates without those that the truststore must not
-//! hold. Pure.
+//! What each source offers to the next truststore: its certificates without those that the truststore must
+//! not hold. Pure.
 
 use std::collections::{HashMap, HashSet};
 
