@@ -17,13 +17,13 @@ use crate::{
     server_certificate::plan::zone,
 };
 
-pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
+pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepPlan) -> StepPlan {
     let g = match ours(&d.placement, &o.domain) {
         Err(state) => return state.into(),
         Ok(g) => g,
     };
     if let DesiredDns::External { verify } = d.placement.dns {
-        return external(verify, o, g).into();
+        return external(verify, o, g);
     }
     let zone = match zone(d, o, &d.placement.domain_name) {
         Err(state) => return state.into(),
@@ -44,11 +44,10 @@ pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
                     ", by records without the operator's ownership record, which stay after the deletion of \
                      this object"
                 };
-                StepState::done(
+                StepPlan::done(
                     Reason::Programmed,
                     format!("{} points at {}{how}", d.placement.domain_name, g.target),
                 )
-                .into()
             }
         },
         RecordPlan::NotOwned(what) => StepState::blocked(
@@ -60,34 +59,34 @@ pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
         RecordPlan::Change { first: true, .. } if g.status != DomainStatus::Available => {
             StepState::WaitingFor(Step::DomainProgrammed).into()
         }
-        RecordPlan::Change { first: true, .. } if matches!(mapped, StepState::InProgress(_)) => {
+        RecordPlan::Change { first: true, .. } if matches!(mapped, StepPlan::InProgress(..)) => {
             StepState::WaitingFor(Step::MappingsProgrammed).into()
         }
         RecordPlan::Change { changes, .. } => StepPlan::in_progress(
             format!("pointing {} at {}", d.placement.domain_name, g.target),
-            vec![Action::ChangeRecords {
+            Action::ChangeRecords {
                 zone_id: zone.id.clone(),
                 changes,
-            }],
+            },
         ),
     }
 }
 
 /// Returns the state of records that a user creates: their check, and the record to create.
-fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> StepState {
+fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> StepPlan {
     let (name, target) = (&g.name, g.target.to_lowercase());
     if verify == DnsVerification::None {
-        return StepState::done(
+        return StepPlan::done(
             Reason::NotVerified,
             format!("the operator does not check that {name} points at {target}"),
         );
     }
     let found = match &o.public {
-        Err(why) => return StepState::unknown(why),
+        Err(why) => return StepState::unknown(why).into(),
         Ok(found) => found.clone().unwrap_or_default(),
     };
     if leads_to(&found, &target) {
-        return StepState::done(
+        return StepPlan::done(
             Reason::Verified,
             format!("{name} leads to {target} in public DNS"),
         );
@@ -109,7 +108,7 @@ fn external(verify: DnsVerification, o: &Observed, g: &Domain) -> StepState {
     } else {
         format!("create in public DNS: {name}. CNAME {target}.{now}")
     };
-    StepState::wait(Reason::WaitingForDNS, message)
+    StepState::wait(Reason::WaitingForDNS, message).into()
 }
 
 /// True when the name leads to the target by a CNAME, also through other CNAMEs, or by addresses that all

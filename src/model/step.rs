@@ -33,12 +33,9 @@ impl Step {
     ];
 }
 
-/// State of a step.
+/// Reason why a step is not done, when the operator cannot bring it about by its own actions now.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StepState {
-    Done(Reason, String),
-    /// The operator is working on it now.
-    InProgress(String),
     /// Another party is working on it: the operator only reconciles again.
     Wait(Reason, String),
     /// A step that this step depends on is not done yet.
@@ -50,14 +47,6 @@ pub enum StepState {
 }
 
 impl StepState {
-    pub fn is_done(&self) -> bool {
-        matches!(self, StepState::Done(..))
-    }
-
-    pub(crate) fn done(reason: Reason, message: impl Into<String>) -> Self {
-        StepState::Done(reason, message.into())
-    }
-
     pub(crate) fn wait(reason: Reason, message: impl Into<String>) -> Self {
         StepState::Wait(reason, message.into())
     }
@@ -69,50 +58,162 @@ impl StepState {
     pub(crate) fn unknown(unseen: &Unseen) -> Self {
         StepState::Unknown(unseen.clone())
     }
+
+    /// Returns the plan of a step in this state, with actions for its other parts.
+    pub(crate) fn with(self, actions: Vec<Action>) -> StepPlan {
+        StepPlan::Pending(self, actions)
+    }
 }
 
-/// State of a step, and its actions. A blocked step may still have actions for its other parts.
+/// At least one action, in the order of execution.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StepPlan {
-    pub state: StepState,
-    pub actions: Vec<Action>,
+pub struct Actions {
+    /// Boxed, so that a [`StepPlan`] is not much larger than its texts.
+    first: Box<Action>,
+    more: Vec<Action>,
+}
+
+impl Actions {
+    /// Returns the actions; `None` when there are none.
+    pub(crate) fn of(actions: impl IntoIterator<Item = Action>) -> Option<Self> {
+        let mut actions = actions.into_iter();
+        let first = actions.next()?;
+        Some(Actions::from(first).then(actions))
+    }
+
+    /// Adds later actions.
+    pub(crate) fn then(mut self, later: impl IntoIterator<Item = Action>) -> Self {
+        self.more.extend(later);
+        self
+    }
+
+    /// Adds earlier actions.
+    pub(crate) fn after(self, earlier: impl IntoIterator<Item = Action>) -> Self {
+        match Actions::of(earlier) {
+            None => self,
+            Some(earlier) => earlier.then(Vec::from(self)),
+        }
+    }
+}
+
+impl From<Action> for Actions {
+    fn from(first: Action) -> Self {
+        Actions {
+            first: Box::new(first),
+            more: Vec::new(),
+        }
+    }
+}
+
+impl From<Actions> for Vec<Action> {
+    fn from(Actions { first, mut more }: Actions) -> Self {
+        more.insert(0, *first);
+        more
+    }
+}
+
+/// State of a step, and its actions.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StepPlan {
+    /// The step is in its desired state: there is nothing to do.
+    Done(Reason, String),
+    /// The step is done as far as its condition says. The actions correct other parts of it: a setting of the
+    /// bucket, a superseded certificate, a tag that is no longer needed.
+    Correcting(Reason, String, Actions),
+    /// The operator is working on it now.
+    InProgress(String, Actions),
+    /// The operator cannot finish the step now. There may be actions for its other parts.
+    Pending(StepState, Vec<Action>),
 }
 
 impl StepPlan {
-    pub(crate) fn in_progress(what: impl Into<String>, actions: Vec<Action>) -> Self {
-        StepPlan {
-            state: StepState::InProgress(what.into()),
-            actions,
+    pub(crate) fn done(reason: Reason, message: impl Into<String>) -> Self {
+        StepPlan::Done(reason, message.into())
+    }
+
+    pub(crate) fn in_progress(what: impl Into<String>, actions: impl Into<Actions>) -> Self {
+        StepPlan::InProgress(what.into(), actions.into())
+    }
+
+    /// True when the condition of the step is true.
+    pub fn is_done(&self) -> bool {
+        matches!(self, StepPlan::Done(..) | StepPlan::Correcting(..))
+    }
+
+    pub fn actions(&self) -> impl Iterator<Item = &Action> {
+        let (first, more): (_, &[Action]) = match self {
+            StepPlan::Done(..) => (None, &[]),
+            StepPlan::Correcting(.., actions) | StepPlan::InProgress(_, actions) => {
+                (Some(&*actions.first), &actions.more)
+            }
+            StepPlan::Pending(_, actions) => (None, actions),
+        };
+        first.into_iter().chain(more)
+    }
+
+    pub fn has_actions(&self) -> bool {
+        self.actions().next().is_some()
+    }
+
+    pub(crate) fn into_actions(self) -> Vec<Action> {
+        match self {
+            StepPlan::Done(..) => Vec::new(),
+            StepPlan::Correcting(.., actions) | StepPlan::InProgress(_, actions) => actions.into(),
+            StepPlan::Pending(_, actions) => actions,
+        }
+    }
+
+    /// Adds later actions, which do not change the condition of the step.
+    pub(crate) fn then(self, later: Vec<Action>) -> Self {
+        self.around(Vec::new(), later)
+    }
+
+    fn around(self, earlier: Vec<Action>, later: Vec<Action>) -> Self {
+        match self {
+            StepPlan::Done(reason, message) => match Actions::of(earlier.into_iter().chain(later)) {
+                None => StepPlan::Done(reason, message),
+                Some(actions) => StepPlan::Correcting(reason, message, actions),
+            },
+            StepPlan::Correcting(reason, message, actions) => {
+                StepPlan::Correcting(reason, message, actions.after(earlier).then(later))
+            }
+            StepPlan::InProgress(what, actions) => {
+                StepPlan::InProgress(what, actions.after(earlier).then(later))
+            }
+            StepPlan::Pending(state, actions) => StepPlan::Pending(state, [earlier, actions, later].concat()),
         }
     }
 
     /// Combines the plans for several APIs into one: all their actions, and the worst of their states.
     /// `None`: there are no plans.
     pub(crate) fn of_all(all: Vec<StepPlan>) -> Option<Self> {
-        let worst = |v: &StepState| match v {
-            StepState::Blocked(..) => 0,
-            StepState::Unknown(_) => 1,
-            StepState::InProgress(_) => 2,
-            StepState::Wait(..) => 3,
-            StepState::WaitingFor(_) => 4,
-            StepState::Done(Reason::NotVerified, _) => 5,
-            StepState::Done(..) => 6,
+        let join = |all: StepPlan, next: StepPlan| {
+            if next.badness() > all.badness() {
+                next.around(all.into_actions(), Vec::new())
+            } else {
+                all.then(next.into_actions())
+            }
         };
-        let (states, actions): (Vec<_>, Vec<_>) = all.into_iter().map(|j| (j.state, j.actions)).unzip();
-        let state = states.into_iter().min_by_key(worst)?;
-        Some(StepPlan {
-            state,
-            actions: actions.concat(),
-        })
+        all.into_iter().reduce(join)
+    }
+
+    fn badness(&self) -> u8 {
+        match self {
+            StepPlan::Done(reason, _) | StepPlan::Correcting(reason, ..) => {
+                u8::from(*reason == Reason::NotVerified)
+            }
+            StepPlan::Pending(StepState::WaitingFor(_), _) => 2,
+            StepPlan::Pending(StepState::Wait(..), _) => 3,
+            StepPlan::InProgress(..) => 4,
+            StepPlan::Pending(StepState::Unknown(_), _) => 5,
+            StepPlan::Pending(StepState::Blocked(..), _) => 6,
+        }
     }
 }
 
 impl From<StepState> for StepPlan {
     fn from(state: StepState) -> Self {
-        StepPlan {
-            state,
-            actions: Vec::new(),
-        }
+        state.with(Vec::new())
     }
 }
 
@@ -132,6 +233,93 @@ impl Plan {
     pub fn actions(&self) -> impl Iterator<Item = (Step, &Action)> {
         self.steps
             .iter()
-            .flat_map(|(step, step_plan)| step_plan.actions.iter().map(|a| (*step, a)))
+            .flat_map(|(step, step_plan)| step_plan.actions().map(|a| (*step, a)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(arn: &str) -> Action {
+        Action::TagDomain { arn: arn.into() }
+    }
+
+    fn unseen() -> Unseen {
+        Unseen {
+            reason: Reason::Unreachable,
+            message: "no answer".into(),
+        }
+    }
+
+    /// Returns one plan for each state, from the best state to the worst.
+    fn all() -> Vec<StepPlan> {
+        let with = |state: StepState| state.with(vec![tag("other part")]);
+        vec![
+            StepPlan::done(Reason::Programmed, "done"),
+            StepPlan::done(Reason::NotVerified, "done, as far as known"),
+            with(StepState::WaitingFor(Step::DnsProgrammed)),
+            with(StepState::wait(Reason::StillAnswering, "waits")),
+            StepPlan::in_progress("works", tag("part")),
+            with(StepState::unknown(&unseen())),
+            with(StepState::blocked(Reason::ForeignOwner, "blocked")),
+        ]
+    }
+
+    fn arns(step_plan: &StepPlan) -> Vec<&str> {
+        let arns = step_plan.actions().map(|action| match action {
+            Action::TagDomain { arn } => arn.as_str(),
+            other => panic!("{other:?}"),
+        });
+        arns.collect()
+    }
+
+    #[test]
+    fn no_actions_are_no_work_and_actions_are_in_order() {
+        assert_eq!(Actions::of([]), None);
+        let actions = Actions::from(tag("b"))
+            .after([tag("a")])
+            .then([tag("c"), tag("d")]);
+        assert_eq!(Actions::of(["a", "b", "c", "d"].map(tag)), Some(actions.clone()));
+        assert_eq!(Actions::from(tag("a")).after([]).then([]), tag("a").into());
+        let step_plan = StepPlan::in_progress("works", actions);
+        assert_eq!(arns(&step_plan), ["a", "b", "c", "d"]);
+        assert_eq!(step_plan.into_actions(), ["a", "b", "c", "d"].map(tag));
+    }
+
+    #[test]
+    fn a_step_with_a_correction_is_done_and_not_finished() {
+        let done = StepPlan::done(Reason::Published, "m");
+        assert!(done.is_done() && !done.has_actions());
+        assert_eq!(done.clone().then(vec![]), done);
+        let correcting = done.then(vec![tag("a")]).then(vec![tag("b")]);
+        assert!(correcting.is_done() && correcting.has_actions());
+        assert!(matches!(correcting, StepPlan::Correcting(Reason::Published, ..)));
+        assert_eq!(arns(&correcting), ["a", "b"]);
+        for other in &all()[2..] {
+            assert!(!other.is_done(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn plans_combine_to_the_worst_state_and_all_actions_in_order() {
+        assert_eq!(StepPlan::of_all(vec![]), None);
+        for (i, better) in all().into_iter().enumerate() {
+            for worse in all().split_off(i + 1) {
+                for two in [[&better, &worse], [&worse, &better]] {
+                    let expected: Vec<_> = two.iter().flat_map(|one| arns(one)).collect();
+                    let combined = StepPlan::of_all(two.map(Clone::clone).into()).unwrap();
+                    assert_eq!(arns(&combined), expected);
+                    assert_eq!(combined.badness(), worse.badness(), "{two:?}");
+                }
+            }
+        }
+        let wait = |message| StepState::wait(Reason::StillAnswering, message).into();
+        let first = StepPlan::of_all(vec![wait("first"), wait("second")]);
+        assert_eq!(first, Some(wait("first")), "the first of equal states");
+        let done = |action| StepPlan::done(Reason::Closed, "m").then(vec![tag(action)]);
+        let both = StepPlan::of_all(vec![done("a"), done("b")]).unwrap();
+        assert_eq!(arns(&both), ["a", "b"]);
+        assert!(both.is_done());
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         desired::{Desired, DesiredCertificate, DesiredRequest},
         observed::{Observed, ZoneChoice},
         placement::{DesiredDns, Placement},
-        step::{Step, StepPlan, StepState},
+        step::{Actions, Step, StepPlan, StepState},
         tags::OWNER_TAG,
     },
     observation::seen::Unseen,
@@ -155,21 +155,18 @@ pub(crate) fn certificates(d: &Desired, o: &Observed, now: Timestamp) -> StepPla
                 } else {
                     ""
                 };
-                StepPlan {
-                    state: issued(what, c),
-                    actions: superseded(d, o, [Some(there.arn), there.ownership_arn]).collect(),
-                }
+                issued(what, c).then(superseded(d, o, [Some(there.arn), there.ownership_arn]).collect())
             }
         },
     }
 }
 
-fn issued(what: &str, c: &acm::Certificate) -> StepState {
+fn issued(what: &str, c: &acm::Certificate) -> StepPlan {
     let not_after = c
         .not_after
         .map(|t| t.strftime(", valid until %Y-%m-%d").to_string())
         .unwrap_or_default();
-    StepState::done(Reason::Issued, format!("{what}{} is ISSUED{not_after}", c.arn))
+    StepPlan::done(Reason::Issued, format!("{what}{} is ISSUED{not_after}", c.arn))
 }
 
 /// Returns the certificate when API Gateway accepts it for mutual TLS.
@@ -282,37 +279,25 @@ pub(crate) fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Time
         // condition.
         let mut actions = validation.unwrap_or_default();
         actions.extend(superseded(d, o, [Some(&certificate.arn), None]));
-        return StepPlan {
-            state: issued("", certificate),
-            actions,
-        };
+        return issued("", certificate).then(actions);
     }
-    match validation {
-        Err(state) => state.into(),
-        Ok(changes) if !changes.is_empty() => {
-            StepPlan::in_progress("writing the validation record into Route 53", changes)
-        }
-        Ok(_)
-            if certificate.validation.is_empty()
-                || certificate.validation.iter().any(|v| v.record.is_none()) =>
-        {
-            StepState::wait(
-                Reason::WaitingForValidation,
-                "ACM has not named the validation record yet",
-            )
-            .into()
-        }
-        Ok(_) if matches!(d.placement.dns, DesiredDns::External { .. }) => StepState::wait(
-            Reason::WaitingForValidation,
-            format!("create in public DNS: {}", lines(certificate)),
-        )
-        .into(),
-        Ok(_) => StepState::wait(
-            Reason::WaitingForValidation,
-            "the validation record is in Route 53; ACM has not issued yet",
-        )
-        .into(),
+    let changes = match validation {
+        Err(state) => return state.into(),
+        Ok(changes) => changes,
+    };
+    if let Some(actions) = Actions::of(changes) {
+        return StepPlan::in_progress("writing the validation record into Route 53", actions);
     }
+    let is_named =
+        !certificate.validation.is_empty() && certificate.validation.iter().all(|v| v.record.is_some());
+    let waits = if !is_named {
+        "ACM has not named the validation record yet".to_owned()
+    } else if matches!(d.placement.dns, DesiredDns::External { .. }) {
+        format!("create in public DNS: {}", lines(certificate))
+    } else {
+        "the validation record is in Route 53; ACM has not issued yet".to_owned()
+    };
+    StepState::wait(Reason::WaitingForValidation, waits).into()
 }
 
 /// Returns the hosted zone for the records of `name`.

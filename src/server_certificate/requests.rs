@@ -53,14 +53,14 @@ pub(crate) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
         .count();
     StepPlan::in_progress(
         format!("requesting a certificate for {}", d.placement.domain_name),
-        vec![Action::RequestCertificate(acm::CertificateRequest {
+        Action::RequestCertificate(acm::CertificateRequest {
             domain_name: d.placement.domain_name.clone(),
             names: wanted.names.clone(),
             key_algorithm: wanted.key_algorithm.clone(),
             // ACM returns the same certificate for the same token for an hour, also a failed one.
             idempotency_token: short_hash(&format!("{}\n{}", wanted.token, failed.len() + others)),
             tags: [(OWNER_TAG.to_owned(), d.placement.owner.clone())].into(),
-        })],
+        }),
     )
 }
 
@@ -145,7 +145,7 @@ mod tests {
             let (mut at, mut tokens) = (vec![], vec![]);
             for attempt in 0..4 * 365 {
                 let now = now() + SignedDuration::from_hours(6 * attempt);
-                for action in certificates(&d, &w.observed(), now).actions {
+                for action in certificates(&d, &w.observed(), now).into_actions() {
                     let Action::RequestCertificate(r) = &action else {
                         panic!("{action:?}")
                     };
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn a_failure_is_reported_with_its_remedy() {
         let (d, mut w) = (desired(), empty());
-        w.perform(certificates(&d, &w.observed(), now()).actions.remove(0));
+        w.perform(certificates(&d, &w.observed(), now()).into_actions().remove(0));
         let c = &mut w.certificates[0];
         (c.status, c.created_at) = (CertificateStatus::Failed, Some(now()));
         for (reason, says) in [
@@ -202,6 +202,6 @@ mod tests {
         );
         // A certificate for other names, or of another owner, is no attempt of this MtlsDomain.
         w.certificates[0].names.push("www.example.com".into());
-        assert_eq!(certificates(&d, &w.observed(), now()).actions.len(), 1);
+        assert_eq!(certificates(&d, &w.observed(), now()).actions().count(), 1);
     }
 }

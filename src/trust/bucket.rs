@@ -7,7 +7,7 @@ use crate::{
         action::Action,
         desired::Desired,
         observed::{Made, Observed},
-        step::{StepPlan, StepState},
+        step::{Actions, StepPlan, StepState},
     },
     observation::seen::Unseen,
 };
@@ -32,9 +32,9 @@ pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
         Err(why) => Err(StepState::unknown(why).into()),
         Ok(None) if d.create_bucket => Err(StepPlan::in_progress(
             format!("creating the bucket {bucket}"),
-            vec![Action::CreateBucket {
+            Action::CreateBucket {
                 bucket: bucket.clone(),
-            }],
+            },
         )),
         Ok(None) => blocked(
             Reason::BucketNotFound,
@@ -52,10 +52,14 @@ pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
         ),
         Ok(Some(found)) => match &found.made {
             Some(made) if found.versioned => Ok(settings(d, made, true)),
-            // The setup is not finished, or another writer has suspended versioning.
+            // The setup is not finished, or another writer has suspended versioning. Versioning comes last,
+            // so that the operator stores nothing before the other settings.
             Some(made) => Err(StepPlan::in_progress(
                 format!("setting up the bucket {bucket}"),
-                settings(d, made, false),
+                Actions::from(Action::EnableVersioning {
+                    bucket: bucket.clone(),
+                })
+                .after(settings(d, made, false)),
             )),
             None if found.versioned => Ok(vec![]),
             None => blocked(
@@ -69,8 +73,7 @@ pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
     }
 }
 
-/// Returns the missing settings of a bucket that the operator created. Versioning comes last, so that the
-/// operator stores nothing before the other settings.
+/// Returns the missing settings, except versioning, of a bucket that the operator created.
 fn settings(d: &Desired, made: &Made, versioned: bool) -> Vec<Action> {
     let bucket = || d.placement.bucket.clone();
     // Other MtlsDomains store in the bucket too, each with the key of its own spec. The default key is the
@@ -82,8 +85,7 @@ fn settings(d: &Desired, made: &Made, versioned: bool) -> Vec<Action> {
         bucket: bucket(),
         kms_key: d.kms_key.clone(),
     });
-    let versioned = (!versioned).then(|| Action::EnableVersioning { bucket: bucket() });
-    [private, encrypted, versioned].into_iter().flatten().collect()
+    [private, encrypted].into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -152,7 +154,7 @@ mod tests {
                 kms_key: text(wanted),
                 ..desired()
             };
-            let (Ok(actions) | Err(StepPlan { actions, .. })) = bucket(&d, &o);
+            let actions = bucket(&d, &o).unwrap_or_else(StepPlan::into_actions);
             let done: Vec<_> = actions.iter().map(ToString::to_string).collect();
             assert_eq!(
                 done.len(),

@@ -101,8 +101,8 @@ pub fn observing(
     let step_conditions: Vec<_> = plan
         .steps
         .iter()
-        .map(|(step, step_plan)| match &step_plan.state {
-            StepState::InProgress(what) => StepCondition {
+        .map(|(step, step_plan)| match step_plan {
+            StepPlan::InProgress(what, _) => StepCondition {
                 type_: condition(*step),
                 status: StepStatus::Blocked,
                 reason: Reason::Observing,
@@ -241,24 +241,31 @@ pub fn deletion_condition(step_plan: &StepPlan, outcome: Option<&Outcome>) -> St
 }
 
 pub fn step_condition(step: Step, step_plan: &StepPlan, outcome: Option<&Outcome>) -> StepCondition {
-    let (status, reason, message) = match (&step_plan.state, outcome) {
-        (StepState::Done(reason, message), Some(outcome)) => {
+    let (status, reason, message) = match (step_plan, outcome) {
+        (StepPlan::Correcting(reason, message, _), Some(outcome)) => {
             let (_, _, problem) = explain(outcome);
             (StepStatus::Done, *reason, format!("{message}; {problem}"))
         }
-        (StepState::Blocked(reason, message), _) if *reason == Reason::KeptOpen => {
-            (StepStatus::Waived, *reason, message.clone())
+        (StepPlan::Done(reason, message) | StepPlan::Correcting(reason, message, _), _) => {
+            (StepStatus::Done, *reason, message.clone())
         }
-        (StepState::Blocked(reason, message), _) => (StepStatus::Blocked, *reason, message.clone()),
+        (StepPlan::Pending(StepState::Blocked(reason, message), _), _) => {
+            let status = match reason {
+                Reason::KeptOpen => StepStatus::Waived,
+                _ => StepStatus::Blocked,
+            };
+            (status, *reason, message.clone())
+        }
         (_, Some(outcome)) => explain(outcome),
-        (StepState::Done(reason, message), None) => (StepStatus::Done, *reason, message.clone()),
-        (StepState::InProgress(what), None) => (StepStatus::Working, Reason::Progressing, what.clone()),
-        (StepState::Wait(reason, message), None) => (StepStatus::Working, *reason, message.clone()),
-        (StepState::WaitingFor(before), None) => {
+        (StepPlan::InProgress(what, _), None) => (StepStatus::Working, Reason::Progressing, what.clone()),
+        (StepPlan::Pending(StepState::Wait(reason, message), _), None) => {
+            (StepStatus::Working, *reason, message.clone())
+        }
+        (StepPlan::Pending(StepState::WaitingFor(before), _), None) => {
             let (reason, what) = waiting_for(*before);
             (StepStatus::Working, reason, format!("waiting for {what}"))
         }
-        (StepState::Unknown(unseen), None) => {
+        (StepPlan::Pending(StepState::Unknown(unseen), _), None) => {
             let status = match unseen.reason {
                 Reason::PermissionDenied | Reason::HostedZoneNotFound => StepStatus::Blocked,
                 _ => StepStatus::Unreachable,

@@ -15,7 +15,7 @@ use crate::{
         desired::Desired,
         observed::Observed,
         placement::Placement,
-        step::{Step, StepPlan, StepState},
+        step::{Actions, Step, StepPlan, StepState},
         tags::{ADOPTED_TAG, OWNER_TAG},
     },
     observation::seen::Seen,
@@ -31,7 +31,7 @@ pub(crate) fn domain(
     o: &Observed,
     certificate: Option<&acm::Certificate>,
     ownership: Option<&acm::Certificate>,
-    published: &StepState,
+    published: &StepPlan,
     now: Timestamp,
 ) -> StepPlan {
     let existing = match &o.domain {
@@ -58,7 +58,7 @@ pub(crate) fn domain(
         return match (pair, version) {
             (Some(pair), Some(version)) => StepPlan::in_progress(
                 format!("creating the custom domain {}", d.placement.domain_name),
-                vec![Action::CreateDomain(desired(pair, version))],
+                Action::CreateDomain(desired(pair, version)),
             ),
             (None, _) => StepState::WaitingFor(Step::CertificateIssued).into(),
             (_, None) => StepState::WaitingFor(Step::TruststorePublished).into(),
@@ -69,7 +69,7 @@ pub(crate) fn domain(
         if domain_ownership == DomainOwnership::Unowned && has_lost_its_tag(d, o, g) {
             return StepPlan::in_progress(
                 format!("restoring the ownership tag on the custom domain {}", g.name),
-                vec![Action::TagDomain { arn: g.arn.clone() }],
+                Action::TagDomain { arn: g.arn.clone() },
             );
         }
         return not_ours(g, &domain_ownership).into();
@@ -90,7 +90,7 @@ pub(crate) fn domain(
                 "restoring the TLS policy {MUTUAL_TLS_POLICY} of the custom domain {}",
                 g.name
             ),
-            vec![Action::RestoreSecurityPolicy { name: g.name.clone() }],
+            Action::RestoreSecurityPolicy { name: g.name.clone() },
         );
     }
     // The present certificate and truststore are usable for an update of other fields, as long as API Gateway
@@ -143,7 +143,7 @@ pub(crate) fn domain(
     if !as_desired {
         actions.push(Action::UpdateDomain(desired(wanted, wanted_version)));
     }
-    if !actions.is_empty() {
+    if let Some(actions) = Actions::of(actions) {
         let what = if domain_ownership == DomainOwnership::Unowned {
             "taking over"
         } else {
@@ -154,14 +154,13 @@ pub(crate) fn domain(
     match (pair, version) {
         (None, _) => StepState::WaitingFor(Step::CertificateIssued).into(),
         (_, None) => StepState::WaitingFor(Step::TruststorePublished).into(),
-        _ => StepState::done(
+        _ => StepPlan::done(
             Reason::Programmed,
             format!(
                 "{} is AVAILABLE with this certificate and truststore version",
                 g.name
             ),
-        )
-        .into(),
+        ),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
         action::Action,
         desired::Desired,
         observed::{Api, Observed},
-        step::{Step, StepPlan, StepState},
+        step::{Actions, Step, StepPlan, StepState},
         tags::{DEPLOYED, PENDING_TAG},
     },
     probe::https,
@@ -25,7 +25,7 @@ use crate::{
 /// Maximum time until a change of a stage takes effect at the endpoint. An estimate: AWS documents no time.
 const TAKES_EFFECT: SignedDuration = SignedDuration::from_mins(1);
 
-pub(crate) fn bypass(d: &Desired, o: &Observed, dns: &StepState, now: Timestamp) -> StepPlan {
+pub(crate) fn bypass(d: &Desired, o: &Observed, dns: &StepPlan, now: Timestamp) -> StepPlan {
     if d.default_endpoint == DefaultEndpoint::Keep {
         return StepState::blocked(
             Reason::KeptOpen,
@@ -40,10 +40,10 @@ pub(crate) fn bypass(d: &Desired, o: &Observed, dns: &StepState, now: Timestamp)
         None | Some(Ok(_)) => StepState::WaitingFor(Step::ResolvedRefs).into(),
     });
     StepPlan::of_all(step_plan.collect())
-        .unwrap_or_else(|| StepState::done(Reason::Closed, "no API is mapped").into())
+        .unwrap_or_else(|| StepPlan::done(Reason::Closed, "no API is mapped"))
 }
 
-fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Timestamp) -> StepPlan {
+fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepPlan, now: Timestamp) -> StepPlan {
     let id = &api.api.id;
     let tag_pending = Action::TagPending {
         api_arn: api.api.arn.clone(),
@@ -52,28 +52,26 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
         if !dns.is_done() {
             return StepState::WaitingFor(Step::DnsProgrammed).into();
         }
-        let close = Action::CloseEndpoint {
+        let close = Actions::from(Action::CloseEndpoint {
             protocol: api.api.protocol,
             api_id: id.clone(),
-        };
+        });
         let actions = if takes_two(api) {
-            [tag_pending, close]
-                .into_iter()
-                .chain(publish(api, rest_deployment))
-                .collect()
+            close.after([tag_pending]).then(publish(api, rest_deployment))
         } else {
-            vec![close]
+            close
         };
         return StepPlan::in_progress(format!("closing the execute-api endpoint of {id}"), actions);
     }
     let tag = api.api.tags.get(PENDING_TAG);
     let deployed = tag.is_some_and(|tag| tag == DEPLOYED);
     if tag.is_some() && !deployed {
-        let actions = publish(api, rest_deployment);
-        if actions.is_empty() {
-            return StepState::WaitingFor(Step::ResolvedRefs).into();
-        }
-        return StepPlan::in_progress(format!("making the closed endpoint of {id} effective"), actions);
+        return match Actions::of(publish(api, rest_deployment)) {
+            None => StepState::WaitingFor(Step::ResolvedRefs).into(),
+            Some(actions) => {
+                StepPlan::in_progress(format!("making the closed endpoint of {id} effective"), actions)
+            }
+        };
     }
     let untag = || match deployed {
         true => vec![Action::UntagPending {
@@ -87,13 +85,11 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
             .is_some_and(|at| now.duration_since(at) < TAKES_EFFECT)
     });
     match &api.probe {
-        Some(https::ProbeResult::Refused(_)) => StepPlan {
-            state: StepState::done(
-                Reason::Closed,
-                "every mapped API refuses callers on its execute-api endpoint",
-            ),
-            actions: untag(),
-        },
+        Some(https::ProbeResult::Refused(_)) => StepPlan::done(
+            Reason::Closed,
+            "every mapped API refuses callers on its execute-api endpoint",
+        )
+        .then(untag()),
         Some(https::ProbeResult::Answered(status)) => {
             let still = format!(
                 "the execute-api endpoint of {id} is set to be closed, but still answers with status {status}"
@@ -106,10 +102,7 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
                 RestDeployment::Allow if fresh => StepState::wait(Reason::StillAnswering, still).into(),
                 RestDeployment::Allow => StepPlan::in_progress(
                     format!("deploying {id}, so that its closed endpoint becomes effective"),
-                    [tag_pending]
-                        .into_iter()
-                        .chain(publish(api, rest_deployment))
-                        .collect(),
+                    Actions::from(tag_pending).then(publish(api, rest_deployment)),
                 ),
                 RestDeployment::Never => {
                     let stages: Vec<_> = api.there().map(|stage| stage.name.as_str()).collect();
@@ -132,15 +125,13 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
                 Some(https::ProbeResult::Unreachable(why)) => format!(": {why}"),
                 _ => String::new(),
             };
-            StepPlan {
-                state: StepState::done(
-                    Reason::NotVerified,
-                    format!("the execute-api endpoint of {id} is set to be closed; not verified{why}"),
-                ),
-                // The tag stays after the first failed probe after a deployment: an answer at the next probe
-                // must not cause another deployment.
-                actions: if fresh { vec![] } else { untag() },
-            }
+            // The tag stays after the first failed probe after a deployment: an answer at the next probe must
+            // not cause another deployment.
+            StepPlan::done(
+                Reason::NotVerified,
+                format!("the execute-api endpoint of {id} is set to be closed; not verified{why}"),
+            )
+            .then(if fresh { vec![] } else { untag() })
         }
     }
 }
@@ -233,25 +224,25 @@ mod tests {
     /// Returns the state and the actions, a word each.
     fn told(api: &Api, rest_deployment: RestDeployment, dns: bool) -> String {
         let dns = if dns {
-            StepState::done(Reason::Programmed, "")
+            StepPlan::done(Reason::Programmed, "")
         } else {
-            StepState::InProgress(String::new())
+            StepState::WaitingFor(Step::DomainProgrammed).into()
         };
         let step_plan = endpoint(api, rest_deployment, &dns, NOW);
-        let state = match step_plan.state {
-            StepState::Done(reason, _) => format!("Done {reason}"),
-            StepState::Wait(reason, _) => format!("Wait {reason}"),
-            StepState::Blocked(reason, message) => {
+        let state = match &step_plan {
+            StepPlan::Done(reason, _) | StepPlan::Correcting(reason, ..) => format!("Done {reason}"),
+            StepPlan::Pending(StepState::Wait(reason, _), _) => format!("Wait {reason}"),
+            StepPlan::Pending(StepState::Blocked(reason, message), _) => {
                 assert!(
                     message.contains("r1") && message.contains("prod") && message.contains("restDeployment")
                 );
                 format!("Blocked {reason}")
             }
-            StepState::WaitingFor(step) => format!("WaitingFor {step:?}"),
-            StepState::InProgress(_) => "InProgress".into(),
-            StepState::Unknown(_) => "Unknown".into(),
+            StepPlan::Pending(StepState::WaitingFor(step), _) => format!("WaitingFor {step:?}"),
+            StepPlan::InProgress(..) => "InProgress".into(),
+            StepPlan::Pending(StepState::Unknown(_), _) => "Unknown".into(),
         };
-        step_plan.actions.iter().fold(state, |all, action| {
+        step_plan.actions().fold(state, |all, action| {
             let word = format!("{action:?}");
             format!("{all} {}", word.split([' ', '{']).next().unwrap_or_default())
         })

@@ -22,7 +22,7 @@ use crate::{
         desired::{AUTHORIZER_SOURCE, Desired, DesiredAuthorizer},
         observed::{Api, Observed},
         placement::Placement,
-        step::{Step, StepPlan, StepState},
+        step::{Actions, Step, StepPlan, StepState},
     },
     observation::seen::Seen,
 };
@@ -92,13 +92,13 @@ pub(crate) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
     }
     if all.is_empty() {
         let nothing = "no API is mapped";
-        return (!asked.is_nothing()).then(|| StepState::done(Reason::Programmed, nothing).into());
+        return (!asked.is_nothing()).then(|| StepPlan::done(Reason::Programmed, nothing));
     }
     if custom_domain::is_barred(d, o) {
         return Some(StepState::WaitingFor(Step::DomainProgrammed).into());
     }
     let mut step_plan = StepPlan::of_all(all)?;
-    if let StepState::Done(_, message) = &mut step_plan.state {
+    if let StepPlan::Done(_, message) | StepPlan::Correcting(_, message, _) = &mut step_plan {
         remarks
             .iter()
             .for_each(|remark| *message += &format!("; {remark}"));
@@ -319,19 +319,19 @@ pub(crate) fn of_api(
     let from_authorizer = headers
         .values()
         .any(|source| source.starts_with(AUTHORIZER_SOURCE));
-    let state = if let Some((reason, problem)) = authorizer.problem {
-        StepState::blocked(reason, problem)
+    let blocked = if let Some((reason, problem)) = authorizer.problem {
+        Some(StepState::blocked(reason, problem))
     } else if !parameters.not_owned.is_empty() {
-        StepState::blocked(
+        Some(StepState::blocked(
             Reason::ForeignOwner,
             format!(
                 "another writer sets {}: the operator does not change it. Remove it there, or choose another \
                  name in spec.identity",
                 parameters.not_owned.join(", ")
             ),
-        )
+        ))
     } else if from_authorizer && !authorizer.others.is_empty() {
-        StepState::blocked(
+        Some(StepState::blocked(
             Reason::ForeignOwner,
             format!(
                 "{}: another authorization is there and the operator does not change it, so that the \
@@ -339,14 +339,14 @@ pub(crate) fn of_api(
                  authorizerKey",
                 authorizer.others.join(", ")
             ),
-        )
+        ))
     } else if !settled {
         let what = if wanted.is_nothing() {
             "removed from"
         } else {
             "set on"
         };
-        StepState::blocked(
+        Some(StepState::blocked(
             Reason::WaitingForDeployment,
             format!(
                 "spec.identity is {what} {id}, but not in effect: it takes a deployment to stage {}, which \
@@ -354,19 +354,9 @@ pub(crate) fn of_api(
                  Allow",
                 undeployed.join(", ")
             ),
-        )
-    } else if !actions.is_empty() {
-        let what = if missing.is_empty() {
-            format!("headers of {id}")
-        } else {
-            missing.join(", ")
-        };
-        StepState::InProgress(format!("setting {what}"))
+        ))
     } else {
-        StepState::done(
-            Reason::Programmed,
-            "every integration of the mapped APIs that takes headers passes them on",
-        )
+        None
     };
     let at = |what: &[String]| what.join(", ");
     let others = Some(&authorizer.others).filter(|others| !others.is_empty());
@@ -384,7 +374,23 @@ pub(crate) fn of_api(
             at(untagged)
         )
     }));
-    Some(StepPlan { state, actions })
+    if let Some(state) = blocked {
+        return Some(state.with(actions));
+    }
+    Some(match Actions::of(actions) {
+        Some(actions) => {
+            let what = if missing.is_empty() {
+                format!("headers of {id}")
+            } else {
+                missing.join(", ")
+            };
+            StepPlan::in_progress(format!("setting {what}"), actions)
+        }
+        None => StepPlan::done(
+            Reason::Programmed,
+            "every integration of the mapped APIs that takes headers passes them on",
+        ),
+    })
 }
 
 /// Changes of one API's integrations.

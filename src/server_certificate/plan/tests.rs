@@ -61,10 +61,12 @@ fn world(certificates: Vec<acm::Certificate>) -> World {
 
 /// Returns reason and message of CertificateIssued.
 pub(crate) fn state(d: &Desired, w: &World) -> (Reason, String) {
-    match certificates(d, &w.observed(), now()).state {
-        StepState::Done(reason, message)
-        | StepState::Wait(reason, message)
-        | StepState::Blocked(reason, message) => (reason, message),
+    match certificates(d, &w.observed(), now()) {
+        StepPlan::Done(reason, message)
+        | StepPlan::Correcting(reason, message, _)
+        | StepPlan::Pending(StepState::Wait(reason, message) | StepState::Blocked(reason, message), _) => {
+            (reason, message)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -188,7 +190,7 @@ fn an_existing_certificate_is_checked_as_api_gateway_does() {
             "{reason}, {says}: {told}, {message}"
         );
         let step_plan = certificates(&existing(ownership), &w.observed(), now());
-        assert_eq!(step_plan.actions, [], "the operator only reads it");
+        assert!(!step_plan.has_actions(), "the operator only reads it");
     }
 }
 
@@ -267,7 +269,7 @@ fn a_domain_that_is_taken_over_keeps_its_certificate() {
     // Without a takeover, or with a certificate in the spec, the operator requests one.
     let asks = |d: &Desired, w: &World| {
         matches!(
-            certificates(d, &w.observed(), now()).actions[..],
+            certificates(d, &w.observed(), now()).into_actions()[..],
             [Action::RequestCertificate(_)]
         )
     };
@@ -334,8 +336,8 @@ fn a_domain_that_is_taken_over_keeps_its_certificate() {
         message: "no answer".into(),
     });
     assert!(matches!(
-        certificates(&unowned, &o, now()).state,
-        StepState::Unknown(_)
+        certificates(&unowned, &o, now()),
+        StepPlan::Pending(StepState::Unknown(_), _)
     ));
 }
 
@@ -353,8 +355,8 @@ fn an_unreadable_certificate_is_unknown() {
     );
     let plan = plan(&existing(None), &o, now());
     assert!(matches!(
-        plan.steps[&Step::CertificateIssued].state,
-        StepState::Unknown(_)
+        plan.steps[&Step::CertificateIssued],
+        StepPlan::Pending(StepState::Unknown(_), _)
     ));
     assert_eq!(plan.actions().count(), 0, "the domain stays as it is");
 }
@@ -374,7 +376,7 @@ fn external_records_are_reported_as_zone_file_lines() {
         zones: Ok(BTreeMap::new()),
         ..w.observed()
     };
-    let StepPlan { actions, .. } = certificates(&d, &o, now());
+    let actions = certificates(&d, &o, now()).into_actions();
     let [Action::RequestCertificate(r)] = &actions[..] else {
         panic!("{actions:?}")
     };

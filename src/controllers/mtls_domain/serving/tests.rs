@@ -249,10 +249,10 @@ fn a_place_in_the_queue_is_kept_in_the_status() {
     }
 }
 
-fn with(state: StepState) -> Plan {
+fn with(step_plan: impl Into<StepPlan>) -> Plan {
     let (d, o) = settled();
     let mut plan = planned(&d, &o);
-    plan.steps.insert(Step::DomainProgrammed, StepPlan::from(state));
+    plan.steps.insert(Step::DomainProgrammed, step_plan.into());
     plan
 }
 
@@ -268,7 +268,7 @@ fn failed(kind: Kind, operation: &'static str) -> Outcome {
 
 #[test]
 fn the_next_reconcile_follows_from_plan_outcomes_and_cache() {
-    let done = || with(StepState::Done(Reason::Programmed, "m".into()));
+    let done = || with(StepPlan::done(Reason::Programmed, "m"));
     let blocked = |reason| with(StepState::Blocked(reason, "m".into()));
     let wait = || with(StepState::Wait(Reason::WaitingForDomain, "m".into()));
     let queued = Outcome::Queued {
@@ -278,7 +278,7 @@ fn the_next_reconcile_follows_from_plan_outcomes_and_cache() {
     let taken = failed(Kind::Conflict, "apigateway:CreateDomainName");
     let throttled = failed(Kind::Throttled, "acm:RequestCertificate");
     let missing = failed(Kind::NotFound, "lambda:AddPermission");
-    let acts = || with(StepState::InProgress("m".into()));
+    let acts = || with(StepPlan::in_progress("m", Action::TagDomain { arn: "a".into() }));
     for (what, plan, effects, outcome, cache_was_stale, expected) in [
         ("in sync", done(), 0, None, false, Requeue::ResyncSoon),
         (
@@ -394,16 +394,9 @@ fn the_next_reconcile_follows_from_plan_outcomes_and_cache() {
 #[test]
 fn cached_reads_count_for_a_generation_in_sync_and_from_before_its_live_pass() {
     let (began, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
-    let in_sync = with(StepState::Done(Reason::Programmed, "m".into()));
-    let mut busy = in_sync.clone();
+    let in_sync = with(StepPlan::done(Reason::Programmed, "m"));
     let tag = Action::TagDomain { arn: "a".into() };
-    busy.steps.insert(
-        Step::DomainProgrammed,
-        StepPlan {
-            actions: vec![tag],
-            ..in_sync.steps[&Step::DomainProgrammed].clone()
-        },
-    );
+    let busy = with(StepPlan::done(Reason::Programmed, "m").then(vec![tag]));
     assert_eq!(in_sync_since(&in_sync, 2, began), Some((2, began)));
     assert_eq!(in_sync_since(&busy, 2, began), None, "the plan has an action");
     assert_eq!(
