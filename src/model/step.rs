@@ -4,33 +4,74 @@ use std::collections::BTreeMap;
 
 use super::action::Action;
 
-use crate::{api::conditions::Reason, aws::acm, observation::seen::Unseen, pki::compile::Compiled};
+use crate::{
+    api::conditions::{ConditionType, Reason},
+    aws::acm,
+    observation::seen::Unseen,
+    pki::compile::Compiled,
+};
 
-/// Steps of a plan. Each is a condition type, in the order in which they become true.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    ResolvedRefs,
-    CertificateIssued,
-    TruststorePublished,
-    DomainProgrammed,
-    MappingsProgrammed,
-    DnsProgrammed,
-    BypassClosed,
+/// Declares the steps: for each its condition, and what the report says of a step that waits for it.
+macro_rules! steps {
+    ($($(#[doc = $doc:literal])* $step:ident => $condition:ident, $reason:ident, $awaited:literal;)*) => {
+        /// Steps of a plan. Each is a condition type, in the order in which they become true.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Step { $($(#[doc = $doc])* $step,)* }
+
+        impl Step {
+            /// All steps, in their order.
+            pub const ALL: &[Step] = &[$(Step::$step,)*];
+
+            /// Returns the condition that reports the step.
+            pub fn condition(self) -> ConditionType {
+                match self { $(Step::$step => ConditionType::$condition,)* }
+            }
+
+            /// Returns the reason of a step that waits for this step, and the name of what it waits for.
+            pub fn awaited(self) -> (Reason, &'static str) {
+                match self { $(Step::$step => (Reason::$reason, $awaited),)* }
+            }
+        }
+    };
+}
+
+steps! {
+    ResolvedRefs => ResolvedRefs, WaitingForPrerequisite, "the resources that the spec refers to";
+    CertificateIssued => CertificateIssued, WaitingForCertificate, "the server certificate";
+    TruststorePublished => TruststorePublished, WaitingForTruststore, "the truststore";
+    DomainProgrammed => DomainProgrammed, WaitingForDomain, "the custom domain";
+    MappingsProgrammed => MappingsProgrammed, WaitingForMappings, "the API mappings";
+    DnsProgrammed => DNSProgrammed, WaitingForDNS,
+        "the DNS records, so that callers have another endpoint";
+    BypassClosed => BypassClosed, WaitingForDNS,
+        "the DNS records, so that callers have another endpoint";
     /// Planned only while the spec requests it, or parts of it are left to remove.
-    IdentityPropagated,
+    IdentityPropagated => IdentityPropagated, WaitingForPrerequisite,
+        "the removal of identity headers from an API";
 }
 
 impl Step {
-    /// The steps of every domain.
-    pub const ALL: [Step; 7] = [
-        Step::ResolvedRefs,
-        Step::CertificateIssued,
-        Step::TruststorePublished,
-        Step::DomainProgrammed,
-        Step::MappingsProgrammed,
-        Step::DnsProgrammed,
-        Step::BypassClosed,
-    ];
+    /// True when the step is planned for some domains only.
+    fn is_optional(self) -> bool {
+        self == Step::IdentityPropagated
+    }
+
+    /// Returns the steps of every domain.
+    pub fn of_every_domain() -> impl Iterator<Item = Step> {
+        Step::ALL.iter().copied().filter(|step| !step.is_optional())
+    }
+
+    /// True when the resources of the step are deleted with the custom domain.
+    pub fn goes_with_the_domain(self) -> bool {
+        match self {
+            Step::ResolvedRefs | Step::DomainProgrammed | Step::BypassClosed => false,
+            Step::CertificateIssued
+            | Step::TruststorePublished
+            | Step::MappingsProgrammed
+            | Step::DnsProgrammed
+            | Step::IdentityPropagated => true,
+        }
+    }
 }
 
 /// Reason why a step is not done, when the operator cannot bring it about by its own actions now.
@@ -272,6 +313,13 @@ mod tests {
             other => panic!("{other:?}"),
         });
         arns.collect()
+    }
+
+    #[test]
+    fn every_step_has_its_own_condition_in_the_order_of_the_conditions() {
+        let conditions: Vec<_> = Step::ALL.iter().map(|step| step.condition()).collect();
+        assert!(conditions.is_sorted_by(|one, next| one < next), "{conditions:?}");
+        assert!(Step::ALL.is_sorted());
     }
 
     #[test]

@@ -513,7 +513,7 @@ proptest! {
             let end = plan(&d, &w.observed(), w.clock);
             let refs = &end.steps[&Step::ResolvedRefs];
             let lost = Reason::AuthorityKeyLost;
-            let is_lost = matches!(refs, StepPlan::Pending(StepState::Blocked(reason, _), _) if *reason == lost);
+            let is_lost = matches!(refs, StepPlan::Pending(StepState::Blocked(why, _), _) if *why == lost);
             prop_assert!(is_lost, "{:?}", end.steps);
         }
     }

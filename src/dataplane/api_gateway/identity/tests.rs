@@ -419,7 +419,9 @@ proptest! {
                     prop_assert!(names.iter().all(|name| value_of(&api, integration, name)), "{api:?}");
                 }
             }
-            Some(StepPlan::Pending(StepState::Blocked(Reason::ForeignOwner, _), _)) => prop_assert!(!before.is_empty()),
+            Some(StepPlan::Pending(StepState::Blocked(Reason::ForeignOwner, _), _)) => {
+                prop_assert!(!before.is_empty())
+            }
             Some(StepPlan::Pending(StepState::Blocked(Reason::WaitingForDeployment, _), _)) => {
                 prop_assert!(rest && !allow)
             },
