@@ -4,10 +4,12 @@ use super::records::{self, RecordPlan};
 
 use crate::{
     api::{DnsVerification, conditions::Reason},
-    aws::gateway::domains::{Domain, DomainStatus},
+    aws::{
+        action::Route53Action,
+        gateway::domains::{Domain, DomainStatus},
+    },
     dataplane::api_gateway::custom_domain::ours,
     model::{
-        action::Action,
         desired::Desired,
         observed::Observed,
         placement::DesiredDns,
@@ -64,7 +66,7 @@ pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepPlan) -> StepPlan {
         }
         RecordPlan::Change { changes, .. } => StepPlan::in_progress(
             format!("pointing {} at {}", d.placement.domain_name, g.target),
-            Action::ChangeRecords {
+            Route53Action::ChangeRecords {
                 zone_id: zone.id.clone(),
                 changes,
             },

@@ -101,8 +101,8 @@ impl StepState {
     }
 
     /// Returns the plan of a step in this state, with actions for its other parts.
-    pub(crate) fn with(self, actions: Vec<Action>) -> StepPlan {
-        StepPlan::Pending(self, actions)
+    pub(crate) fn with(self, actions: impl IntoIterator<Item: Into<Action>>) -> StepPlan {
+        StepPlan::Pending(self, actions.into_iter().map(Into::into).collect())
     }
 }
 
@@ -116,20 +116,20 @@ pub struct Actions {
 
 impl Actions {
     /// Returns the actions; `None` when there are none.
-    pub(crate) fn of(actions: impl IntoIterator<Item = Action>) -> Option<Self> {
+    pub(crate) fn of(actions: impl IntoIterator<Item: Into<Action>>) -> Option<Self> {
         let mut actions = actions.into_iter();
         let first = actions.next()?;
         Some(Actions::from(first).then(actions))
     }
 
     /// Adds later actions.
-    pub(crate) fn then(mut self, later: impl IntoIterator<Item = Action>) -> Self {
-        self.more.extend(later);
+    pub(crate) fn then(mut self, later: impl IntoIterator<Item: Into<Action>>) -> Self {
+        self.more.extend(later.into_iter().map(Into::into));
         self
     }
 
     /// Adds earlier actions.
-    pub(crate) fn after(self, earlier: impl IntoIterator<Item = Action>) -> Self {
+    pub(crate) fn after(self, earlier: impl IntoIterator<Item: Into<Action>>) -> Self {
         match Actions::of(earlier) {
             None => self,
             Some(earlier) => earlier.then(Vec::from(self)),
@@ -137,10 +137,10 @@ impl Actions {
     }
 }
 
-impl From<Action> for Actions {
-    fn from(first: Action) -> Self {
+impl<A: Into<Action>> From<A> for Actions {
+    fn from(first: A) -> Self {
         Actions {
-            first: Box::new(first),
+            first: Box::new(first.into()),
             more: Vec::new(),
         }
     }
@@ -205,8 +205,8 @@ impl StepPlan {
     }
 
     /// Adds later actions, which do not change the condition of the step.
-    pub(crate) fn then(self, later: Vec<Action>) -> Self {
-        self.around(Vec::new(), later)
+    pub(crate) fn then(self, later: impl IntoIterator<Item: Into<Action>>) -> Self {
+        self.around(Vec::new(), later.into_iter().map(Into::into).collect())
     }
 
     fn around(self, earlier: Vec<Action>, later: Vec<Action>) -> Self {
@@ -254,7 +254,7 @@ impl StepPlan {
 
 impl From<StepState> for StepPlan {
     fn from(state: StepState) -> Self {
-        state.with(Vec::new())
+        StepPlan::Pending(state, Vec::new())
     }
 }
 
@@ -282,8 +282,10 @@ impl Plan {
 mod tests {
     use super::*;
 
+    use crate::aws::action::ApiGatewayAction;
+
     fn tag(arn: &str) -> Action {
-        Action::TagDomain { arn: arn.into() }
+        ApiGatewayAction::TagDomain { arn: arn.into() }.into()
     }
 
     fn unseen() -> Unseen {
@@ -309,7 +311,7 @@ mod tests {
 
     fn arns(step_plan: &StepPlan) -> Vec<&str> {
         let arns = step_plan.actions().map(|action| match action {
-            Action::TagDomain { arn } => arn.as_str(),
+            Action::ApiGateway(ApiGatewayAction::TagDomain { arn }) => arn.as_str(),
             other => panic!("{other:?}"),
         });
         arns.collect()
@@ -324,12 +326,17 @@ mod tests {
 
     #[test]
     fn no_actions_are_no_work_and_actions_are_in_order() {
-        assert_eq!(Actions::of([]), None);
+        assert_eq!(Actions::of(Vec::<Action>::new()), None);
         let actions = Actions::from(tag("b"))
             .after([tag("a")])
             .then([tag("c"), tag("d")]);
         assert_eq!(Actions::of(["a", "b", "c", "d"].map(tag)), Some(actions.clone()));
-        assert_eq!(Actions::from(tag("a")).after([]).then([]), tag("a").into());
+        assert_eq!(
+            Actions::from(tag("a"))
+                .after(Vec::<Action>::new())
+                .then(Vec::<Action>::new()),
+            tag("a").into()
+        );
         let step_plan = StepPlan::in_progress("works", actions);
         assert_eq!(arns(&step_plan), ["a", "b", "c", "d"]);
         assert_eq!(step_plan.into_actions(), ["a", "b", "c", "d"].map(tag));
@@ -339,7 +346,7 @@ mod tests {
     fn a_step_with_a_correction_is_done_and_not_finished() {
         let done = StepPlan::done(Reason::Published, "m");
         assert!(done.is_done() && !done.has_actions());
-        assert_eq!(done.clone().then(vec![]), done);
+        assert_eq!(done.clone().then(Vec::<Action>::new()), done);
         let correcting = done.then(vec![tag("a")]).then(vec![tag("b")]);
         assert!(correcting.is_done() && correcting.has_actions());
         assert!(matches!(correcting, StepPlan::Correcting(Reason::Published, ..)));

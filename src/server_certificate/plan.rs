@@ -11,17 +11,17 @@ use crate::{
     api::conditions::Reason,
     aws::{
         acm::{self, CertificateKind, CertificateStatus},
+        action::{AcmAction, Route53Action},
         route53::{Change, RecordSet, Zone},
+        tags::OWNER_TAG,
     },
     dataplane::api_gateway::custom_domain::is_taken_over,
     dns::records,
     model::{
-        action::Action,
         desired::{Desired, DesiredCertificate, DesiredRequest},
         observed::{Observed, ZoneChoice},
         placement::{DesiredDns, Placement},
         step::{Actions, Step, StepPlan, StepState},
-        tags::OWNER_TAG,
     },
     observation::seen::Unseen,
 };
@@ -155,7 +155,7 @@ pub(crate) fn certificates(d: &Desired, o: &Observed, now: Timestamp) -> StepPla
                 } else {
                     ""
                 };
-                issued(what, c).then(superseded(d, o, [Some(there.arn), there.ownership_arn]).collect())
+                issued(what, c).then(superseded(d, o, [Some(there.arn), there.ownership_arn]))
             }
         },
     }
@@ -277,9 +277,9 @@ pub(crate) fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Time
     if certificate.status == CertificateStatus::Issued {
         // The renewal depends on the record: the operator restores a removed record without a change of the
         // condition.
-        let mut actions = validation.unwrap_or_default();
-        actions.extend(superseded(d, o, [Some(&certificate.arn), None]));
-        return issued("", certificate).then(actions);
+        return issued("", certificate)
+            .then(validation.unwrap_or_default())
+            .then(superseded(d, o, [Some(&certificate.arn), None]));
     }
     let changes = match validation {
         Err(state) => return state.into(),
@@ -355,7 +355,7 @@ fn validation_records(
     o: &Observed,
     certificate: &acm::Certificate,
     found: &BTreeMap<String, Vec<RecordSet>>,
-) -> Result<Vec<Action>, StepState> {
+) -> Result<Vec<Route53Action>, StepState> {
     let mut batches: BTreeMap<&str, BTreeMap<String, Change>> = BTreeMap::new();
     for validation in &certificate.validation {
         let Some((name, value)) = &validation.record else {
@@ -368,7 +368,7 @@ fn validation_records(
             batches.entry(&zone.id).or_default().insert(name.clone(), change);
         }
     }
-    let batch = |(zone_id, changes): (&str, BTreeMap<_, _>)| Action::ChangeRecords {
+    let batch = |(zone_id, changes): (&str, BTreeMap<_, _>)| Route53Action::ChangeRecords {
         zone_id: zone_id.to_owned(),
         changes: changes.into_values().collect(),
     };
@@ -380,7 +380,7 @@ fn superseded<'a>(
     d: &'a Desired,
     o: &'a Observed,
     needed: [Option<&'a str>; 2],
-) -> impl Iterator<Item = Action> + 'a {
+) -> impl Iterator<Item = AcmAction> + 'a {
     let used = match &o.domain {
         Ok(domain) => Some(
             domain
@@ -394,7 +394,7 @@ fn superseded<'a>(
         .filter(move |c| {
             !needed.contains(&Some(&*c.arn)) && !c.in_use && used.is_some_and(|used| used != c.arn)
         })
-        .map(|c| Action::DeleteCertificate { arn: c.arn.clone() })
+        .map(|c| AcmAction::DeleteCertificate { arn: c.arn.clone() })
 }
 
 #[cfg(test)]

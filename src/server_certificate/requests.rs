@@ -7,14 +7,16 @@ use super::plan::{fits, is_ours, lines, owned, zone};
 
 use crate::{
     api::conditions::Reason,
-    aws::acm::{self, CertificateStatus},
+    aws::{
+        acm::{self, CertificateStatus},
+        action::AcmAction,
+        tags::OWNER_TAG,
+    },
     model::{
-        action::Action,
         desired::{Desired, DesiredRequest},
         observed::Observed,
         placement::DesiredDns,
         step::{StepPlan, StepState},
-        tags::OWNER_TAG,
     },
     pki::digest::short_hash,
 };
@@ -53,7 +55,7 @@ pub(crate) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
         .count();
     StepPlan::in_progress(
         format!("requesting a certificate for {}", d.placement.domain_name),
-        Action::RequestCertificate(acm::CertificateRequest {
+        AcmAction::RequestCertificate(acm::CertificateRequest {
             domain_name: d.placement.domain_name.clone(),
             names: wanted.names.clone(),
             key_algorithm: wanted.key_algorithm.clone(),
@@ -146,7 +148,7 @@ mod tests {
             for attempt in 0..4 * 365 {
                 let now = now() + SignedDuration::from_hours(6 * attempt);
                 for action in certificates(&d, &w.observed(), now).into_actions() {
-                    let Action::RequestCertificate(r) = &action else {
+                    let Action::Acm(AcmAction::RequestCertificate(r)) = &action else {
                         panic!("{action:?}")
                     };
                     assert!(

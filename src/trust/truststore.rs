@@ -13,9 +13,9 @@ use super::{
 
 use crate::{
     api::{AdoptionPolicy, AuthorityState, conditions::Reason},
+    aws::action::S3Action,
     dataplane::api_gateway::custom_domain,
     model::{
-        action::Action,
         authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
         observed::{Key, Observed, Published, Source},
@@ -360,7 +360,7 @@ fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled
         }
         _ => StepPlan::in_progress(
             format!("uploading s3://{bucket}/{key}"),
-            Action::PutTruststore {
+            S3Action::PutTruststore {
                 bucket: bucket.clone(),
                 key: key.clone(),
                 body,

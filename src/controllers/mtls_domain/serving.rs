@@ -26,7 +26,7 @@ use crate::{
         ClientCertificate, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
-    aws::{gateway::domains::DomainStatus, quota::Class, session::Session},
+    aws::{action::ApiGatewayAction, gateway::domains::DomainStatus, quota::Class, session::Session},
     dataplane::api_gateway::identity,
     model::{
         action::Action,
@@ -395,7 +395,10 @@ fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generat
             && c.status == "True"
             && c.observed_generation == Some(generation)
     });
-    if plan.actions().any(|(_, a)| matches!(a, Action::CreateDomain(_))) {
+    if plan
+        .actions()
+        .any(|(_, a)| matches!(a, Action::ApiGateway(ApiGatewayAction::CreateDomain(_))))
+    {
         Class::Creation
     } else if plan
         .truststore

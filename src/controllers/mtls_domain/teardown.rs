@@ -4,7 +4,11 @@
 use crate::{
     api::{DeletionPolicy, RestDeployment, conditions::Reason},
     aws::{
-        gateway::domains::{Domain, DomainStatus},
+        action::{AcmAction, ApiGatewayAction, Route53Action, S3Action},
+        gateway::{
+            domains::{Domain, DomainStatus},
+            mappings::Mapping,
+        },
         route53::RecordSet,
     },
     dataplane::api_gateway::{
@@ -88,15 +92,16 @@ pub fn teardown(
             .into();
         }
         actions.extend(record_removal(placement, r, records));
-        actions.extend(mappings.iter().map(|m| Action::DeleteMapping {
+        let delete = |m: &Mapping| ApiGatewayAction::DeleteMapping {
             id: m.id.clone(),
             path: m.path.clone(),
-        }));
+        };
+        actions.extend(mappings.iter().map(delete).map(Action::from));
         if g.status == DomainStatus::Updating {
             let updating = format!("API Gateway is updating {}", g.name);
             return StepState::wait(Reason::WaitingForDomain, updating).with(actions);
         }
-        let delete = Actions::from(Action::DeleteDomain { name: g.name.clone() });
+        let delete = Actions::from(ApiGatewayAction::DeleteDomain { name: g.name.clone() });
         return StepPlan::in_progress(
             format!("deleting the custom domain {}", g.name),
             delete.after(actions),
@@ -109,18 +114,19 @@ pub fn teardown(
         }
         (Ok(certificates), Ok(versions)) => (certificates, versions),
     };
-    actions.extend(versions.iter().map(|version| Action::DeleteTruststoreVersion {
+    let delete = |version: &String| S3Action::DeleteTruststoreVersion {
         bucket: placement.bucket.clone(),
         key: placement.key.clone(),
         version: version.clone(),
-    }));
+    };
+    actions.extend(versions.iter().map(delete).map(Action::from));
     let (used, free): (Vec<_>, Vec<_>) = certificates
         .iter()
         .filter(|c| plan::is_ours(placement, c))
         .partition(|c| c.in_use);
     actions.extend(
         free.iter()
-            .map(|c| Action::DeleteCertificate { arn: c.arn.clone() }),
+            .map(|c| AcmAction::DeleteCertificate { arn: c.arn.clone() }.into()),
     );
     if let Some(certificate) = used.first() {
         let in_use = format!(
@@ -168,26 +174,28 @@ fn release(
     let changes = records::ownership_removal(placement, records);
     let mut actions = Vec::new();
     if let (Some(zone_id), false) = (r.zone_id.clone(), changes.is_empty()) {
-        actions.push(Action::ChangeRecords { zone_id, changes });
+        actions.push(Action::from(Route53Action::ChangeRecords { zone_id, changes }));
     }
     for c in certificates.iter().filter(|c| plan::is_ours(placement, c)) {
         let arn = c.arn.clone();
         let stays = c.in_use || policy == Some(DeletionPolicy::Retain);
-        actions.push(if stays {
-            Action::ReleaseCertificate { arn }
+        let action = if stays {
+            AcmAction::ReleaseCertificate { arn }
         } else {
-            Action::DeleteCertificate { arn }
-        });
+            AcmAction::DeleteCertificate { arn }
+        };
+        actions.push(action.into());
     }
     actions.extend(
         r.apis
             .values()
             .flatten()
             .flatten()
-            .filter_map(|api| identity::untagging(placement, api)),
+            .filter_map(|api| identity::untagging(placement, api))
+            .map(Action::from),
     );
     let tagged = domain.filter(|g| is_ours(placement, g));
-    actions.extend(tagged.map(|g| Action::ReleaseDomain { arn: g.arn.clone() }));
+    actions.extend(tagged.map(|g| ApiGatewayAction::ReleaseDomain { arn: g.arn.clone() }.into()));
     match Actions::of(actions) {
         None => StepPlan::done(
             Reason::Deleting,
@@ -206,7 +214,7 @@ fn release(
 fn record_removal(placement: &Placement, r: &Leftovers, records: &[RecordSet]) -> Option<Action> {
     let changes = records::removal(placement, records);
     let zone_id = r.zone_id.clone()?;
-    (!changes.is_empty()).then_some(Action::ChangeRecords { zone_id, changes })
+    (!changes.is_empty()).then(|| Route53Action::ChangeRecords { zone_id, changes }.into())
 }
 
 #[cfg(test)]

@@ -7,16 +7,16 @@ use crate::{
     api::{AdoptionPolicy, UnlistedMappings, conditions::Reason},
     aws::{
         acm::{self, CertificateStatus},
+        action::ApiGatewayAction,
         gateway::domains::{Domain, DomainRequest, DomainStatus, MUTUAL_TLS_POLICY},
+        tags::{ADOPTED_TAG, OWNER_TAG},
     },
     dns::records,
     model::{
-        action::Action,
         desired::Desired,
         observed::Observed,
         placement::Placement,
         step::{Actions, Step, StepPlan, StepState},
-        tags::{ADOPTED_TAG, OWNER_TAG},
     },
     observation::seen::Seen,
     server_certificate::plan,
@@ -58,7 +58,7 @@ pub(crate) fn domain(
         return match (pair, version) {
             (Some(pair), Some(version)) => StepPlan::in_progress(
                 format!("creating the custom domain {}", d.placement.domain_name),
-                Action::CreateDomain(desired(pair, version)),
+                ApiGatewayAction::CreateDomain(desired(pair, version)),
             ),
             (None, _) => StepState::WaitingFor(Step::CertificateIssued).into(),
             (_, None) => StepState::WaitingFor(Step::TruststorePublished).into(),
@@ -69,7 +69,7 @@ pub(crate) fn domain(
         if domain_ownership == DomainOwnership::Unowned && has_lost_its_tag(d, o, g) {
             return StepPlan::in_progress(
                 format!("restoring the ownership tag on the custom domain {}", g.name),
-                Action::TagDomain { arn: g.arn.clone() },
+                ApiGatewayAction::TagDomain { arn: g.arn.clone() },
             );
         }
         return not_ours(g, &domain_ownership).into();
@@ -90,7 +90,7 @@ pub(crate) fn domain(
                 "restoring the TLS policy {MUTUAL_TLS_POLICY} of the custom domain {}",
                 g.name
             ),
-            Action::RestoreSecurityPolicy { name: g.name.clone() },
+            ApiGatewayAction::RestoreSecurityPolicy { name: g.name.clone() },
         );
     }
     // The present certificate and truststore are usable for an update of other fields, as long as API Gateway
@@ -137,11 +137,11 @@ pub(crate) fn domain(
                 _ => {} // only with certificate and truststore
             }
             // The tag comes first: after an interruption, the next reconcile then recognises the domain.
-            actions.push(Action::AdoptDomain { arn: g.arn.clone() });
+            actions.push(ApiGatewayAction::AdoptDomain { arn: g.arn.clone() });
         }
     }
     if !as_desired {
-        actions.push(Action::UpdateDomain(desired(wanted, wanted_version)));
+        actions.push(ApiGatewayAction::UpdateDomain(desired(wanted, wanted_version)));
     }
     if let Some(actions) = Actions::of(actions) {
         let what = if domain_ownership == DomainOwnership::Unowned {

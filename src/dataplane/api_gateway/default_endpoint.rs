@@ -11,13 +11,15 @@ use super::apis::unsupported;
 
 use crate::{
     api::{DefaultEndpoint, RestDeployment, conditions::Reason},
-    aws::gateway::apis::Protocol,
+    aws::{
+        action::ApiGatewayAction,
+        gateway::apis::Protocol,
+        tags::{DEPLOYED, PENDING_TAG},
+    },
     model::{
-        action::Action,
         desired::Desired,
         observed::{Api, Observed},
         step::{Actions, Step, StepPlan, StepState},
-        tags::{DEPLOYED, PENDING_TAG},
     },
     probe::https,
 };
@@ -45,14 +47,14 @@ pub(crate) fn bypass(d: &Desired, o: &Observed, dns: &StepPlan, now: Timestamp) 
 
 fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepPlan, now: Timestamp) -> StepPlan {
     let id = &api.api.id;
-    let tag_pending = Action::TagPending {
+    let tag_pending = ApiGatewayAction::TagPending {
         api_arn: api.api.arn.clone(),
     };
     if !api.api.endpoint_closed {
         if !dns.is_done() {
             return StepState::WaitingFor(Step::DnsProgrammed).into();
         }
-        let close = Actions::from(Action::CloseEndpoint {
+        let close = Actions::from(ApiGatewayAction::CloseEndpoint {
             protocol: api.api.protocol,
             api_id: id.clone(),
         });
@@ -74,7 +76,7 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepPlan, now: Tim
         };
     }
     let untag = || match deployed {
-        true => vec![Action::UntagPending {
+        true => vec![ApiGatewayAction::UntagPending {
             api_arn: api.api.arn.clone(),
         }],
         false => vec![],
@@ -143,12 +145,12 @@ fn takes_two(api: &Api) -> bool {
 
 /// Returns the actions that make the flag effective and then update the tag; none while no stage exists for
 /// them.
-fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<Action> {
+fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<ApiGatewayAction> {
     let (id, arn, protocol) = (&api.api.id, &api.api.arn, api.api.protocol);
-    let untag = Action::UntagPending { api_arn: arn.clone() };
+    let untag = ApiGatewayAction::UntagPending { api_arn: arn.clone() };
     let deploy = || {
         let stages = api.by_hand().map(|stage| stage.name.clone()).collect();
-        Action::Deploy {
+        ApiGatewayAction::Deploy {
             protocol,
             api_id: id.clone(),
             stages,
@@ -159,7 +161,7 @@ fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<Action> {
         (Protocol::Rest, Some(stage)) if rest_deployment == RestDeployment::Never => {
             let (api_id, stage, description) = (id.clone(), stage.name.clone(), stage.description.clone());
             vec![
-                Action::TouchStage {
+                ApiGatewayAction::TouchStage {
                     api_id,
                     stage,
                     description,
@@ -167,7 +169,7 @@ fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<Action> {
                 untag,
             ]
         }
-        (Protocol::Rest, Some(_)) => vec![deploy(), Action::TagDeployed { api_arn: arn.clone() }],
+        (Protocol::Rest, Some(_)) => vec![deploy(), ApiGatewayAction::TagDeployed { api_arn: arn.clone() }],
         (_, Some(_)) => vec![deploy(), untag],
         (_, None) => vec![untag],
     }
@@ -182,12 +184,11 @@ mod tests {
 
     use crate::{
         api::{RestDeployment, conditions::Reason},
-        aws::gateway::apis::{self, Protocol},
-        model::{
-            observed::Api,
-            step::StepState,
+        aws::{
+            gateway::apis::{self, Protocol},
             tags::{DEPLOYED, PENDING_TAG},
         },
+        model::{observed::Api, step::StepState},
         probe::https,
     };
 

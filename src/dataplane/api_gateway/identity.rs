@@ -12,10 +12,13 @@ use super::{apis::unsupported, authorizer, custom_domain};
 
 use crate::{
     api::{RestDeployment, conditions::Reason},
-    aws::gateway::{
-        apis::{Protocol, Stage},
-        authorizers::Authorization,
-        integrations::{Integration, Place},
+    aws::{
+        action::ApiGatewayAction,
+        gateway::{
+            apis::{Protocol, Stage},
+            authorizers::Authorization,
+            integrations::{Integration, Place},
+        },
     },
     model::{
         action::Action,
@@ -121,7 +124,7 @@ pub fn removal(
 }
 
 /// Returns the action that removes the ownership tags from an API whose headers stay as they are.
-pub fn untagging(placement: &Placement, api: &Api) -> Option<Action> {
+pub fn untagging(placement: &Placement, api: &Api) -> Option<ApiGatewayAction> {
     let mut keys: Vec<_> = ours(placement, api)
         .map(|name| format!("{HEADER_TAG}{name}"))
         .collect();
@@ -131,7 +134,7 @@ pub fn untagging(placement: &Placement, api: &Api) -> Option<Action> {
     }
     let is_pending = api.api.tags.contains_key(PENDING_IDENTITY_TAG) && !others(placement, api);
     keys.extend(is_pending.then(|| PENDING_IDENTITY_TAG.to_owned()));
-    Some(Action::UntagApi {
+    Some(ApiGatewayAction::UntagApi {
         arn: api.api.arn.clone(),
         keys,
     })
@@ -272,14 +275,15 @@ pub(crate) fn of_api(
     let arn = &api.api.arn;
     let mut actions = Vec::new();
     if !tags.is_empty() {
-        actions.push(Action::TagApi {
+        let tag = ApiGatewayAction::TagApi {
             arn: arn.clone(),
             tags,
-        });
+        };
+        actions.push(Action::from(tag));
     }
     actions.extend(authorizer.first);
     actions.extend(authorizer.routes);
-    actions.extend(parameters.actions);
+    actions.extend(parameters.actions.into_iter().map(Action::from));
     // Stages without the change: all stages after a change; otherwise the stages with an earlier deployment.
     let pending = api.api.tags.get(PENDING_IDENTITY_TAG);
     let before: BTreeSet<_> = pending.iter().flat_map(|ids| ids.split(' ')).collect();
@@ -294,11 +298,13 @@ pub(crate) fn of_api(
     let settled = deployed || wanted.is_nothing() && !is_ours;
     if may_deploy && !undeployed.is_empty() {
         let (protocol, api_id) = (api.api.protocol, id.clone());
-        actions.push(Action::Deploy {
+        let stages = undeployed.clone();
+        let deploy = ApiGatewayAction::Deploy {
             protocol,
             api_id,
-            stages: undeployed.clone(),
-        });
+            stages,
+        };
+        actions.push(deploy.into());
     }
     let mut done = Vec::new();
     if settled {
@@ -311,10 +317,11 @@ pub(crate) fn of_api(
         }
     }
     if !done.is_empty() {
-        actions.push(Action::UntagApi {
+        let untag = ApiGatewayAction::UntagApi {
             arn: arn.clone(),
             keys: done,
-        });
+        };
+        actions.push(untag.into());
     }
     let from_authorizer = headers
         .values()
@@ -398,7 +405,7 @@ pub(crate) fn of_api(
 pub(crate) struct Parameters {
     /// Tags to set before all other changes.
     tags: BTreeMap<String, String>,
-    actions: Vec<Action>,
+    actions: Vec<ApiGatewayAction>,
     missing: Vec<String>,
     /// Headers that another writer sets.
     not_owned: Vec<String>,
@@ -479,7 +486,7 @@ pub(crate) fn parameters(
             .filter(|(key, _)| !set.contains_key(*key) && !remove.contains(*key));
         let others = others.map(|(key, value)| (key.clone(), value.clone())).collect();
         let (api_id, at) = (id.clone(), integration.at.clone());
-        p.actions.push(Action::ChangeParameters {
+        p.actions.push(ApiGatewayAction::ChangeParameters {
             api_id,
             at,
             set,

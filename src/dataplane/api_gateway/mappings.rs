@@ -8,9 +8,8 @@ use super::{
 
 use crate::{
     api::conditions::Reason,
-    aws::gateway::mappings::Mapping,
+    aws::{action::ApiGatewayAction, gateway::mappings::Mapping},
     model::{
-        action::Action,
         desired::Desired,
         observed::{Api, Observed},
         step::{Actions, Step, StepPlan, StepState},
@@ -44,7 +43,7 @@ pub(crate) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
     if !keeps_unlisted(&d.placement, g) {
         let (stay, go): (Vec<&Mapping>, Vec<&Mapping>) = unlisted.iter().partition(|m| held(m));
         holding |= !stay.is_empty();
-        actions.extend(go.iter().map(|m| Action::DeleteMapping {
+        actions.extend(go.iter().map(|m| ApiGatewayAction::DeleteMapping {
             id: m.id.clone(),
             path: m.path.clone(),
         }));
@@ -63,8 +62,8 @@ pub(crate) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
             Some(Ok(Some(api))) if serves(api, &mapped.stage) => {
                 let (path, api_id, stage) = (path.clone(), mapped.id.clone(), mapped.stage.clone());
                 actions.push(match existing {
-                    None => Action::CreateMapping { path, api_id, stage },
-                    Some(m) => Action::UpdateMapping {
+                    None => ApiGatewayAction::CreateMapping { path, api_id, stage },
+                    Some(m) => ApiGatewayAction::UpdateMapping {
                         id: m.id.clone(),
                         path,
                         api_id,

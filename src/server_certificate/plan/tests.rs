@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::{
     api::{AdoptionPolicy, conditions::Reason},
-    aws::acm::{self, CertificateKind, CertificateStatus},
+    aws::{
+        acm::{self, CertificateKind, CertificateStatus},
+        action::{AcmAction, ApiGatewayAction},
+        tags::{ADOPTED_TAG, OWNER_TAG},
+    },
     controllers::mtls_domain::{
         plan::plan,
         simulation::world::{World, desired, domain, empty, now},
@@ -15,7 +19,6 @@ use crate::{
         observed::Observed,
         placement::DesiredDns,
         step::{Step, StepPlan, StepState},
-        tags::{ADOPTED_TAG, OWNER_TAG},
     },
     observation::seen::Unseen,
     server_certificate::plan::{certificates, chosen, ownership, validation},
@@ -214,7 +217,9 @@ fn the_proof_of_the_name_goes_into_the_same_call() {
     ));
     let d = existing(Some("arn:proof2"));
     let plan = plan(&d, &w.observed(), now());
-    let [(Step::DomainProgrammed, Action::UpdateDomain(r))] = plan.actions().collect::<Vec<_>>()[..] else {
+    let actions: Vec<_> = plan.actions().collect();
+    let [(Step::DomainProgrammed, Action::ApiGateway(ApiGatewayAction::UpdateDomain(r)))] = actions[..]
+    else {
         panic!("{:?}", plan.steps)
     };
     assert_eq!(r.ownership_certificate_arn.as_deref(), Some("arn:proof2"));
@@ -270,7 +275,7 @@ fn a_domain_that_is_taken_over_keeps_its_certificate() {
     let asks = |d: &Desired, w: &World| {
         matches!(
             certificates(d, &w.observed(), now()).into_actions()[..],
-            [Action::RequestCertificate(_)]
+            [Action::Acm(AcmAction::RequestCertificate(_))]
         )
     };
     assert!(asks(&desired(), &w));
@@ -377,10 +382,10 @@ fn external_records_are_reported_as_zone_file_lines() {
         ..w.observed()
     };
     let actions = certificates(&d, &o, now()).into_actions();
-    let [Action::RequestCertificate(r)] = &actions[..] else {
+    let [Action::Acm(AcmAction::RequestCertificate(r))] = &actions[..] else {
         panic!("{actions:?}")
     };
-    w.perform(Action::RequestCertificate(r.clone()));
+    w.perform(AcmAction::RequestCertificate(r.clone()).into());
     assert_eq!(state(&d, &w).1, "ACM has not named the validation record yet");
     for v in &mut w.certificates[0].validation {
         let base = v.domain.trim_start_matches("*.");

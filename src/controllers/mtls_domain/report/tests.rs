@@ -9,7 +9,10 @@ use crate::{
         MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
-    aws::errors::{self, Error, Kind},
+    aws::{
+        action::ApiGatewayAction,
+        errors::{self, Error, Kind},
+    },
     background::bypass_scan::Bypass,
     controllers::mtls_domain::{
         plan::plan,
@@ -42,7 +45,7 @@ fn unseen(reason: Reason) -> Unseen {
 }
 
 fn tag() -> Actions {
-    Action::TagDomain { arn: "a".into() }.into()
+    ApiGatewayAction::TagDomain { arn: "a".into() }.into()
 }
 
 #[test]
@@ -110,7 +113,7 @@ fn conditions_are_false_when_a_user_has_to_act_and_unknown_while_a_problem_may_p
         ),
         (
             "blocked, and the rest failed",
-            StepState::Blocked(Reason::ForeignOwner, text()).with(tag().into()),
+            StepState::Blocked(Reason::ForeignOwner, text()).with(Vec::from(tag())),
             Some(&failed),
             (StepStatus::Blocked, Reason::ForeignOwner),
         ),

@@ -12,6 +12,7 @@ use crate::{
         conditions::{ConditionType, Reason},
     },
     aws::{
+        action::ApiGatewayAction,
         errors::{self, Kind},
         gateway::domains::DomainStatus,
         quota::Class,
@@ -199,7 +200,7 @@ fn distrust_goes_first_then_a_change_of_the_spec_then_a_new_domain_then_drift() 
     let plan = planned(&d, &o);
     assert!(
         plan.actions()
-            .any(|(_, action)| matches!(action, Action::CreateDomain(_)))
+            .any(|(_, action)| matches!(action, Action::ApiGateway(ApiGatewayAction::CreateDomain(_))))
     );
     assert_eq!(class(&d, &o, &plan, &served, 2), Class::Creation);
 }
@@ -278,7 +279,12 @@ fn the_next_reconcile_follows_from_plan_outcomes_and_cache() {
     let taken = failed(Kind::Conflict, "apigateway:CreateDomainName");
     let throttled = failed(Kind::Throttled, "acm:RequestCertificate");
     let missing = failed(Kind::NotFound, "lambda:AddPermission");
-    let acts = || with(StepPlan::in_progress("m", Action::TagDomain { arn: "a".into() }));
+    let acts = || {
+        with(StepPlan::in_progress(
+            "m",
+            ApiGatewayAction::TagDomain { arn: "a".into() },
+        ))
+    };
     for (what, plan, effects, outcome, cache_was_stale, expected) in [
         ("in sync", done(), 0, None, false, Requeue::ResyncSoon),
         (
@@ -395,7 +401,7 @@ fn the_next_reconcile_follows_from_plan_outcomes_and_cache() {
 fn cached_reads_count_for_a_generation_in_sync_and_from_before_its_live_pass() {
     let (began, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
     let in_sync = with(StepPlan::done(Reason::Programmed, "m"));
-    let tag = Action::TagDomain { arn: "a".into() };
+    let tag = ApiGatewayAction::TagDomain { arn: "a".into() };
     let busy = with(StepPlan::done(Reason::Programmed, "m").then(vec![tag]));
     assert_eq!(in_sync_since(&in_sync, 2, began), Some((2, began)));
     assert_eq!(in_sync_since(&busy, 2, began), None, "the plan has an action");

@@ -4,14 +4,16 @@ use super::*;
 
 use crate::{
     api::{DeletionPolicy, RestDeployment, UnlistedMappings, conditions::Reason},
-    aws::gateway::domains::{Domain, DomainStatus},
+    aws::{
+        gateway::domains::{Domain, DomainStatus},
+        tags::{ADOPTED_TAG, OWNER_TAG},
+    },
     controllers::mtls_domain::simulation::world::{desired, empty},
     model::{
         action::Action,
         observed::Leftovers,
         placement::Placement,
         step::{StepPlan, StepState},
-        tags::{ADOPTED_TAG, OWNER_TAG},
     },
     observation::seen::Unseen,
 };

@@ -8,10 +8,13 @@ use proptest::prelude::*;
 
 use crate::{
     api::{RestDeployment, conditions::Reason},
-    aws::gateway::{
-        apis::{self, Protocol, Stage},
-        authorizers::{Authorization, Authorizer, Route},
-        integrations::{Integration, Place},
+    aws::{
+        action::ApiGatewayAction,
+        gateway::{
+            apis::{self, Protocol, Stage},
+            authorizers::{Authorization, Authorizer, Route},
+            integrations::{Integration, Place},
+        },
     },
     controllers::mtls_domain::simulation::world::desired,
     dataplane::api_gateway::{
@@ -224,7 +227,9 @@ fn an_authorizer_is_deployed_like_a_header_and_deleted_only_when_no_deployment_u
         &Authorizers::default(),
         Some(&wanted),
     );
-    let Some(Action::CreateAuthorizer { name, .. }) = probe.first.first().cloned() else {
+    let Some(Action::ApiGateway(ApiGatewayAction::CreateAuthorizer { name, .. })) =
+        probe.first.first().cloned()
+    else {
         panic!("{probe:?}")
     };
     let ours = Authorizer {
@@ -332,16 +337,19 @@ fn perform(api: &mut Api, action: Action) {
     let Some(Ok(integrations)) = &mut api.integrations else {
         panic!("unread integrations")
     };
+    let Action::ApiGateway(action) = action else {
+        panic!("{action}")
+    };
     match action {
-        Action::TagApi { tags, .. } => api.api.tags.extend(tags),
-        Action::UntagApi { keys, .. } => api.api.tags.retain(|key, _| !keys.contains(key)),
-        Action::ChangeParameters { at, set, others, .. } => {
+        ApiGatewayAction::TagApi { tags, .. } => api.api.tags.extend(tags),
+        ApiGatewayAction::UntagApi { keys, .. } => api.api.tags.retain(|key, _| !keys.contains(key)),
+        ApiGatewayAction::ChangeParameters { at, set, others, .. } => {
             let there = integrations.iter_mut().find(|i| i.at == at).expect("it is there");
             // AWS removes every parameter that the call does not send.
             there.parameters = others;
             there.parameters.extend(set);
         }
-        Action::Deploy { stages, .. } => {
+        ApiGatewayAction::Deploy { stages, .. } => {
             for stage in stages {
                 let stage = api
                     .stages
