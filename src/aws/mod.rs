@@ -1,6 +1,6 @@
-//! AWS, one file per service: thin typed calls over the wire, results in the operator's types, and the planned
-//! writes ([`action`]). No SDK type leaves this module, and the module decides nothing: the planner does. Every
-//! call passes [`call_guard::Gate`] and every failure passes [`errors`].
+//! AWS, one file per service: thin typed calls over the wire, results in the operator's types, and the
+//! planned writes ([`action`]). No SDK type leaves this module, and the module decides nothing: the planner
+//! does. Every call passes [`call_guard::Gate`] and every failure passes [`errors`].
 
 pub mod acm;
 pub mod action;
