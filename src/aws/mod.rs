@@ -1,8 +1,9 @@
-//! AWS, one file per service: thin typed calls over the wire, results in the operator's types. No SDK type
-//! leaves this module, and the module decides nothing: the planner does. Every call passes [`gate::Gate`] and
-//! every failure passes [`errors`].
+//! AWS, one file per service: thin typed calls over the wire, results in the operator's types, and the
+//! planned writes ([`action`]). No SDK type leaves this module, and the module decides nothing: the planner
+//! does. Every call passes [`call_guard::Gate`] and every failure passes [`errors`].
 
 pub mod acm;
+pub mod action;
 pub mod call_guard;
 pub mod errors;
 pub mod gateway;
@@ -12,6 +13,7 @@ pub mod rates;
 pub mod route53;
 pub mod s3;
 pub mod session;
+pub mod tags;
 
 use std::time::Duration;
 

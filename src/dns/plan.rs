@@ -7,8 +7,8 @@ use super::{
 
 use crate::{
     api::{DnsVerification, conditions::Reason},
+    aws::action::Route53Action,
     model::{
-        action::Action,
         desired::Desired,
         front::{Front, Progress, managed},
         observed::Observed,
@@ -18,14 +18,14 @@ use crate::{
     probe::public_dns::PublicName,
 };
 
-pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
+pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepPlan) -> StepPlan {
     let front = match managed(&o.front) {
         Err(state) => return state.into(),
         Ok(front) => front,
     };
     let target = &front.dns_target;
     if let DesiredDns::External { verify } = d.placement.dns {
-        return external(verify, o, front).into();
+        return external(verify, o, front);
     }
     let zone = match zone(d, o, &d.placement.domain_name) {
         Err(state) => return state.into(),
@@ -46,11 +46,10 @@ pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
                     ", by records without the operator's ownership record, which stay after the deletion of \
                      this object"
                 };
-                StepState::done(
+                StepPlan::done(
                     Reason::Programmed,
                     format!("{} points at {}{how}", d.placement.domain_name, target.name),
                 )
-                .into()
             }
         },
         RecordPlan::NotOwned(what) => StepState::blocked(
@@ -62,34 +61,34 @@ pub(crate) fn dns(d: &Desired, o: &Observed, mapped: &StepState) -> StepPlan {
         RecordPlan::Change { first: true, .. } if front.progress != Progress::Settled => {
             StepState::WaitingFor(Step::DomainProgrammed).into()
         }
-        RecordPlan::Change { first: true, .. } if matches!(mapped, StepState::InProgress(_)) => {
+        RecordPlan::Change { first: true, .. } if matches!(mapped, StepPlan::InProgress(..)) => {
             StepState::WaitingFor(Step::MappingsProgrammed).into()
         }
         RecordPlan::Change { changes, .. } => StepPlan::in_progress(
             format!("pointing {} at {}", d.placement.domain_name, target.name),
-            vec![Action::ChangeRecords {
+            Route53Action::ChangeRecords {
                 zone_id: zone.id.clone(),
                 changes,
-            }],
+            },
         ),
     }
 }
 
 /// Returns the state of records that a user creates: their check, and the record to create.
-fn external(verify: DnsVerification, o: &Observed, front: &Front) -> StepState {
+fn external(verify: DnsVerification, o: &Observed, front: &Front) -> StepPlan {
     let (name, target) = (&front.name, front.dns_target.name.to_lowercase());
     if verify == DnsVerification::None {
-        return StepState::done(
+        return StepPlan::done(
             Reason::NotVerified,
             format!("the operator does not check that {name} points at {target}"),
         );
     }
     let found = match &o.public {
-        Err(why) => return StepState::unknown(why),
+        Err(why) => return StepState::unknown(why).into(),
         Ok(found) => found.clone().unwrap_or_default(),
     };
     if leads_to(&found, &target) {
-        return StepState::done(
+        return StepPlan::done(
             Reason::Verified,
             format!("{name} leads to {target} in public DNS"),
         );
@@ -111,7 +110,7 @@ fn external(verify: DnsVerification, o: &Observed, front: &Front) -> StepState {
     } else {
         format!("create in public DNS: {name}. CNAME {target}.{now}")
     };
-    StepState::wait(Reason::WaitingForDNS, message)
+    StepState::wait(Reason::WaitingForDNS, message).into()
 }
 
 /// True when the name leads to the target by a CNAME, also through other CNAMEs, or by addresses that all

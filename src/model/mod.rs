@@ -9,4 +9,3 @@ pub mod leaf_request;
 pub mod observed;
 pub mod placement;
 pub mod step;
-pub mod tags;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    aws::acm,
-    model::{desired::DesiredRequest, observed::Observed, placement::Placement, tags::OWNER_TAG},
+    aws::{acm, tags::OWNER_TAG},
+    model::{desired::DesiredRequest, observed::Observed, placement::Placement},
 };
 
 /// True for a certificate with exactly the names and the key of the spec.

@@ -14,15 +14,15 @@ use crate::{
     api::conditions::Reason,
     aws::{
         acm::{self, CertificateKind, CertificateStatus},
+        action::{AcmAction, Route53Action},
         route53::{Change, RecordSet},
     },
     dns::{records, zone::zone},
     model::{
-        action::Action,
         desired::{Desired, DesiredCertificate, DesiredRequest},
         observed::Observed,
         placement::{DesiredDns, Placement},
-        step::{Step, StepPlan, StepState},
+        step::{Actions, Step, StepPlan, StepState},
     },
     observation::seen::Unseen,
 };
@@ -139,21 +139,18 @@ pub(crate) fn certificates(d: &Desired, o: &Observed, now: Timestamp) -> StepPla
                 } else {
                     ""
                 };
-                StepPlan {
-                    state: issued(what, c),
-                    actions: superseded(d, o, [Some(there.arn), there.ownership_arn]).collect(),
-                }
+                issued(what, c).then(superseded(d, o, [Some(there.arn), there.ownership_arn]))
             }
         },
     }
 }
 
-fn issued(what: &str, c: &acm::Certificate) -> StepState {
+fn issued(what: &str, c: &acm::Certificate) -> StepPlan {
     let not_after = c
         .not_after
         .map(|t| t.strftime(", valid until %Y-%m-%d").to_string())
         .unwrap_or_default();
-    StepState::done(Reason::Issued, format!("{what}{} is ISSUED{not_after}", c.arn))
+    StepPlan::done(Reason::Issued, format!("{what}{} is ISSUED{not_after}", c.arn))
 }
 
 /// Returns the certificate when API Gateway accepts it for mutual TLS.
@@ -264,39 +261,27 @@ pub(crate) fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Time
     if certificate.status == CertificateStatus::Issued {
         // The renewal depends on the record: the operator restores a removed record without a change of the
         // condition.
-        let mut actions = validation.unwrap_or_default();
-        actions.extend(superseded(d, o, [Some(&certificate.arn), None]));
-        return StepPlan {
-            state: issued("", certificate),
-            actions,
-        };
+        return issued("", certificate)
+            .then(validation.unwrap_or_default())
+            .then(superseded(d, o, [Some(&certificate.arn), None]));
     }
-    match validation {
-        Err(state) => state.into(),
-        Ok(changes) if !changes.is_empty() => {
-            StepPlan::in_progress("writing the validation record into Route 53", changes)
-        }
-        Ok(_)
-            if certificate.validation.is_empty()
-                || certificate.validation.iter().any(|v| v.record.is_none()) =>
-        {
-            StepState::wait(
-                Reason::WaitingForValidation,
-                "ACM has not named the validation record yet",
-            )
-            .into()
-        }
-        Ok(_) if matches!(d.placement.dns, DesiredDns::External { .. }) => StepState::wait(
-            Reason::WaitingForValidation,
-            format!("create in public DNS: {}", lines(certificate)),
-        )
-        .into(),
-        Ok(_) => StepState::wait(
-            Reason::WaitingForValidation,
-            "the validation record is in Route 53; ACM has not issued yet",
-        )
-        .into(),
+    let changes = match validation {
+        Err(state) => return state.into(),
+        Ok(changes) => changes,
+    };
+    if let Some(actions) = Actions::of(changes) {
+        return StepPlan::in_progress("writing the validation record into Route 53", actions);
     }
+    let is_named =
+        !certificate.validation.is_empty() && certificate.validation.iter().all(|v| v.record.is_some());
+    let waits = if !is_named {
+        "ACM has not named the validation record yet".to_owned()
+    } else if matches!(d.placement.dns, DesiredDns::External { .. }) {
+        format!("create in public DNS: {}", lines(certificate))
+    } else {
+        "the validation record is in Route 53; ACM has not issued yet".to_owned()
+    };
+    StepState::wait(Reason::WaitingForValidation, waits).into()
 }
 
 /// Returns the actions that create the validation records of `certificate`: one batch for each zone.
@@ -305,7 +290,7 @@ fn validation_records(
     o: &Observed,
     certificate: &acm::Certificate,
     found: &BTreeMap<String, Vec<RecordSet>>,
-) -> Result<Vec<Action>, StepState> {
+) -> Result<Vec<Route53Action>, StepState> {
     let mut batches: BTreeMap<&str, BTreeMap<String, Change>> = BTreeMap::new();
     for validation in &certificate.validation {
         let Some((name, value)) = &validation.record else {
@@ -318,7 +303,7 @@ fn validation_records(
             batches.entry(&zone.id).or_default().insert(name.clone(), change);
         }
     }
-    let batch = |(zone_id, changes): (&str, BTreeMap<_, _>)| Action::ChangeRecords {
+    let batch = |(zone_id, changes): (&str, BTreeMap<_, _>)| Route53Action::ChangeRecords {
         zone_id: zone_id.to_owned(),
         changes: changes.into_values().collect(),
     };
@@ -330,7 +315,7 @@ fn superseded<'a>(
     d: &'a Desired,
     o: &'a Observed,
     needed: [Option<&'a str>; 2],
-) -> impl Iterator<Item = Action> + 'a {
+) -> impl Iterator<Item = AcmAction> + 'a {
     let used = match &o.front {
         Ok(front) => Some(
             front
@@ -344,7 +329,7 @@ fn superseded<'a>(
         .filter(move |c| {
             !needed.contains(&Some(&*c.arn)) && !c.in_use && used.is_some_and(|used| used != c.arn)
         })
-        .map(|c| Action::DeleteCertificate { arn: c.arn.clone() })
+        .map(|c| AcmAction::DeleteCertificate { arn: c.arn.clone() })
 }
 
 #[cfg(test)]

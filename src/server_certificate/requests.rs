@@ -7,15 +7,17 @@ use super::owned::{fits, is_ours, lines, owned};
 
 use crate::{
     api::conditions::Reason,
-    aws::acm::{self, CertificateStatus},
+    aws::{
+        acm::{self, CertificateStatus},
+        action::AcmAction,
+        tags::OWNER_TAG,
+    },
     dns::zone::zone,
     model::{
-        action::Action,
         desired::{Desired, DesiredRequest},
         observed::Observed,
         placement::DesiredDns,
         step::{StepPlan, StepState},
-        tags::OWNER_TAG,
     },
     pki::digest::short_hash,
 };
@@ -54,14 +56,14 @@ pub(crate) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
         .count();
     StepPlan::in_progress(
         format!("requesting a certificate for {}", d.placement.domain_name),
-        vec![Action::RequestCertificate(acm::CertificateRequest {
+        AcmAction::RequestCertificate(acm::CertificateRequest {
             domain_name: d.placement.domain_name.clone(),
             names: wanted.names.clone(),
             key_algorithm: wanted.key_algorithm.clone(),
             // ACM returns the same certificate for the same token for an hour, also a failed one.
             idempotency_token: short_hash(&format!("{}\n{}", wanted.token, failed.len() + others)),
             tags: [(OWNER_TAG.to_owned(), d.placement.owner.clone())].into(),
-        })],
+        }),
     )
 }
 
@@ -146,8 +148,8 @@ mod tests {
             let (mut at, mut tokens) = (vec![], vec![]);
             for attempt in 0..4 * 365 {
                 let now = now() + SignedDuration::from_hours(6 * attempt);
-                for action in certificates(&d, &w.observed(), now).actions {
-                    let Action::RequestCertificate(r) = &action else {
+                for action in certificates(&d, &w.observed(), now).into_actions() {
+                    let Action::Acm(AcmAction::RequestCertificate(r)) = &action else {
                         panic!("{action:?}")
                     };
                     assert!(
@@ -173,7 +175,7 @@ mod tests {
     #[test]
     fn a_failure_is_reported_with_its_remedy() {
         let (d, mut w) = (desired(), empty());
-        w.perform(certificates(&d, &w.observed(), now()).actions.remove(0));
+        w.perform(certificates(&d, &w.observed(), now()).into_actions().remove(0));
         let c = &mut w.certificates[0];
         (c.status, c.created_at) = (CertificateStatus::Failed, Some(now()));
         for (reason, says) in [
@@ -203,6 +205,6 @@ mod tests {
         );
         // A certificate for other names, or of another owner, is no attempt of this MtlsDomain.
         w.certificates[0].names.push("www.example.com".into());
-        assert_eq!(certificates(&d, &w.observed(), now()).actions.len(), 1);
+        assert_eq!(certificates(&d, &w.observed(), now()).actions().count(), 1);
     }
 }

@@ -3,17 +3,17 @@
 
 use crate::{
     api::conditions::Reason,
+    aws::action::S3Action,
     model::{
-        action::Action,
         desired::Desired,
         observed::{Made, Observed},
-        step::{StepPlan, StepState},
+        step::{Actions, StepPlan, StepState},
     },
     observation::seen::Unseen,
 };
 
 /// Returns the corrections for a usable bucket; or the step plan for a bucket that cannot hold a truststore.
-pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan> {
+pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<S3Action>, StepPlan> {
     let (bucket, account) = (&d.placement.bucket, &d.placement.account);
     let blocked = |reason, message| Err(StepState::Blocked(reason, message).into());
     match &o.bucket {
@@ -32,9 +32,9 @@ pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
         Err(why) => Err(StepState::unknown(why).into()),
         Ok(None) if d.create_bucket => Err(StepPlan::in_progress(
             format!("creating the bucket {bucket}"),
-            vec![Action::CreateBucket {
+            S3Action::CreateBucket {
                 bucket: bucket.clone(),
-            }],
+            },
         )),
         Ok(None) => blocked(
             Reason::BucketNotFound,
@@ -52,10 +52,14 @@ pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
         ),
         Ok(Some(found)) => match &found.made {
             Some(made) if found.versioned => Ok(settings(d, made, true)),
-            // The setup is not finished, or another writer has suspended versioning.
+            // The setup is not finished, or another writer has suspended versioning. Versioning comes last,
+            // so that the operator stores nothing before the other settings.
             Some(made) => Err(StepPlan::in_progress(
                 format!("setting up the bucket {bucket}"),
-                settings(d, made, false),
+                Actions::from(S3Action::EnableVersioning {
+                    bucket: bucket.clone(),
+                })
+                .after(settings(d, made, false)),
             )),
             None if found.versioned => Ok(vec![]),
             None => blocked(
@@ -69,21 +73,19 @@ pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
     }
 }
 
-/// Returns the missing settings of a bucket that the operator created. Versioning comes last, so that the
-/// operator stores nothing before the other settings.
-fn settings(d: &Desired, made: &Made, versioned: bool) -> Vec<Action> {
+/// Returns the missing settings, except versioning, of a bucket that the operator created.
+fn settings(d: &Desired, made: &Made, versioned: bool) -> Vec<S3Action> {
     let bucket = || d.placement.bucket.clone();
     // Other MtlsDomains store in the bucket too, each with the key of its own spec. The default key is the
     // key of the MtlsDomain that the bucket was created for.
     let is_for_us = made.owner == d.placement.owner || !versioned;
     let encrypts = is_for_us && d.kms_key.is_some() && made.kms_key != d.kms_key;
-    let private = (!made.private).then(|| Action::BlockPublicAccess { bucket: bucket() });
-    let encrypted = encrypts.then(|| Action::EncryptBucket {
+    let private = (!made.private).then(|| S3Action::BlockPublicAccess { bucket: bucket() });
+    let encrypted = encrypts.then(|| S3Action::EncryptBucket {
         bucket: bucket(),
         kms_key: d.kms_key.clone(),
     });
-    let versioned = (!versioned).then(|| Action::EnableVersioning { bucket: bucket() });
-    [private, encrypted, versioned].into_iter().flatten().collect()
+    [private, encrypted].into_iter().flatten().collect()
 }
 
 #[cfg(test)]
@@ -93,6 +95,7 @@ mod tests {
     use crate::{
         controllers::mtls_domain::simulation::world::{desired, empty},
         model::{
+            action::Action,
             desired::Desired,
             observed::{Bucket, Made},
             step::StepPlan,
@@ -152,7 +155,8 @@ mod tests {
                 kms_key: text(wanted),
                 ..desired()
             };
-            let (Ok(actions) | Err(StepPlan { actions, .. })) = bucket(&d, &o);
+            let corrections = |all: Vec<S3Action>| all.into_iter().map(Action::from).collect();
+            let actions = bucket(&d, &o).map_or_else(StepPlan::into_actions, corrections);
             let done: Vec<_> = actions.iter().map(ToString::to_string).collect();
             assert_eq!(
                 done.len(),

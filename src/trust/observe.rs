@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 use futures::future::join_all;
 
 use crate::{
-    aws::{gateway::domains::Domain, s3::Content, session::Session},
+    aws::{
+        gateway::domains::Domain,
+        s3::Content,
+        session::Session,
+        tags::{KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG},
+    },
     model::{
         desired::Desired,
         observed::{Bucket, Made, Pinned, Published},
         placement::Placement,
-        tags::{KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG},
     },
     observation::{
         read_cache::AwsReader,

@@ -13,8 +13,8 @@ use super::{
 
 use crate::{
     api::{AdoptionPolicy, AuthorityState, conditions::Reason},
+    aws::action::S3Action,
     model::{
-        action::Action,
         authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
         front::managed,
@@ -298,11 +298,7 @@ pub(crate) fn publish(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Opti
         Err(missing) => missing,
         // The truststore comes first, and without a change of the condition: a correction of the bucket must
         // not delay a change of trust.
-        Ok(corrections) => {
-            let mut step_plan = object(d, o, refs, compiled);
-            step_plan.actions.extend(corrections);
-            step_plan
-        }
+        Ok(corrections) => object(d, o, refs, compiled).then(corrections),
     }
 }
 
@@ -318,7 +314,7 @@ fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled
     let Some(compiled) = compiled else {
         return StepState::WaitingFor(Step::ResolvedRefs).into();
     };
-    if !refs.actions.is_empty() {
+    if refs.has_actions() {
         return StepState::WaitingFor(Step::ResolvedRefs).into();
     }
     // The operator never empties the truststore: API Gateway needs a certificate. Distrusted certificates
@@ -357,20 +353,19 @@ fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled
             } else {
                 format!("; {warnings} warnings in status.truststore")
             };
-            StepState::done(
+            StepPlan::done(
                 Reason::Published,
                 format!("s3://{bucket}/{key} version {}{more}", p.version),
             )
-            .into()
         }
         _ => StepPlan::in_progress(
             format!("uploading s3://{bucket}/{key}"),
-            vec![Action::PutTruststore {
+            S3Action::PutTruststore {
                 bucket: bucket.clone(),
                 key: key.clone(),
                 body,
                 kms_key: d.kms_key.clone(),
-            }],
+            },
         ),
     }
 }

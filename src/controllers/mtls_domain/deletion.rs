@@ -64,7 +64,7 @@ pub(crate) async fn delete(
         &listed,
         &leftovers,
     );
-    if step_plan.state.is_done() {
+    if let StepPlan::Done(..) = step_plan {
         // Clients that a retained custom domain accepts may need a new certificate later: the authorities'
         // Secrets stay.
         if leftovers
@@ -97,7 +97,7 @@ pub(crate) async fn delete(
         now,
     };
     let done = execute::execute(
-        step_plan.actions.iter().map(|a| (Step::DomainProgrammed, a)),
+        step_plan.actions().map(|a| (Step::DomainProgrammed, a)),
         &apply_context,
     )
     .await;
@@ -111,15 +111,15 @@ pub(crate) async fn delete(
         .is_ok_and(|g| !teardown::stays(placement, policy, g.as_ref()));
     let new = report::deleting(new, generation, &why, goes, now);
     ctx.write(domain, old, &new).await?;
-    if matches!(step_plan.state, StepState::Wait(..) | StepState::Blocked(..)) {
+    if matches!(
+        step_plan,
+        StepPlan::Pending(StepState::Wait(..) | StepState::Blocked(..), _)
+    ) {
         tell_of_waiting(domain, old, &new, ctx).await;
     }
     Ok(match &step_plan {
         _ if done.effects > 0 && done.outcomes.is_empty() => Next::requeue(Duration::ZERO),
-        StepPlan {
-            state: StepState::Blocked(..),
-            ..
-        } => ctx.resync_later(&uid),
+        StepPlan::Pending(StepState::Blocked(..), _) => ctx.resync_later(&uid),
         // The quota queue triggers its reconcile.
         _ if done.outcomes.values().any(Outcome::is_queued) => ctx.resync_later(&uid),
         _ => Next::requeue(ctx.backoff(&uid)),

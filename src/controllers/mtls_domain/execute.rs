@@ -2,8 +2,6 @@
 //! hides another. Writes to AWS pass the quota here: an action whose quota is one call in 30 seconds waits in
 //! a queue for its ticket, and is planned again when its ticket is granted.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Client, api::ObjectMeta};
@@ -14,11 +12,8 @@ use super::report::{self, Outcome, Outcomes};
 use crate::{
     api::MtlsDomain,
     aws::{
-        acm::CertificateRequest,
-        errors::Kind,
-        gateway::mappings::Mapping,
+        action::{AcmAction, ActionContext},
         quota::{Bucket, Class, Grant, Quota, Ticket},
-        rates::Operation,
         session::Session,
     },
     model::{
@@ -26,7 +21,6 @@ use crate::{
         authorities::{DesiredAuthority, DesiredSource},
         placement::Placement,
         step::Step,
-        tags::{ADOPTED_TAG, DEPLOYED, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, PENDING_TAG},
     },
     pki::authority,
     runtime::{apply, finalizer},
@@ -104,180 +98,29 @@ async fn perform(
         session, placement, ..
     } = apply_context;
     wait_for_quota(action, apply_context).await?;
-    let (gateway, domain) = (&session.gateway, &placement.domain_name);
+    let context = ActionContext {
+        owner: &placement.owner,
+        domain_name: &placement.domain_name,
+    };
     let result = match action {
         Action::GenerateAuthority { authority, recorded } => {
             return generate(authority, recorded.as_deref(), apply_context).await;
         }
-        Action::RequestCertificate(request) => return request_certificate(request, apply_context).await,
-        Action::DeleteCertificate { arn } => gone(session.acm.delete(arn).await),
-        Action::ChangeRecords { zone_id, changes } => {
-            let sent = session.route53.change(zone_id, changes).await;
-            sent.map(|id| *change = Some(id))
+        Action::Acm(request @ AcmAction::RequestCertificate(_)) => {
+            return request_certificate(request, apply_context).await;
         }
-        Action::CreateBucket { bucket } => {
-            session
-                .s3
-                .create_bucket(
-                    bucket,
-                    &BTreeMap::from([(OWNER_TAG.to_owned(), placement.owner.clone())]),
-                )
-                .await
-        }
-        Action::BlockPublicAccess { bucket } => session.s3.block_public_access(bucket).await,
-        Action::EncryptBucket { bucket, kms_key } => {
-            session.s3.encrypt_bucket(bucket, kms_key.as_deref()).await
-        }
-        Action::EnableVersioning { bucket } => session.s3.enable_versioning(bucket).await,
-        Action::PutTruststore {
-            bucket,
-            key,
-            body,
-            kms_key,
-        } => {
-            let mut metadata = BTreeMap::from([(OWNER_METADATA.to_owned(), placement.owner.clone())]);
-            metadata.extend(kms_key.clone().map(|key| (KMS_KEY_METADATA.to_owned(), key)));
-            session
-                .s3
-                .put(
-                    bucket,
-                    key,
-                    body.clone().into_bytes(),
-                    &metadata,
-                    kms_key.as_deref(),
-                )
-                .await
-                .map(drop)
-        }
-        Action::CreateDomain(request) => {
-            let tags = BTreeMap::from([(OWNER_TAG.to_owned(), placement.owner.clone())]);
-            gateway.create_domain(request, &tags).await
-        }
-        Action::UpdateDomain(request) => gateway.update_domain(request).await,
-        Action::RestoreSecurityPolicy { name } => gateway.restore_security_policy(name).await,
-        Action::AdoptDomain { arn } => {
-            let tags = [
-                (OWNER_TAG, placement.owner.clone()),
-                (ADOPTED_TAG, "true".to_owned()),
-            ];
-            gateway
-                .tag(arn, &tags.map(|(key, value)| (key.to_owned(), value)).into())
-                .await
-        }
-        Action::TagDomain { arn } => {
-            gateway
-                .tag(
-                    arn,
-                    &BTreeMap::from([(OWNER_TAG.to_owned(), placement.owner.clone())]),
-                )
-                .await
-        }
-        Action::ReleaseDomain { arn } => gone(
-            gateway
-                .untag(arn, &[OWNER_TAG, ADOPTED_TAG].map(str::to_owned))
-                .await,
-        ),
-        Action::ReleaseCertificate { arn } => gone(session.acm.untag(arn, OWNER_TAG).await),
-        Action::DeleteDomain { name } => gone(gateway.delete_domain(name).await),
-        Action::CreateMapping { path, api_id, stage } => gateway
-            .create_mapping(domain, path, api_id, stage)
-            .await
-            .map(drop),
-        Action::UpdateMapping {
-            id,
-            path,
-            api_id,
-            stage,
-        } => {
-            let mapping = Mapping {
-                id: id.clone(),
-                path: path.clone(),
-                api_id: api_id.clone(),
-                stage: stage.clone(),
-            };
-            gateway.update_mapping(domain, &mapping).await
-        }
-        Action::DeleteMapping { id, .. } => gone(gateway.delete_mapping(domain, id).await),
-        Action::TagPending { api_arn } => {
-            gateway
-                .tag(
-                    api_arn,
-                    &BTreeMap::from([(PENDING_TAG.to_owned(), placement.owner.clone())]),
-                )
-                .await
-        }
-        Action::CloseEndpoint { protocol, api_id } => {
-            gateway.set_endpoint_closed(*protocol, api_id, true).await
-        }
-        Action::Deploy {
-            protocol,
-            api_id,
-            stages,
-        } => gateway.deploy(*protocol, api_id, stages).await,
-        Action::TouchStage {
-            api_id,
-            stage,
-            description,
-        } => gateway.touch_stage(api_id, stage, description).await,
-        Action::TagDeployed { api_arn } => {
-            gateway
-                .tag(
-                    api_arn,
-                    &BTreeMap::from([(PENDING_TAG.to_owned(), DEPLOYED.to_owned())]),
-                )
-                .await
-        }
-        Action::UntagPending { api_arn } => gateway.untag(api_arn, &[PENDING_TAG.to_owned()]).await,
-        Action::TagApi { arn, tags } => gateway.tag(arn, tags).await,
-        Action::UntagApi { arn, keys } => gone(gateway.untag(arn, keys).await),
-        Action::ChangeParameters {
-            api_id,
-            at,
-            set,
-            remove,
-            others,
-        } => gateway.change_parameters(api_id, at, set, remove, others).await,
-        Action::CreateAuthorizer {
-            protocol,
-            api_id,
-            name,
-            function,
-        } => gateway.create_authorizer(*protocol, api_id, name, function).await,
-        Action::RestoreAuthorizer {
-            protocol,
-            api_id,
-            id,
-            function,
-        } => gateway.restore_authorizer(*protocol, api_id, id, function).await,
-        Action::DeleteAuthorizer { protocol, api_id, id } => {
-            gone(gateway.delete_authorizer(*protocol, api_id, id).await)
-        }
-        Action::PermitFunction {
-            function,
-            statement,
-            source,
-        } => session.lambda(function).permit(function, statement, source).await,
-        Action::ForbidFunction { function, statement } => {
-            gone(session.lambda(function).forbid(function, statement).await)
-        }
-        Action::Authorize {
-            api_id,
-            at,
-            authorizer,
-        } => gateway.authorize(api_id, at, authorizer.as_deref()).await,
-        Action::DeleteTruststoreVersion { bucket, key, version } => {
-            gone(session.s3.delete_version(bucket, key, version).await)
-        }
+        Action::Acm(action) => action.perform(session).await.map(drop),
+        Action::ApiGateway(action) => action.perform(session, &context).await,
+        Action::Lambda(action) => action.perform(session).await,
+        Action::Route53(action) => action.perform(session).await.map(|id| *change = Some(id)),
+        Action::S3(action) => action.perform(session, &context).await,
     };
     result.map_err(Outcome::Failed)
 }
 
 /// Requests a certificate. ACM lists it some seconds after the request. Until then the operator requests it
 /// again, with the idempotency token that yields the same certificate.
-async fn request_certificate(
-    request: &CertificateRequest,
-    apply_context: &ApplyContext<'_>,
-) -> Result<(), Outcome> {
+async fn request_certificate(request: &AcmAction, apply_context: &ApplyContext<'_>) -> Result<(), Outcome> {
     let object = format!(
         "{}/{}",
         apply_context.placement.namespace, apply_context.placement.name
@@ -285,44 +128,21 @@ async fn request_certificate(
     if let Some(about) = apply_context.request_limiter.wait(&object, apply_context.now) {
         return Err(Outcome::Queued { ahead: 1, about });
     }
-    let arn = apply_context
-        .session
-        .acm
-        .request(request)
+    let requested = request
+        .perform(apply_context.session)
         .await
         .map_err(Outcome::Failed)?;
-    match apply_context
-        .request_limiter
-        .note(&object, &arn, apply_context.now)
-    {
-        true => Ok(()),
-        false => Err(Outcome::NotShown(format!(
+    let (limiter, now) = (apply_context.request_limiter, apply_context.now);
+    match requested.filter(|arn| !limiter.note(&object, arn, now)) {
+        None => Ok(()),
+        Some(arn) => Err(Outcome::NotShown(format!(
             "{arn} is requested; ACM does not list it yet"
         ))),
     }
 }
 
-/// Treats a resource that is to be deleted and does not exist as deleted.
-fn gone(result: Result<(), crate::aws::errors::Error>) -> Result<(), crate::aws::errors::Error> {
-    match result {
-        Err(error) if error.kind == Kind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// Returns the scarce call that an action makes; `None`: all of its calls are plentiful.
-fn scarce(action: &Action) -> Option<Operation> {
-    match action {
-        Action::CreateDomain(_) => Some(Operation::CreateDomainName),
-        Action::UpdateDomain(_) | Action::RestoreSecurityPolicy { .. } => Some(Operation::UpdateDomainName),
-        Action::DeleteDomain { .. } => Some(Operation::DeleteDomainName),
-        Action::Deploy { .. } => Some(Operation::CreateDeployment),
-        _ => None,
-    }
-}
-
 async fn wait_for_quota(action: &Action, apply_context: &ApplyContext<'_>) -> Result<(), Outcome> {
-    let Some(operation) = scarce(action) else {
+    let Some(operation) = action.operation() else {
         return Ok(());
     };
     let bucket = Bucket::new(

@@ -29,19 +29,29 @@ pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
         // The operator creates nothing for a domain that it does not own.
         for step_plan in [&mut published, &mut issued]
             .into_iter()
-            .filter(|j| !j.actions.is_empty())
+            .filter(|p| p.has_actions())
         {
             *step_plan = StepState::WaitingFor(Step::DomainProgrammed).into();
         }
     }
-    let wanted = certificate.as_ref().filter(|_| issued.state.is_done());
-    let programmed = custom_domain::domain(d, o, wanted, ownership.as_ref(), &published.state, now);
+    let wanted = certificate.as_ref().filter(|_| issued.is_done());
+    let programmed = custom_domain::domain(d, o, wanted, ownership.as_ref(), &published, now);
     let mapped = mappings::mappings(d, o);
-    let named = crate::dns::plan::dns(d, o, &mapped.state);
-    let closed = default_endpoint::bypass(d, o, &named.state, now);
-    let step_plan = [refs, issued, published, programmed, mapped, named, closed];
-    let told = identity::identity(d, o).map(|step_plan| (Step::IdentityPropagated, step_plan));
-    let steps = Step::ALL.into_iter().zip(step_plan).chain(told).collect();
+    let named = crate::dns::plan::dns(d, o, &mapped);
+    let closed = default_endpoint::bypass(d, o, &named, now);
+    let propagated = identity::identity(d, o);
+    let of = |step| match step {
+        Step::ResolvedRefs => Some(&refs),
+        Step::CertificateIssued => Some(&issued),
+        Step::TruststorePublished => Some(&published),
+        Step::DomainProgrammed => Some(&programmed),
+        Step::MappingsProgrammed => Some(&mapped),
+        Step::DnsProgrammed => Some(&named),
+        Step::BypassClosed => Some(&closed),
+        Step::IdentityPropagated => propagated.as_ref(),
+    };
+    let planned = |step: &Step| Some((*step, of(*step)?.clone()));
+    let steps = Step::ALL.iter().filter_map(planned).collect();
     Plan {
         steps,
         certificate,

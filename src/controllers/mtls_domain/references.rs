@@ -11,7 +11,7 @@ use crate::{
         authorities::DesiredSource,
         desired::Desired,
         observed::{Api, Key, Observed, Source},
-        step::{StepPlan, StepState},
+        step::{Actions, StepPlan, StepState},
     },
     observation::seen::Unseen,
     pki::{
@@ -171,16 +171,18 @@ pub(crate) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
             Some(Err(why)) => unseen = Some(why),
         }
     }
-    let state = match (problems.first(), unseen, actions.is_empty()) {
-        (Some((reason, _)), ..) => StepState::blocked(
+    match (problems.first(), unseen) {
+        (Some((reason, _)), _) => StepState::blocked(
             *reason,
             listed(problems.iter().map(|(_, problem)| problem.as_str()), MOST_TOLD),
-        ),
-        (None, Some(why), _) => StepState::unknown(why),
-        (None, None, false) => StepState::InProgress("generating the authority's key and certificate".into()),
-        (None, None, true) => StepState::done(Reason::ResolvedRefs, "everything the spec refers to is there"),
-    };
-    StepPlan { state, actions }
+        )
+        .with(actions),
+        (None, Some(why)) => StepState::unknown(why).with(actions),
+        (None, None) => match Actions::of(actions) {
+            Some(actions) => StepPlan::in_progress("generating the authority's key and certificate", actions),
+            None => StepPlan::done(Reason::ResolvedRefs, "everything the spec refers to is there"),
+        },
+    }
 }
 
 /// Returns the missing part of an authority's source, or of one of its objects (`<authority>/<object>`).

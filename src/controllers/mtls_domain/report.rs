@@ -54,19 +54,6 @@ impl Outcome {
 /// steps.
 pub type Outcomes = BTreeMap<Step, Outcome>;
 
-pub fn condition(step: Step) -> ConditionType {
-    match step {
-        Step::ResolvedRefs => ConditionType::ResolvedRefs,
-        Step::CertificateIssued => ConditionType::CertificateIssued,
-        Step::TruststorePublished => ConditionType::TruststorePublished,
-        Step::DomainProgrammed => ConditionType::DomainProgrammed,
-        Step::MappingsProgrammed => ConditionType::MappingsProgrammed,
-        Step::DnsProgrammed => ConditionType::DNSProgrammed,
-        Step::BypassClosed => ConditionType::BypassClosed,
-        Step::IdentityPropagated => ConditionType::IdentityPropagated,
-    }
-}
-
 /// Returns the status after a reconcile of a served spec.
 pub fn report(
     old: &MtlsDomainStatus,
@@ -101,9 +88,9 @@ pub fn observing(
     let step_conditions: Vec<_> = plan
         .steps
         .iter()
-        .map(|(step, step_plan)| match &step_plan.state {
-            StepState::InProgress(what) => StepCondition {
-                type_: condition(*step),
+        .map(|(step, step_plan)| match step_plan {
+            StepPlan::InProgress(what, _) => StepCondition {
+                type_: step.condition(),
                 status: StepStatus::Blocked,
                 reason: Reason::Observing,
                 message: format!("not done, because spec.managementPolicy is Observe: {what}"),
@@ -147,15 +134,6 @@ pub fn unclear(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Ti
     with_conditions(old, generation, &acceptance, &[], now)
 }
 
-/// Conditions of the resources that are deleted with the custom domain.
-const GONE: [ConditionType; 5] = [
-    ConditionType::CertificateIssued,
-    ConditionType::TruststorePublished,
-    ConditionType::MappingsProgrammed,
-    ConditionType::DNSProgrammed,
-    ConditionType::IdentityPropagated,
-];
-
 /// Returns the status of an object that is being deleted: Ready is False, and its message is `why`, the
 /// current action of the deletion or the reason of its wait. `goes`: the object's resources in AWS are
 /// deleted, not retained.
@@ -166,8 +144,12 @@ pub fn deleting(
     goes: bool,
     now: Timestamp,
 ) -> MtlsDomainStatus {
-    let gone = if goes { GONE.as_slice() } else { &[] };
-    conditions::deleting(&mut status.conditions, generation, gone, why, now);
+    let gone: Vec<_> = Step::ALL
+        .iter()
+        .filter(|step| goes && step.goes_with_the_domain())
+        .map(|step| step.condition())
+        .collect();
+    conditions::deleting(&mut status.conditions, generation, &gone, why, now);
     status
 }
 
@@ -222,7 +204,7 @@ pub fn without_credentials(
         },
         (_, step_condition) => step_condition,
     };
-    let step_conditions: Vec<_> = Step::ALL.into_iter().map(of_step).collect();
+    let step_conditions: Vec<_> = Step::of_every_domain().map(of_step).collect();
     with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now)
 }
 
@@ -241,24 +223,31 @@ pub fn deletion_condition(step_plan: &StepPlan, outcome: Option<&Outcome>) -> St
 }
 
 pub fn step_condition(step: Step, step_plan: &StepPlan, outcome: Option<&Outcome>) -> StepCondition {
-    let (status, reason, message) = match (&step_plan.state, outcome) {
-        (StepState::Done(reason, message), Some(outcome)) => {
+    let (status, reason, message) = match (step_plan, outcome) {
+        (StepPlan::Correcting(reason, message, _), Some(outcome)) => {
             let (_, _, problem) = explain(outcome);
             (StepStatus::Done, *reason, format!("{message}; {problem}"))
         }
-        (StepState::Blocked(reason, message), _) if *reason == Reason::KeptOpen => {
-            (StepStatus::Waived, *reason, message.clone())
+        (StepPlan::Done(reason, message) | StepPlan::Correcting(reason, message, _), _) => {
+            (StepStatus::Done, *reason, message.clone())
         }
-        (StepState::Blocked(reason, message), _) => (StepStatus::Blocked, *reason, message.clone()),
+        (StepPlan::Pending(StepState::Blocked(reason, message), _), _) => {
+            let status = match reason {
+                Reason::KeptOpen => StepStatus::Waived,
+                _ => StepStatus::Blocked,
+            };
+            (status, *reason, message.clone())
+        }
         (_, Some(outcome)) => explain(outcome),
-        (StepState::Done(reason, message), None) => (StepStatus::Done, *reason, message.clone()),
-        (StepState::InProgress(what), None) => (StepStatus::Working, Reason::Progressing, what.clone()),
-        (StepState::Wait(reason, message), None) => (StepStatus::Working, *reason, message.clone()),
-        (StepState::WaitingFor(before), None) => {
-            let (reason, what) = waiting_for(*before);
+        (StepPlan::InProgress(what, _), None) => (StepStatus::Working, Reason::Progressing, what.clone()),
+        (StepPlan::Pending(StepState::Wait(reason, message), _), None) => {
+            (StepStatus::Working, *reason, message.clone())
+        }
+        (StepPlan::Pending(StepState::WaitingFor(before), _), None) => {
+            let (reason, what) = before.awaited();
             (StepStatus::Working, reason, format!("waiting for {what}"))
         }
-        (StepState::Unknown(unseen), None) => {
+        (StepPlan::Pending(StepState::Unknown(unseen), _), None) => {
             let status = match unseen.reason {
                 Reason::PermissionDenied | Reason::HostedZoneNotFound => StepStatus::Blocked,
                 _ => StepStatus::Unreachable,
@@ -267,37 +256,16 @@ pub fn step_condition(step: Step, step_plan: &StepPlan, outcome: Option<&Outcome
         }
     };
     StepCondition {
-        type_: condition(step),
+        type_: step.condition(),
         status,
         reason,
         message,
     }
 }
 
-fn waiting_for(step: Step) -> (Reason, &'static str) {
-    match step {
-        Step::ResolvedRefs => (
-            Reason::WaitingForPrerequisite,
-            "the resources that the spec refers to",
-        ),
-        Step::CertificateIssued => (Reason::WaitingForCertificate, "the server certificate"),
-        Step::TruststorePublished => (Reason::WaitingForTruststore, "the truststore"),
-        Step::DomainProgrammed => (Reason::WaitingForDomain, "the custom domain"),
-        Step::MappingsProgrammed => (Reason::WaitingForMappings, "the API mappings"),
-        Step::IdentityPropagated => (
-            Reason::WaitingForPrerequisite,
-            "the removal of identity headers from an API",
-        ),
-        Step::DnsProgrammed | Step::BypassClosed => (
-            Reason::WaitingForDNS,
-            "the DNS records, so that callers have another endpoint",
-        ),
-    }
-}
-
 /// True when the conditions already report this outcome of the step.
 pub fn stands_in(conditions: &[Condition], step: Step, outcome: &Outcome) -> bool {
-    let (type_, (_, reason, message)) = (condition(step).as_str(), explain(outcome));
+    let (type_, (_, reason, message)) = (step.condition().as_str(), explain(outcome));
     conditions
         .iter()
         .any(|c| c.type_ == type_ && c.reason == reason.as_str() && c.message == message)
@@ -344,8 +312,8 @@ fn explain(outcome: &Outcome) -> (StepStatus, Reason, String) {
 /// Sets the facts of a status that users would otherwise search for. A fact that could not be read stays as
 /// it was.
 fn facts(status: &mut MtlsDomainStatus, placement: &Placement, plan: &Plan, o: &Observed, now: Timestamp) {
-    if !plan.steps.contains_key(&Step::IdentityPropagated) {
-        let type_ = ConditionType::IdentityPropagated.as_str();
+    for step in Step::ALL.iter().filter(|step| !plan.steps.contains_key(step)) {
+        let type_ = step.condition().as_str();
         status.conditions.retain(|condition| condition.type_ != type_);
     }
     if o.certificates.is_ok() && o.domain.is_ok() && o.named.values().all(Result::is_ok) {
@@ -474,8 +442,7 @@ fn living_leaves(authority: &Certificate, o: &Observed, now: Timestamp) -> i32 {
 /// Returns the status when the operator could read nothing in AWS.
 pub fn blind(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Timestamp) -> MtlsDomainStatus {
     let step_plan = StepPlan::from(StepState::Unknown(unseen.clone()));
-    let step_conditions: Vec<_> = Step::ALL
-        .into_iter()
+    let step_conditions: Vec<_> = Step::of_every_domain()
         .map(|step| step_condition(step, &step_plan, None))
         .collect();
     with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now)

@@ -27,14 +27,14 @@ use crate::{
         ClientCertificate, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
-    aws::{quota::Class, session::Session},
+    aws::{action::ApiGatewayAction, quota::Class, session::Session},
     dataplane::api_gateway::identity,
     model::{
         action::Action,
         desired::Desired,
         observed::{Leaf, LeafIssuer, Observed, Pinned, Preflight},
         placement,
-        step::{Plan, StepState},
+        step::{Plan, StepPlan, StepState},
     },
     observation::{read_cache::AwsReader, seen::Seen},
     pki::truststore::Bundle,
@@ -250,10 +250,13 @@ enum Requeue {
 }
 
 fn requeue(plan: &Plan, effects: usize, outcomes: &Outcomes, cache_was_stale: bool) -> Requeue {
-    let waits = plan
-        .steps
-        .values()
-        .any(|step| matches!(step.state, StepState::Wait(..) | StepState::Unknown(_)));
+    let is_waiting = |step_plan: &StepPlan| {
+        matches!(
+            step_plan,
+            StepPlan::Pending(StepState::Wait(..) | StepState::Unknown(_), _)
+        )
+    };
+    let waits = plan.steps.values().any(is_waiting);
     // The quota queue triggers the reconcile of a queued domain. Polling would only take calls from the
     // domains ahead of it.
     let is_retryable = |outcome: &Outcome| report::passes(outcome) && !outcome.is_queued();
@@ -281,9 +284,16 @@ fn requeue_when_idle(plan: &Plan, cache_was_stale: bool) -> Requeue {
 
 /// True when the plan has no actions, and every step is done or is kept open by the spec.
 fn is_in_sync(plan: &Plan) -> bool {
-    let is_fine =
-        |state: &StepState| state.is_done() || matches!(state, StepState::Blocked(Reason::KeptOpen, _));
-    plan.actions().next().is_none() && plan.steps.values().all(|step_plan| is_fine(&step_plan.state))
+    let is_fine = |step_plan: &StepPlan| {
+        let is_kept_open = || {
+            matches!(
+                step_plan,
+                StepPlan::Pending(StepState::Blocked(Reason::KeptOpen, _), _)
+            )
+        };
+        step_plan.is_done() || is_kept_open()
+    };
+    plan.actions().next().is_none() && plan.steps.values().all(is_fine)
 }
 
 /// Returns the access that the operator's policy has to allow.
@@ -386,7 +396,10 @@ fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generat
             && c.status == "True"
             && c.observed_generation == Some(generation)
     });
-    if plan.actions().any(|(_, a)| matches!(a, Action::CreateDomain(_))) {
+    if plan
+        .actions()
+        .any(|(_, a)| matches!(a, Action::ApiGateway(ApiGatewayAction::CreateDomain(_))))
+    {
         Class::Creation
     } else if plan
         .truststore

@@ -4,7 +4,11 @@
 use crate::{
     api::{DeletionPolicy, RestDeployment, conditions::Reason},
     aws::{
-        gateway::domains::{Domain, DomainStatus},
+        action::{AcmAction, ApiGatewayAction, Route53Action, S3Action},
+        gateway::{
+            domains::{Domain, DomainStatus},
+            mappings::Mapping,
+        },
         route53::RecordSet,
     },
     dataplane::api_gateway::{
@@ -17,7 +21,7 @@ use crate::{
         front::Ownership,
         observed::Leftovers,
         placement::Placement,
-        step::{StepPlan, StepState},
+        step::{Actions, StepPlan, StepState},
     },
     server_certificate::owned,
 };
@@ -50,23 +54,22 @@ pub fn teardown(
         .values()
         .filter_map(|api| identity::removal(placement, api, rest_deployment))
     {
-        match step_plan.state {
-            StepState::Unknown(_) => return step_plan,
-            StepState::Blocked(..) => blocked = Some(step_plan.state),
-            _ => {}
+        match step_plan {
+            StepPlan::Pending(StepState::Unknown(_), _) => return step_plan,
+            StepPlan::Pending(state @ StepState::Blocked(..), others) => {
+                blocked = Some(state);
+                actions.extend(others);
+            }
+            _ => actions.extend(step_plan.into_actions()),
         }
-        actions.extend(step_plan.actions);
     }
-    match blocked {
-        _ if !actions.is_empty() => {
-            return StepPlan {
-                state: StepState::InProgress("removing identity headers from the mapped APIs".into()),
-                actions,
-            };
-        }
-        Some(state) => return state.into(),
-        None => {}
+    if let Some(actions) = Actions::of(actions) {
+        return StepPlan::in_progress("removing identity headers from the mapped APIs", actions);
     }
+    if let Some(state) = blocked {
+        return state.into();
+    }
+    let mut actions = Vec::new();
     if let Some(g) = domain.filter(|g| is_ours(placement, g)) {
         let mappings = match &r.mappings {
             Err(why) => return StepState::Unknown(why.clone()).into(),
@@ -90,60 +93,53 @@ pub fn teardown(
             .into();
         }
         actions.extend(record_removal(placement, r, records));
-        actions.extend(mappings.iter().map(|m| Action::DeleteMapping {
+        let delete = |m: &Mapping| ApiGatewayAction::DeleteMapping {
             id: m.id.clone(),
             path: m.path.clone(),
-        }));
-        if g.status == DomainStatus::Updating {
-            let state = StepState::Wait(
-                Reason::WaitingForDomain,
-                format!("API Gateway is updating {}", g.name),
-            );
-            return StepPlan { state, actions };
-        }
-        actions.push(Action::DeleteDomain { name: g.name.clone() });
-        return StepPlan {
-            state: StepState::InProgress(format!("deleting the custom domain {}", g.name)),
-            actions,
         };
+        actions.extend(mappings.iter().map(delete).map(Action::from));
+        if g.status == DomainStatus::Updating {
+            let updating = format!("API Gateway is updating {}", g.name);
+            return StepState::wait(Reason::WaitingForDomain, updating).with(actions);
+        }
+        let delete = Actions::from(ApiGatewayAction::DeleteDomain { name: g.name.clone() });
+        return StepPlan::in_progress(
+            format!("deleting the custom domain {}", g.name),
+            delete.after(actions),
+        );
     }
     actions.extend(record_removal(placement, r, records));
     let (certificates, versions) = match (&r.certificates, &r.versions) {
         (Err(why), _) | (_, Err(why)) => {
-            return StepPlan {
-                state: StepState::Unknown(why.clone()),
-                actions,
-            };
+            return StepState::unknown(why).with(actions);
         }
         (Ok(certificates), Ok(versions)) => (certificates, versions),
     };
-    actions.extend(versions.iter().map(|version| Action::DeleteTruststoreVersion {
+    let delete = |version: &String| S3Action::DeleteTruststoreVersion {
         bucket: placement.bucket.clone(),
         key: placement.key.clone(),
         version: version.clone(),
-    }));
+    };
+    actions.extend(versions.iter().map(delete).map(Action::from));
     let (used, free): (Vec<_>, Vec<_>) = certificates
         .iter()
         .filter(|c| owned::is_ours(placement, c))
         .partition(|c| c.in_use);
     actions.extend(
         free.iter()
-            .map(|c| Action::DeleteCertificate { arn: c.arn.clone() }),
+            .map(|c| AcmAction::DeleteCertificate { arn: c.arn.clone() }.into()),
     );
-    let state = match used.first() {
-        Some(certificate) => StepState::Wait(
-            Reason::WaitingForCertificate,
-            format!(
-                "ACM still reports {} as in use; this can last up to an hour after its domain is deleted",
-                certificate.arn
-            ),
-        ),
-        None if actions.is_empty() => {
-            StepState::Done(Reason::Deleting, "no owned resource is left in AWS".into())
-        }
-        None => StepState::InProgress("deleting the certificate and the truststore".into()),
-    };
-    StepPlan { state, actions }
+    if let Some(certificate) = used.first() {
+        let in_use = format!(
+            "ACM still reports {} as in use; this can last up to an hour after its domain is deleted",
+            certificate.arn
+        );
+        return StepState::wait(Reason::WaitingForCertificate, in_use).with(actions);
+    }
+    match Actions::of(actions) {
+        None => StepPlan::done(Reason::Deleting, "no owned resource is left in AWS"),
+        Some(actions) => StepPlan::in_progress("deleting the certificate and the truststore", actions),
+    }
 }
 
 /// True when the domain stays, with all resources that it needs: because the spec says so, because the domain
@@ -179,44 +175,47 @@ fn release(
     let changes = records::ownership_removal(placement, records);
     let mut actions = Vec::new();
     if let (Some(zone_id), false) = (r.zone_id.clone(), changes.is_empty()) {
-        actions.push(Action::ChangeRecords { zone_id, changes });
+        actions.push(Action::from(Route53Action::ChangeRecords { zone_id, changes }));
     }
     for c in certificates.iter().filter(|c| owned::is_ours(placement, c)) {
         let arn = c.arn.clone();
         let stays = c.in_use || policy == Some(DeletionPolicy::Retain);
-        actions.push(if stays {
-            Action::ReleaseCertificate { arn }
+        let action = if stays {
+            AcmAction::ReleaseCertificate { arn }
         } else {
-            Action::DeleteCertificate { arn }
-        });
+            AcmAction::DeleteCertificate { arn }
+        };
+        actions.push(action.into());
     }
     actions.extend(
         r.apis
             .values()
             .flatten()
             .flatten()
-            .filter_map(|api| identity::untagging(placement, api)),
+            .filter_map(|api| identity::untagging(placement, api))
+            .map(Action::from),
     );
     let tagged = domain.filter(|g| is_ours(placement, g));
-    actions.extend(tagged.map(|g| Action::ReleaseDomain { arn: g.arn.clone() }));
-    let state = if actions.is_empty() {
-        StepState::Done(
+    actions.extend(tagged.map(|g| ApiGatewayAction::ReleaseDomain { arn: g.arn.clone() }.into()));
+    match Actions::of(actions) {
+        None => StepPlan::done(
             Reason::Deleting,
-            "nothing in AWS carries the ownership tag any longer".into(),
-        )
-    } else {
-        StepState::InProgress(format!(
-            "removing the ownership tags from {} and its resources, which stay in AWS",
-            placement.domain_name
-        ))
-    };
-    StepPlan { state, actions }
+            "nothing in AWS carries the ownership tag any longer",
+        ),
+        Some(actions) => StepPlan::in_progress(
+            format!(
+                "removing the ownership tags from {} and its resources, which stay in AWS",
+                placement.domain_name
+            ),
+            actions,
+        ),
+    }
 }
 
 fn record_removal(placement: &Placement, r: &Leftovers, records: &[RecordSet]) -> Option<Action> {
     let changes = records::removal(placement, records);
     let zone_id = r.zone_id.clone()?;
-    (!changes.is_empty()).then_some(Action::ChangeRecords { zone_id, changes })
+    (!changes.is_empty()).then(|| Route53Action::ChangeRecords { zone_id, changes }.into())
 }
 
 #[cfg(test)]

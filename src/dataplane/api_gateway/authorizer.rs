@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::{
     api::conditions::Reason,
     aws::{
+        action::{ApiGatewayAction, LambdaAction},
         gateway::{
             authorizers::{Authorization, Authorizer},
             integrations::Place,
@@ -110,11 +111,12 @@ pub(crate) fn changes(
                 if chosen.is_some() {
                     c.missing.push(format!("the authorizer on {} of {id}", route.at));
                 }
-                c.routes.push(Action::Authorize {
+                let authorize = ApiGatewayAction::Authorize {
                     api_id: id.clone(),
                     at: route.at.clone(),
                     authorizer: authorizer.cloned(),
-                });
+                };
+                c.routes.push(authorize.into());
             }
         }
     }
@@ -124,14 +126,16 @@ pub(crate) fn changes(
     {
         if there.permitted.contains(&leaving.id) {
             let (function, statement) = (leaving.function.clone(), statement(placement, &leaving.id));
-            c.last.push(Action::ForbidFunction { function, statement });
+            c.last
+                .push(LambdaAction::ForbidFunction { function, statement }.into());
         }
         let (protocol, api_id) = (api.api.protocol, id.clone());
-        c.last.push(Action::DeleteAuthorizer {
+        let delete = ApiGatewayAction::DeleteAuthorizer {
             protocol,
             api_id,
             id: leaving.id.clone(),
-        });
+        };
+        c.last.push(delete.into());
     }
     if tag == Some(&placement.owner) && !matches!(wanted, Some(DesiredAuthorizer::Function(_))) {
         c.untag.push(AUTHORIZER_TAG.to_owned());
@@ -150,22 +154,24 @@ fn bring_about(
 ) -> Vec<Action> {
     let (protocol, api_id, function) = (api.api.protocol, api.api.id.clone(), function.to_owned());
     let Some(chosen) = chosen else {
-        return vec![Action::CreateAuthorizer {
+        let create = ApiGatewayAction::CreateAuthorizer {
             protocol,
             api_id,
             name: name(placement, &function),
             function,
-        }];
+        };
+        return vec![create.into()];
     };
     let mut actions = Vec::new();
     if !chosen.as_made || chosen.function != function {
         let (id, function, api_id) = (chosen.id.clone(), function.clone(), api_id.clone());
-        actions.push(Action::RestoreAuthorizer {
+        let restore = ApiGatewayAction::RestoreAuthorizer {
             protocol,
             api_id,
             id,
             function,
-        });
+        };
+        actions.push(restore.into());
     }
     if !there.permitted.contains(&chosen.id) {
         let source = format!(
@@ -175,11 +181,12 @@ fn bring_about(
             placement.account,
             chosen.id
         );
-        actions.push(Action::PermitFunction {
+        let permit = LambdaAction::PermitFunction {
             function,
             statement: statement(placement, &chosen.id),
             source,
-        });
+        };
+        actions.push(permit.into());
     }
     actions
 }

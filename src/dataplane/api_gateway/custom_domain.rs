@@ -7,17 +7,17 @@ use crate::{
     api::{AdoptionPolicy, UnlistedMappings, conditions::Reason},
     aws::{
         acm::{self, CertificateStatus},
+        action::ApiGatewayAction,
         gateway::domains::{Domain, DomainRequest, DomainStatus, MUTUAL_TLS_POLICY},
+        tags::{ADOPTED_TAG, OWNER_TAG},
     },
     dns::records,
     model::{
-        action::Action,
         desired::Desired,
         front::Ownership,
         observed::Observed,
         placement::Placement,
-        step::{Step, StepPlan, StepState},
-        tags::{ADOPTED_TAG, OWNER_TAG},
+        step::{Actions, Step, StepPlan, StepState},
     },
     observation::seen::Seen,
     server_certificate::owned,
@@ -32,7 +32,7 @@ pub(crate) fn domain(
     o: &Observed,
     certificate: Option<&acm::Certificate>,
     ownership: Option<&acm::Certificate>,
-    published: &StepState,
+    published: &StepPlan,
     now: Timestamp,
 ) -> StepPlan {
     let existing = match &o.domain {
@@ -59,7 +59,7 @@ pub(crate) fn domain(
         return match (pair, version) {
             (Some(pair), Some(version)) => StepPlan::in_progress(
                 format!("creating the custom domain {}", d.placement.domain_name),
-                vec![Action::CreateDomain(desired(pair, version))],
+                ApiGatewayAction::CreateDomain(desired(pair, version)),
             ),
             (None, _) => StepState::WaitingFor(Step::CertificateIssued).into(),
             (_, None) => StepState::WaitingFor(Step::TruststorePublished).into(),
@@ -70,7 +70,7 @@ pub(crate) fn domain(
         if domain_ownership == Ownership::Unowned && has_lost_its_tag(d, o, g) {
             return StepPlan::in_progress(
                 format!("restoring the ownership tag on the custom domain {}", g.name),
-                vec![Action::TagDomain { arn: g.arn.clone() }],
+                ApiGatewayAction::TagDomain { arn: g.arn.clone() },
             );
         }
         return not_ours(g, &domain_ownership).into();
@@ -91,7 +91,7 @@ pub(crate) fn domain(
                 "restoring the TLS policy {MUTUAL_TLS_POLICY} of the custom domain {}",
                 g.name
             ),
-            vec![Action::RestoreSecurityPolicy { name: g.name.clone() }],
+            ApiGatewayAction::RestoreSecurityPolicy { name: g.name.clone() },
         );
     }
     // The present certificate and truststore are usable for an update of other fields, as long as API Gateway
@@ -135,13 +135,13 @@ pub(crate) fn domain(
                 _ => {} // only with certificate and truststore
             }
             // The tag comes first: after an interruption, the next reconcile then recognises the domain.
-            actions.push(Action::AdoptDomain { arn: g.arn.clone() });
+            actions.push(ApiGatewayAction::AdoptDomain { arn: g.arn.clone() });
         }
     }
     if !as_desired {
-        actions.push(Action::UpdateDomain(desired(wanted, wanted_version)));
+        actions.push(ApiGatewayAction::UpdateDomain(desired(wanted, wanted_version)));
     }
-    if !actions.is_empty() {
+    if let Some(actions) = Actions::of(actions) {
         let what = if domain_ownership == Ownership::Unowned {
             "taking over"
         } else {
@@ -152,14 +152,13 @@ pub(crate) fn domain(
     match (pair, version) {
         (None, _) => StepState::WaitingFor(Step::CertificateIssued).into(),
         (_, None) => StepState::WaitingFor(Step::TruststorePublished).into(),
-        _ => StepState::done(
+        _ => StepPlan::done(
             Reason::Programmed,
             format!(
                 "{} is AVAILABLE with this certificate and truststore version",
                 g.name
             ),
-        )
-        .into(),
+        ),
     }
 }
 

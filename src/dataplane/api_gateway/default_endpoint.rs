@@ -11,13 +11,15 @@ use super::apis::unsupported;
 
 use crate::{
     api::{DefaultEndpoint, RestDeployment, conditions::Reason},
-    aws::gateway::apis::Protocol,
+    aws::{
+        action::ApiGatewayAction,
+        gateway::apis::Protocol,
+        tags::{DEPLOYED, PENDING_TAG},
+    },
     model::{
-        action::Action,
         desired::Desired,
         observed::{Api, Observed},
-        step::{Step, StepPlan, StepState},
-        tags::{DEPLOYED, PENDING_TAG},
+        step::{Actions, Step, StepPlan, StepState},
     },
     probe::https,
 };
@@ -25,7 +27,7 @@ use crate::{
 /// Maximum time until a change of a stage takes effect at the endpoint. An estimate: AWS documents no time.
 const TAKES_EFFECT: SignedDuration = SignedDuration::from_mins(1);
 
-pub(crate) fn bypass(d: &Desired, o: &Observed, dns: &StepState, now: Timestamp) -> StepPlan {
+pub(crate) fn bypass(d: &Desired, o: &Observed, dns: &StepPlan, now: Timestamp) -> StepPlan {
     if d.default_endpoint == DefaultEndpoint::Keep {
         return StepState::blocked(
             Reason::KeptOpen,
@@ -40,43 +42,41 @@ pub(crate) fn bypass(d: &Desired, o: &Observed, dns: &StepState, now: Timestamp)
         None | Some(Ok(_)) => StepState::WaitingFor(Step::ResolvedRefs).into(),
     });
     StepPlan::of_all(step_plan.collect())
-        .unwrap_or_else(|| StepState::done(Reason::Closed, "no API is mapped").into())
+        .unwrap_or_else(|| StepPlan::done(Reason::Closed, "no API is mapped"))
 }
 
-fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Timestamp) -> StepPlan {
+fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepPlan, now: Timestamp) -> StepPlan {
     let id = &api.api.id;
-    let tag_pending = Action::TagPending {
+    let tag_pending = ApiGatewayAction::TagPending {
         api_arn: api.api.arn.clone(),
     };
     if !api.api.endpoint_closed {
         if !dns.is_done() {
             return StepState::WaitingFor(Step::DnsProgrammed).into();
         }
-        let close = Action::CloseEndpoint {
+        let close = Actions::from(ApiGatewayAction::CloseEndpoint {
             protocol: api.api.protocol,
             api_id: id.clone(),
-        };
+        });
         let actions = if takes_two(api) {
-            [tag_pending, close]
-                .into_iter()
-                .chain(publish(api, rest_deployment))
-                .collect()
+            close.after([tag_pending]).then(publish(api, rest_deployment))
         } else {
-            vec![close]
+            close
         };
         return StepPlan::in_progress(format!("closing the execute-api endpoint of {id}"), actions);
     }
     let tag = api.api.tags.get(PENDING_TAG);
     let deployed = tag.is_some_and(|tag| tag == DEPLOYED);
     if tag.is_some() && !deployed {
-        let actions = publish(api, rest_deployment);
-        if actions.is_empty() {
-            return StepState::WaitingFor(Step::ResolvedRefs).into();
-        }
-        return StepPlan::in_progress(format!("making the closed endpoint of {id} effective"), actions);
+        return match Actions::of(publish(api, rest_deployment)) {
+            None => StepState::WaitingFor(Step::ResolvedRefs).into(),
+            Some(actions) => {
+                StepPlan::in_progress(format!("making the closed endpoint of {id} effective"), actions)
+            }
+        };
     }
     let untag = || match deployed {
-        true => vec![Action::UntagPending {
+        true => vec![ApiGatewayAction::UntagPending {
             api_arn: api.api.arn.clone(),
         }],
         false => vec![],
@@ -87,13 +87,11 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
             .is_some_and(|at| now.duration_since(at) < TAKES_EFFECT)
     });
     match &api.probe {
-        Some(https::ProbeResult::Refused(_)) => StepPlan {
-            state: StepState::done(
-                Reason::Closed,
-                "every mapped API refuses callers on its execute-api endpoint",
-            ),
-            actions: untag(),
-        },
+        Some(https::ProbeResult::Refused(_)) => StepPlan::done(
+            Reason::Closed,
+            "every mapped API refuses callers on its execute-api endpoint",
+        )
+        .then(untag()),
         Some(https::ProbeResult::Answered(status)) => {
             let still = format!(
                 "the execute-api endpoint of {id} is set to be closed, but still answers with status {status}"
@@ -106,10 +104,7 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
                 RestDeployment::Allow if fresh => StepState::wait(Reason::StillAnswering, still).into(),
                 RestDeployment::Allow => StepPlan::in_progress(
                     format!("deploying {id}, so that its closed endpoint becomes effective"),
-                    [tag_pending]
-                        .into_iter()
-                        .chain(publish(api, rest_deployment))
-                        .collect(),
+                    Actions::from(tag_pending).then(publish(api, rest_deployment)),
                 ),
                 RestDeployment::Never => {
                     let stages: Vec<_> = api.there().map(|stage| stage.name.as_str()).collect();
@@ -132,15 +127,13 @@ fn endpoint(api: &Api, rest_deployment: RestDeployment, dns: &StepState, now: Ti
                 Some(https::ProbeResult::Unreachable(why)) => format!(": {why}"),
                 _ => String::new(),
             };
-            StepPlan {
-                state: StepState::done(
-                    Reason::NotVerified,
-                    format!("the execute-api endpoint of {id} is set to be closed; not verified{why}"),
-                ),
-                // The tag stays after the first failed probe after a deployment: an answer at the next probe
-                // must not cause another deployment.
-                actions: if fresh { vec![] } else { untag() },
-            }
+            // The tag stays after the first failed probe after a deployment: an answer at the next probe must
+            // not cause another deployment.
+            StepPlan::done(
+                Reason::NotVerified,
+                format!("the execute-api endpoint of {id} is set to be closed; not verified{why}"),
+            )
+            .then(if fresh { vec![] } else { untag() })
         }
     }
 }
@@ -152,12 +145,12 @@ fn takes_two(api: &Api) -> bool {
 
 /// Returns the actions that make the flag effective and then update the tag; none while no stage exists for
 /// them.
-fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<Action> {
+fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<ApiGatewayAction> {
     let (id, arn, protocol) = (&api.api.id, &api.api.arn, api.api.protocol);
-    let untag = Action::UntagPending { api_arn: arn.clone() };
+    let untag = ApiGatewayAction::UntagPending { api_arn: arn.clone() };
     let deploy = || {
         let stages = api.by_hand().map(|stage| stage.name.clone()).collect();
-        Action::Deploy {
+        ApiGatewayAction::Deploy {
             protocol,
             api_id: id.clone(),
             stages,
@@ -168,7 +161,7 @@ fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<Action> {
         (Protocol::Rest, Some(stage)) if rest_deployment == RestDeployment::Never => {
             let (api_id, stage, description) = (id.clone(), stage.name.clone(), stage.description.clone());
             vec![
-                Action::TouchStage {
+                ApiGatewayAction::TouchStage {
                     api_id,
                     stage,
                     description,
@@ -176,7 +169,7 @@ fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<Action> {
                 untag,
             ]
         }
-        (Protocol::Rest, Some(_)) => vec![deploy(), Action::TagDeployed { api_arn: arn.clone() }],
+        (Protocol::Rest, Some(_)) => vec![deploy(), ApiGatewayAction::TagDeployed { api_arn: arn.clone() }],
         (_, Some(_)) => vec![deploy(), untag],
         (_, None) => vec![untag],
     }
@@ -191,12 +184,11 @@ mod tests {
 
     use crate::{
         api::{RestDeployment, conditions::Reason},
-        aws::gateway::apis::{self, Protocol},
-        model::{
-            observed::Api,
-            step::StepState,
+        aws::{
+            gateway::apis::{self, Protocol},
             tags::{DEPLOYED, PENDING_TAG},
         },
+        model::{observed::Api, step::StepState},
         probe::https,
     };
 
@@ -233,25 +225,25 @@ mod tests {
     /// Returns the state and the actions, a word each.
     fn told(api: &Api, rest_deployment: RestDeployment, dns: bool) -> String {
         let dns = if dns {
-            StepState::done(Reason::Programmed, "")
+            StepPlan::done(Reason::Programmed, "")
         } else {
-            StepState::InProgress(String::new())
+            StepState::WaitingFor(Step::DomainProgrammed).into()
         };
         let step_plan = endpoint(api, rest_deployment, &dns, NOW);
-        let state = match step_plan.state {
-            StepState::Done(reason, _) => format!("Done {reason}"),
-            StepState::Wait(reason, _) => format!("Wait {reason}"),
-            StepState::Blocked(reason, message) => {
+        let state = match &step_plan {
+            StepPlan::Done(reason, _) | StepPlan::Correcting(reason, ..) => format!("Done {reason}"),
+            StepPlan::Pending(StepState::Wait(reason, _), _) => format!("Wait {reason}"),
+            StepPlan::Pending(StepState::Blocked(reason, message), _) => {
                 assert!(
                     message.contains("r1") && message.contains("prod") && message.contains("restDeployment")
                 );
                 format!("Blocked {reason}")
             }
-            StepState::WaitingFor(step) => format!("WaitingFor {step:?}"),
-            StepState::InProgress(_) => "InProgress".into(),
-            StepState::Unknown(_) => "Unknown".into(),
+            StepPlan::Pending(StepState::WaitingFor(step), _) => format!("WaitingFor {step:?}"),
+            StepPlan::InProgress(..) => "InProgress".into(),
+            StepPlan::Pending(StepState::Unknown(_), _) => "Unknown".into(),
         };
-        step_plan.actions.iter().fold(state, |all, action| {
+        step_plan.actions().fold(state, |all, action| {
             let word = format!("{action:?}");
             format!("{all} {}", word.split([' ', '{']).next().unwrap_or_default())
         })

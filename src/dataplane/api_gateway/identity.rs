@@ -16,17 +16,20 @@ use super::{
 
 use crate::{
     api::{RestDeployment, conditions::Reason},
-    aws::gateway::{
-        apis::{Protocol, Stage},
-        authorizers::Authorization,
-        integrations::{Integration, Place},
+    aws::{
+        action::ApiGatewayAction,
+        gateway::{
+            apis::{Protocol, Stage},
+            authorizers::Authorization,
+            integrations::{Integration, Place},
+        },
     },
     model::{
         action::Action,
         desired::{AUTHORIZER_SOURCE, Desired, DesiredAuthorizer},
         observed::{Api, Observed},
         placement::Placement,
-        step::{Step, StepPlan, StepState},
+        step::{Actions, Step, StepPlan, StepState},
     },
     observation::seen::Seen,
 };
@@ -95,13 +98,13 @@ pub(crate) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
     }
     if all.is_empty() {
         let nothing = "no API is mapped";
-        return (!asked.is_nothing()).then(|| StepState::done(Reason::Programmed, nothing).into());
+        return (!asked.is_nothing()).then(|| StepPlan::done(Reason::Programmed, nothing));
     }
     if custom_domain::is_barred(d, o) {
         return Some(StepState::WaitingFor(Step::DomainProgrammed).into());
     }
     let mut step_plan = StepPlan::of_all(all)?;
-    if let StepState::Done(_, message) = &mut step_plan.state {
+    if let StepPlan::Done(_, message) | StepPlan::Correcting(_, message, _) = &mut step_plan {
         remarks
             .iter()
             .for_each(|remark| *message += &format!("; {remark}"));
@@ -124,7 +127,7 @@ pub fn removal(
 }
 
 /// Returns the action that removes the ownership tags from an API whose headers stay as they are.
-pub fn untagging(placement: &Placement, api: &Api) -> Option<Action> {
+pub fn untagging(placement: &Placement, api: &Api) -> Option<ApiGatewayAction> {
     let mut keys: Vec<_> = ours(placement, api)
         .map(|name| format!("{HEADER_TAG}{name}"))
         .collect();
@@ -134,7 +137,7 @@ pub fn untagging(placement: &Placement, api: &Api) -> Option<Action> {
     }
     let is_pending = api.api.tags.contains_key(PENDING_IDENTITY_TAG) && !others(placement, api);
     keys.extend(is_pending.then(|| PENDING_IDENTITY_TAG.to_owned()));
-    Some(Action::UntagApi {
+    Some(ApiGatewayAction::UntagApi {
         arn: api.api.arn.clone(),
         keys,
     })
@@ -275,14 +278,15 @@ pub(crate) fn of_api(
     let arn = &api.api.arn;
     let mut actions = Vec::new();
     if !tags.is_empty() {
-        actions.push(Action::TagApi {
+        let tag = ApiGatewayAction::TagApi {
             arn: arn.clone(),
             tags,
-        });
+        };
+        actions.push(Action::from(tag));
     }
     actions.extend(authorizer.first);
     actions.extend(authorizer.routes);
-    actions.extend(parameters.actions);
+    actions.extend(parameters.actions.into_iter().map(Action::from));
     // Stages without the change: all stages after a change; otherwise the stages with an earlier deployment.
     let pending = api.api.tags.get(PENDING_IDENTITY_TAG);
     let before: BTreeSet<_> = pending.iter().flat_map(|ids| ids.split(' ')).collect();
@@ -297,11 +301,13 @@ pub(crate) fn of_api(
     let settled = deployed || wanted.is_nothing() && !is_ours;
     if may_deploy && !undeployed.is_empty() {
         let (protocol, api_id) = (api.api.protocol, id.clone());
-        actions.push(Action::Deploy {
+        let stages = undeployed.clone();
+        let deploy = ApiGatewayAction::Deploy {
             protocol,
             api_id,
-            stages: undeployed.clone(),
-        });
+            stages,
+        };
+        actions.push(deploy.into());
     }
     let mut done = Vec::new();
     if settled {
@@ -314,27 +320,28 @@ pub(crate) fn of_api(
         }
     }
     if !done.is_empty() {
-        actions.push(Action::UntagApi {
+        let untag = ApiGatewayAction::UntagApi {
             arn: arn.clone(),
             keys: done,
-        });
+        };
+        actions.push(untag.into());
     }
     let from_authorizer = headers
         .values()
         .any(|source| source.starts_with(AUTHORIZER_SOURCE));
-    let state = if let Some((reason, problem)) = authorizer.problem {
-        StepState::blocked(reason, problem)
+    let blocked = if let Some((reason, problem)) = authorizer.problem {
+        Some(StepState::blocked(reason, problem))
     } else if !parameters.not_owned.is_empty() {
-        StepState::blocked(
+        Some(StepState::blocked(
             Reason::ForeignOwner,
             format!(
                 "another writer sets {}: the operator does not change it. Remove it there, or choose another \
                  name in spec.identity",
                 parameters.not_owned.join(", ")
             ),
-        )
+        ))
     } else if from_authorizer && !authorizer.others.is_empty() {
-        StepState::blocked(
+        Some(StepState::blocked(
             Reason::ForeignOwner,
             format!(
                 "{}: another authorization is there and the operator does not change it, so that the \
@@ -342,14 +349,14 @@ pub(crate) fn of_api(
                  authorizerKey",
                 authorizer.others.join(", ")
             ),
-        )
+        ))
     } else if !settled {
         let what = if wanted.is_nothing() {
             "removed from"
         } else {
             "set on"
         };
-        StepState::blocked(
+        Some(StepState::blocked(
             Reason::WaitingForDeployment,
             format!(
                 "spec.identity is {what} {id}, but not in effect: it takes a deployment to stage {}, which \
@@ -357,19 +364,9 @@ pub(crate) fn of_api(
                  Allow",
                 undeployed.join(", ")
             ),
-        )
-    } else if !actions.is_empty() {
-        let what = if missing.is_empty() {
-            format!("headers of {id}")
-        } else {
-            missing.join(", ")
-        };
-        StepState::InProgress(format!("setting {what}"))
+        ))
     } else {
-        StepState::done(
-            Reason::Programmed,
-            "every integration of the mapped APIs that takes headers passes them on",
-        )
+        None
     };
     let at = |what: &[String]| what.join(", ");
     let others = Some(&authorizer.others).filter(|others| !others.is_empty());
@@ -387,7 +384,23 @@ pub(crate) fn of_api(
             at(untagged)
         )
     }));
-    Some(StepPlan { state, actions })
+    if let Some(state) = blocked {
+        return Some(state.with(actions));
+    }
+    Some(match Actions::of(actions) {
+        Some(actions) => {
+            let what = if missing.is_empty() {
+                format!("headers of {id}")
+            } else {
+                missing.join(", ")
+            };
+            StepPlan::in_progress(format!("setting {what}"), actions)
+        }
+        None => StepPlan::done(
+            Reason::Programmed,
+            "every integration of the mapped APIs that takes headers passes them on",
+        ),
+    })
 }
 
 /// Changes of one API's integrations.
@@ -395,7 +408,7 @@ pub(crate) fn of_api(
 pub(crate) struct Parameters {
     /// Tags to set before all other changes.
     tags: BTreeMap<String, String>,
-    actions: Vec<Action>,
+    actions: Vec<ApiGatewayAction>,
     missing: Vec<String>,
     /// Headers that another writer sets.
     not_owned: Vec<String>,
@@ -476,7 +489,7 @@ pub(crate) fn parameters(
             .filter(|(key, _)| !set.contains_key(*key) && !remove.contains(*key));
         let others = others.map(|(key, value)| (key.clone(), value.clone())).collect();
         let (api_id, at) = (id.clone(), integration.at.clone());
-        p.actions.push(Action::ChangeParameters {
+        p.actions.push(ApiGatewayAction::ChangeParameters {
             api_id,
             at,
             set,

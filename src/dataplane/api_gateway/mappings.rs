@@ -8,12 +8,11 @@ use super::{
 
 use crate::{
     api::conditions::Reason,
-    aws::gateway::mappings::Mapping,
+    aws::{action::ApiGatewayAction, gateway::mappings::Mapping},
     model::{
-        action::Action,
         desired::Desired,
         observed::{Api, Observed},
-        step::{Step, StepPlan, StepState},
+        step::{Actions, Step, StepPlan, StepState},
     },
 };
 
@@ -44,7 +43,7 @@ pub(crate) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
     if !keeps_unlisted(&d.placement, g) {
         let (stay, go): (Vec<&Mapping>, Vec<&Mapping>) = unlisted.iter().partition(|m| held(m));
         holding |= !stay.is_empty();
-        actions.extend(go.iter().map(|m| Action::DeleteMapping {
+        actions.extend(go.iter().map(|m| ApiGatewayAction::DeleteMapping {
             id: m.id.clone(),
             path: m.path.clone(),
         }));
@@ -63,8 +62,8 @@ pub(crate) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
             Some(Ok(Some(api))) if serves(api, &mapped.stage) => {
                 let (path, api_id, stage) = (path.clone(), mapped.id.clone(), mapped.stage.clone());
                 actions.push(match existing {
-                    None => Action::CreateMapping { path, api_id, stage },
-                    Some(m) => Action::UpdateMapping {
+                    None => ApiGatewayAction::CreateMapping { path, api_id, stage },
+                    Some(m) => ApiGatewayAction::UpdateMapping {
                         id: m.id.clone(),
                         path,
                         api_id,
@@ -75,30 +74,36 @@ pub(crate) fn mappings(d: &Desired, o: &Observed) -> StepPlan {
             _ => missing.push(format!("{path:?} ({}/{})", mapped.id, mapped.stage)),
         }
     }
-    let state = if !missing.is_empty() {
-        StepState::blocked(
+    if !missing.is_empty() {
+        return StepState::blocked(
             Reason::RefNotFound,
             format!(
                 "these mappings wait for their API or stage, the others are served: {}",
                 missing.join(", ")
             ),
         )
-    } else if let Some(why) = unseen {
-        StepState::unknown(why)
-    } else if !actions.is_empty() {
-        StepState::InProgress(format!("writing the API mappings of {}", d.placement.domain_name))
-    } else if holding {
-        StepState::WaitingFor(Step::IdentityPropagated)
+        .with(actions);
+    }
+    if let Some(why) = unseen {
+        return StepState::unknown(why).with(actions);
+    }
+    if let Some(actions) = Actions::of(actions) {
+        return StepPlan::in_progress(
+            format!("writing the API mappings of {}", d.placement.domain_name),
+            actions,
+        );
+    }
+    if holding {
+        StepState::WaitingFor(Step::IdentityPropagated).into()
     } else if !unlisted.is_empty() {
         let kept: Vec<_> = unlisted.iter().map(|m| format!("{:?}", m.path)).collect();
-        StepState::done(
+        StepPlan::done(
             Reason::Programmed,
             format!("all mappings are there; kept unlisted: {}", kept.join(", ")),
         )
     } else {
-        StepState::done(Reason::Programmed, "all mappings are there, and no others")
-    };
-    StepPlan { state, actions }
+        StepPlan::done(Reason::Programmed, "all mappings are there, and no others")
+    }
 }
 
 fn serves(api: &Api, stage: &str) -> bool {

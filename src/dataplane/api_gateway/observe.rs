@@ -8,11 +8,13 @@ use super::{authorizer, custom_domain, identity};
 
 use crate::{
     api::MappedApi,
-    aws::gateway::{apis::Protocol, domains::Domain, mappings::Mapping},
+    aws::{
+        gateway::{apis::Protocol, domains::Domain, mappings::Mapping},
+        tags::{DEPLOYED, PENDING_TAG},
+    },
     model::{
         observed::{Api, Authorizers},
         placement::Placement,
-        tags::{DEPLOYED, PENDING_TAG},
     },
     observation::{read_cache::AwsReader, seen::Seen},
     probe::https::{self, EndpointProbe},

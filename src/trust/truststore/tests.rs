@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use crate::controllers::mtls_domain::simulation::world::front_again;
 use crate::{
     api::{AuthorityState, MtlsDomainStatus, conditions::Reason},
+    aws::action::S3Action,
     controllers::mtls_domain::{
         plan::plan,
         report,
@@ -133,7 +134,7 @@ impl World {
         for _ in 0..5 {
             let plan = self.reconcile();
             let body = plan.actions().find_map(|(_, action)| match action {
-                Action::PutTruststore { body, .. } => Some(body.clone()),
+                Action::S3(S3Action::PutTruststore { body, .. }) => Some(body.clone()),
                 _ => None,
             });
             match body {

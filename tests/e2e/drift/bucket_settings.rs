@@ -5,7 +5,7 @@ use aws_sdk_s3::types::{
     BucketVersioningStatus, ServerSideEncryption, ServerSideEncryptionByDefault,
     ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, Tagging, VersioningConfiguration,
 };
-use mtls_operator::model::tags::OWNER_TAG;
+use mtls_operator::aws::tags::OWNER_TAG;
 
 use crate::support::test_env::TestEnv;
 

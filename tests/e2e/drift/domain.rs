@@ -6,7 +6,7 @@ use aws_sdk_apigatewayv2::types::{
     DomainNameConfiguration, IpAddressType, MutualTlsAuthenticationInput, RoutingMode,
     builders::DomainNameConfigurationBuilder,
 };
-use mtls_operator::model::tags::OWNER_TAG;
+use mtls_operator::aws::tags::OWNER_TAG;
 use serde_json::json;
 
 use super::table::{Figures, Notice::EveryMinute, THEIRS, Table};

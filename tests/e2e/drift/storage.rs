@@ -1,6 +1,6 @@
 //! The bucket that the operator created, the truststore object and the server certificate are restored.
 use aws_sdk_s3::types::PublicAccessBlockConfiguration;
-use mtls_operator::model::tags::OWNER_TAG;
+use mtls_operator::aws::tags::OWNER_TAG;
 use serde_json::json;
 
 use super::{

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use aws_sdk_acm::types::CertificateStatus;
 use aws_sdk_apigatewayv2::types::DomainNameStatus;
 use aws_sdk_route53::types::RrType;
-use mtls_operator::model::tags::{OWNER_METADATA, OWNER_TAG};
+use mtls_operator::aws::tags::{OWNER_METADATA, OWNER_TAG};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use serde_json::json;
 use sha2::{Digest, Sha256};

@@ -2,7 +2,7 @@
 //! an abandoned one needs no write to AWS.
 use aws_sdk_route53::types::RrType;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use mtls_operator::model::tags::OWNER_TAG;
+use mtls_operator::aws::tags::OWNER_TAG;
 use serde_json::json;
 
 use crate::support::{

@@ -1,6 +1,6 @@
 //! A domain is created in the account and region that its spec names, and stays there.
 use kube::api::DeleteParams;
-use mtls_operator::model::tags::OWNER_TAG;
+use mtls_operator::aws::tags::OWNER_TAG;
 use sandbox::{
     control::Calls,
     prepare::{Preparation, hosted_zone, prepare},

@@ -1,7 +1,7 @@
 //! Mappings to HTTP and REST APIs follow the spec in place; unlisted ones go unless the spec keeps them.
 use aws_sdk_apigatewayv2::types::ProtocolType;
 use kube::api::DeleteParams;
-use mtls_operator::model::tags::ADOPTED_TAG;
+use mtls_operator::aws::tags::ADOPTED_TAG;
 use sandbox::prepare::{http_api, rest_api};
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
 //! A REST API is deployed where the spec allows it, once for all its stages, and never twice for one change.
-use mtls_operator::model::tags::DEPLOYED;
+use mtls_operator::aws::tags::DEPLOYED;
 use sandbox::prepare::rest_api;
 use serde_json::json;
 

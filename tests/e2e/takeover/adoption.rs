@@ -2,7 +2,7 @@
 use std::path::Path;
 
 use aws_sdk_route53::types::RrType;
-use mtls_operator::model::tags::{ADOPTED_TAG, OWNER_TAG};
+use mtls_operator::aws::tags::{ADOPTED_TAG, OWNER_TAG};
 use serde_json::json;
 
 use crate::support::{

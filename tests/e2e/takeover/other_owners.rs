@@ -1,6 +1,6 @@
 //! Resources of other owners stay untouched, and the conditions say so.
 use aws_sdk_route53::types::{ChangeAction, RrType};
-use mtls_operator::model::tags::{OWNER_METADATA, OWNER_TAG};
+use mtls_operator::aws::tags::{OWNER_METADATA, OWNER_TAG};
 use serde_json::json;
 
 use crate::support::{

@@ -6,7 +6,7 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams},
 };
-use mtls_operator::{api::MtlsDomain, model::tags::OWNER_TAG};
+use mtls_operator::{api::MtlsDomain, aws::tags::OWNER_TAG};
 use serde_json::json;
 
 use crate::support::{

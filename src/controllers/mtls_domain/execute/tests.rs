@@ -13,6 +13,7 @@ use crate::{
     api::MtlsDomain,
     aws::{
         acm::CertificateRequest,
+        action::{AcmAction, ApiGatewayAction, LambdaAction, S3Action},
         call_guard::Gate,
         fake,
         gateway::{
@@ -92,36 +93,44 @@ fn request() -> DomainRequest {
 
 fn scarce_actions() -> Vec<(Action, Operation)> {
     let (api_id, stages) = ("a1".to_owned(), vec!["prod".to_owned()]);
-    vec![
-        (Action::CreateDomain(request()), Operation::CreateDomainName),
-        (Action::UpdateDomain(request()), Operation::UpdateDomainName),
+    let all = [
         (
-            Action::RestoreSecurityPolicy {
+            ApiGatewayAction::CreateDomain(request()),
+            Operation::CreateDomainName,
+        ),
+        (
+            ApiGatewayAction::UpdateDomain(request()),
+            Operation::UpdateDomainName,
+        ),
+        (
+            ApiGatewayAction::RestoreSecurityPolicy {
                 name: "api.example.com".into(),
             },
             Operation::UpdateDomainName,
         ),
         (
-            Action::DeleteDomain {
+            ApiGatewayAction::DeleteDomain {
                 name: "api.example.com".into(),
             },
             Operation::DeleteDomainName,
         ),
         (
-            Action::Deploy {
+            ApiGatewayAction::Deploy {
                 protocol: Protocol::Http,
                 api_id,
                 stages,
             },
             Operation::CreateDeployment,
         ),
-    ]
+    ];
+    all.map(|(action, operation)| (Action::from(action), operation))
+        .into()
 }
 
 #[tokio::test]
 async fn a_scarce_call_is_queued_and_not_made_before_its_ticket_is_granted() {
     for (action, operation) in scarce_actions() {
-        assert_eq!(scarce(&action), Some(operation), "{action}");
+        assert_eq!(action.operation(), Some(operation), "{action}");
         // A bucket begins empty.
         let (done, calls) = executed("acm=unlimited", 200, &[(Step::DomainProgrammed, action.clone())]).await;
         let queued = done
@@ -139,10 +148,10 @@ async fn a_scarce_call_is_queued_and_not_made_before_its_ticket_is_granted() {
         );
     }
     for action in [
-        Action::TagDomain { arn: "a".into() },
-        Action::EnableVersioning { bucket: "b".into() },
+        Action::from(ApiGatewayAction::TagDomain { arn: "a".into() }),
+        S3Action::EnableVersioning { bucket: "b".into() }.into(),
     ] {
-        assert_eq!(scarce(&action), None, "{action}");
+        assert_eq!(action.operation(), None, "{action}");
     }
 }
 
@@ -151,35 +160,41 @@ async fn a_deletion_of_a_missing_resource_succeeds() {
     let arn = || "arn:aws:apigateway:eu-west-1::/apis/a1".to_owned();
     let (api_id, protocol) = ("a1".to_owned(), Protocol::Http);
     let function = "arn:aws:lambda:eu-west-1:123456789012:function:f".to_owned();
-    let deletions = [
-        Action::DeleteCertificate { arn: arn() },
-        Action::ReleaseDomain { arn: arn() },
-        Action::ReleaseCertificate { arn: arn() },
-        Action::DeleteDomain {
+    let deletions: [Action; 9] = [
+        AcmAction::DeleteCertificate { arn: arn() }.into(),
+        ApiGatewayAction::ReleaseDomain { arn: arn() }.into(),
+        AcmAction::ReleaseCertificate { arn: arn() }.into(),
+        ApiGatewayAction::DeleteDomain {
             name: "api.example.com".into(),
-        },
-        Action::DeleteMapping {
+        }
+        .into(),
+        ApiGatewayAction::DeleteMapping {
             id: "m".into(),
             path: String::new(),
-        },
-        Action::UntagApi {
+        }
+        .into(),
+        ApiGatewayAction::UntagApi {
             arn: arn(),
             keys: vec!["k".into()],
-        },
-        Action::DeleteAuthorizer {
+        }
+        .into(),
+        ApiGatewayAction::DeleteAuthorizer {
             protocol,
             api_id: api_id.clone(),
             id: "z".into(),
-        },
-        Action::ForbidFunction {
+        }
+        .into(),
+        LambdaAction::ForbidFunction {
             function,
             statement: "s".into(),
-        },
-        Action::DeleteTruststoreVersion {
+        }
+        .into(),
+        S3Action::DeleteTruststoreVersion {
             bucket: "b".into(),
             key: "k".into(),
             version: "v".into(),
-        },
+        }
+        .into(),
     ];
     for action in deletions {
         let (done, calls) = executed("*=unlimited", 404, &[(Step::DomainProgrammed, action.clone())]).await;
@@ -194,15 +209,20 @@ async fn a_deletion_of_a_missing_resource_succeeds() {
         );
     }
     for action in [
-        Action::TagDomain { arn: arn() },
-        Action::UpdateMapping {
+        ApiGatewayAction::TagDomain { arn: arn() },
+        ApiGatewayAction::UpdateMapping {
             id: "m".into(),
             path: String::new(),
             api_id,
             stage: "s".into(),
         },
     ] {
-        let (done, _) = executed("*=unlimited", 404, &[(Step::DomainProgrammed, action.clone())]).await;
+        let (done, _) = executed(
+            "*=unlimited",
+            404,
+            &[(Step::DomainProgrammed, action.clone().into())],
+        )
+        .await;
         assert!(
             done.effects == 0 && done.outcomes.len() == 1,
             "{action} is no deletion: {done:?}"
@@ -212,7 +232,7 @@ async fn a_deletion_of_a_missing_resource_succeeds() {
 
 #[tokio::test]
 async fn a_step_stops_at_its_first_failure_and_the_others_continue() {
-    let tag = |arn: &str| Action::TagDomain { arn: arn.into() };
+    let tag = |arn: &str| Action::from(ApiGatewayAction::TagDomain { arn: arn.into() });
     let (mapped, programmed) = (Step::MappingsProgrammed, Step::DomainProgrammed);
     let actions = [(programmed, tag("a")), (programmed, tag("b")), (mapped, tag("c"))];
     let (done, calls) = executed("*=unlimited", 500, &actions).await;
@@ -240,8 +260,8 @@ async fn certificate_requests_are_limited() {
     };
     let (step, again) = (Step::CertificateIssued, Step::TruststorePublished);
     let actions = [
-        (step, Action::RequestCertificate(wanted.clone())),
-        (again, Action::RequestCertificate(wanted.clone())),
+        (step, Action::from(AcmAction::RequestCertificate(wanted.clone()))),
+        (again, Action::from(AcmAction::RequestCertificate(wanted.clone()))),
     ];
     let (done, calls) = executed("*=unlimited", 200, &actions).await;
     assert!(done.effects == 1 && calls.len() == 2, "{done:?}");
@@ -280,7 +300,7 @@ async fn certificate_requests_are_limited() {
         now: now(),
     };
     let done = execute(
-        [(step, &Action::RequestCertificate(wanted))].into_iter(),
+        [(step, &AcmAction::RequestCertificate(wanted).into())].into_iter(),
         &apply_context,
     )
     .await;

@@ -11,6 +11,7 @@ use crate::{
         fake,
         gateway::apis::Protocol,
         route53::Zone,
+        tags::{DEPLOYED, OWNER_TAG, PENDING_TAG},
     },
     controllers::mtls_domain::simulation::world,
     dataplane::api_gateway::observe::{is_said_to_be_closed, mappings, may_be_marked, most_open},
@@ -19,7 +20,6 @@ use crate::{
         desired::{Desired, DesiredCertificate},
         observed::ZoneChoice,
         placement::Placement,
-        tags::{DEPLOYED, OWNER_TAG, PENDING_TAG},
     },
     observation::{
         read_cache::{AwsReader, SessionCache},

@@ -11,7 +11,7 @@ use crate::{
         authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
         observed::{Key, Observed, Source},
-        step::{self, StepState},
+        step::{Step, StepPlan, StepState},
     },
     observation::seen::Unseen,
     pki::{
@@ -42,9 +42,12 @@ fn read(certificates: &[&Certificate], key: Key) -> Source {
 /// Returns the reason why ResolvedRefs is blocked, its message, and the number of actions.
 fn resolved(d: &Desired, o: &Observed) -> (Option<Reason>, String, usize) {
     let plan = plan(d, o, now());
-    let actions = plan.steps[&step::Step::ResolvedRefs].actions.len();
-    match &plan.steps[&step::Step::ResolvedRefs].state {
-        StepState::Blocked(reason, message) => (Some(*reason), message.clone(), actions),
+    let step_plan = &plan.steps[&Step::ResolvedRefs];
+    let actions = step_plan.actions().count();
+    match step_plan {
+        StepPlan::Pending(StepState::Blocked(reason, message), _) => {
+            (Some(*reason), message.clone(), actions)
+        }
         _ => (None, String::new(), actions),
     }
 }
@@ -172,19 +175,15 @@ fn an_unknown_truststore_decides_no_ownership() {
     o.published = Err(unseen());
     let plan = plan(&d, &o, now());
     assert_eq!(
-        plan.steps[&step::Step::ResolvedRefs].state,
-        StepState::Done(
-            Reason::ResolvedRefs,
-            "everything the spec refers to is there".into()
-        ),
+        plan.steps[&Step::ResolvedRefs],
+        StepPlan::done(Reason::ResolvedRefs, "everything the spec refers to is there"),
         "the truststore in use decides"
     );
     let empty = world::empty().observed();
     o.pinned = empty.pinned;
-    let state = crate::controllers::mtls_domain::plan::plan(&d, &o, now()).steps[&step::Step::ResolvedRefs]
-        .state
-        .clone();
-    assert_eq!(state, StepState::Unknown(unseen()));
+    let plan = crate::controllers::mtls_domain::plan::plan(&d, &o, now());
+    let unknown = StepState::Unknown(unseen());
+    assert_eq!(plan.steps[&Step::ResolvedRefs], unknown.into());
 }
 
 #[test]

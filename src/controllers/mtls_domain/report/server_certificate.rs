@@ -131,7 +131,10 @@ mod tests {
 
     use crate::{
         api::{MtlsDomainStatus, events::Notice},
-        aws::acm::{self, Renewal, RenewalStatus},
+        aws::{
+            acm::{self, Renewal, RenewalStatus},
+            action::AcmAction,
+        },
         controllers::mtls_domain::{
             plan::plan,
             report::report,
@@ -233,15 +236,14 @@ mod tests {
         w.converge(&desired());
         w.certificates[0].not_after = Some(now() + days(100));
         w.certificates[0].names.push("old.example.com".to_owned());
-        w.perform(crate::model::action::Action::RequestCertificate(
-            acm::CertificateRequest {
-                domain_name: desired().placement.domain_name,
-                names: vec![desired().placement.domain_name],
-                key_algorithm: acm::KeyAlgorithm::EcPrime256v1,
-                idempotency_token: String::new(),
-                tags: BTreeMap::new(),
-            },
-        ));
+        let request = acm::CertificateRequest {
+            domain_name: desired().placement.domain_name,
+            names: vec![desired().placement.domain_name],
+            key_algorithm: acm::KeyAlgorithm::EcPrime256v1,
+            idempotency_token: String::new(),
+            tags: BTreeMap::new(),
+        };
+        w.perform(AcmAction::RequestCertificate(request).into());
         let (new, reasons) = reported(&w, &status, now() + days(80));
         assert_eq!(reasons, [Notice::CertificateExpiring]);
         let shown = new.certificate.expect("there");

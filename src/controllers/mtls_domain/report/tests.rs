@@ -10,7 +10,10 @@ use crate::{
         MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
-    aws::errors::{self, Error, Kind},
+    aws::{
+        action::ApiGatewayAction,
+        errors::{self, Error, Kind},
+    },
     background::bypass_scan::Bypass,
     controllers::mtls_domain::{
         plan::plan,
@@ -19,7 +22,7 @@ use crate::{
     model::{
         action::Action,
         observed::{Leaf, LeafIssuer, Observed},
-        step::{Step, StepState},
+        step::{Actions, Step, StepPlan, StepState},
     },
     observation::seen::{Unseen, refusal},
     status::StepStatus,
@@ -42,10 +45,14 @@ fn unseen(reason: Reason) -> Unseen {
     }
 }
 
+fn tag() -> Actions {
+    ApiGatewayAction::TagDomain { arn: "a".into() }.into()
+}
+
 #[test]
 fn conditions_are_false_when_a_user_has_to_act_and_unknown_while_a_problem_may_pass() {
-    let of = |state: StepState, outcome: Option<&Outcome>| {
-        let step_condition = step_condition(Step::DomainProgrammed, &state.into(), outcome);
+    let of = |step_plan: StepPlan, outcome: Option<&Outcome>| {
+        let step_condition = step_condition(Step::DomainProgrammed, &step_plan, outcome);
         (step_condition.status, step_condition.reason)
     };
     for (reason, expected) in [
@@ -55,67 +62,70 @@ fn conditions_are_false_when_a_user_has_to_act_and_unknown_while_a_problem_may_p
         (Reason::Throttled, StepStatus::Unreachable),
         (Reason::AwsRejected, StepStatus::Unreachable),
     ] {
-        assert_eq!(of(StepState::Unknown(unseen(reason)), None), (expected, reason));
+        assert_eq!(
+            of(StepState::Unknown(unseen(reason)).into(), None),
+            (expected, reason)
+        );
     }
     let failed = Outcome::Failed(error(Kind::Denied, "acm:RequestCertificate"));
     let text = || "m".to_owned();
-    for (what, state, outcome, expected) in [
+    for (what, step_plan, outcome, expected) in [
         (
             "done",
-            StepState::Done(Reason::Programmed, text()),
+            StepPlan::Done(Reason::Programmed, text()),
             None,
             (StepStatus::Done, Reason::Programmed),
         ),
         (
             "done, and the rest failed",
-            StepState::Done(Reason::Programmed, text()),
+            StepPlan::Correcting(Reason::Programmed, text(), tag()),
             Some(&failed),
             (StepStatus::Done, Reason::Programmed),
         ),
         (
             "acted",
-            StepState::InProgress(text()),
+            StepPlan::InProgress(text(), tag()),
             None,
             (StepStatus::Working, Reason::Progressing),
         ),
         (
             "acted and failed",
-            StepState::InProgress(text()),
+            StepPlan::InProgress(text(), tag()),
             Some(&failed),
             (StepStatus::Blocked, Reason::PermissionDenied),
         ),
         (
             "waits",
-            StepState::Wait(Reason::WaitingForDomain, text()),
+            StepState::Wait(Reason::WaitingForDomain, text()).into(),
             None,
             (StepStatus::Working, Reason::WaitingForDomain),
         ),
         (
             "behind",
-            StepState::WaitingFor(Step::TruststorePublished),
+            StepState::WaitingFor(Step::TruststorePublished).into(),
             None,
             (StepStatus::Working, Reason::WaitingForTruststore),
         ),
         (
             "blocked",
-            StepState::Blocked(Reason::ForeignOwner, text()),
+            StepState::Blocked(Reason::ForeignOwner, text()).into(),
             None,
             (StepStatus::Blocked, Reason::ForeignOwner),
         ),
         (
             "blocked, and the rest failed",
-            StepState::Blocked(Reason::ForeignOwner, text()),
+            StepState::Blocked(Reason::ForeignOwner, text()).with(Vec::from(tag())),
             Some(&failed),
             (StepStatus::Blocked, Reason::ForeignOwner),
         ),
         (
             "as the spec wants it",
-            StepState::Blocked(Reason::KeptOpen, text()),
+            StepState::Blocked(Reason::KeptOpen, text()).into(),
             None,
             (StepStatus::Waived, Reason::KeptOpen),
         ),
     ] {
-        assert_eq!(of(state, outcome), expected, "{what}");
+        assert_eq!(of(step_plan, outcome), expected, "{what}");
     }
 }
 
@@ -275,25 +285,25 @@ fn each_outcome_has_its_status_reason_and_retry() {
 
 #[test]
 fn an_object_that_is_being_deleted_is_never_done() {
-    let of = |state: StepState| {
-        let step_condition = deletion_condition(&state.into(), None);
+    let of = |step_plan: StepPlan| {
+        let step_condition = deletion_condition(&step_plan, None);
         (step_condition.status, step_condition.reason)
     };
     assert_eq!(
-        of(StepState::Done(Reason::Programmed, "m".into())),
+        of(StepPlan::done(Reason::Programmed, "m")),
         (StepStatus::Working, Reason::Deleting)
     );
     assert_eq!(
-        of(StepState::InProgress("m".into())),
+        of(StepPlan::in_progress("m", tag())),
         (StepStatus::Working, Reason::Deleting)
     );
     assert_eq!(
-        of(StepState::Blocked(Reason::ForeignOwner, "m".into())),
+        of(StepState::blocked(Reason::ForeignOwner, "m").into()),
         (StepStatus::Blocked, Reason::ForeignOwner)
     );
     let denied = unseen(Reason::PermissionDenied);
     assert_eq!(
-        of(StepState::Unknown(denied)),
+        of(StepState::Unknown(denied).into()),
         (StepStatus::Blocked, Reason::PermissionDenied)
     );
 }
@@ -480,9 +490,9 @@ fn every_step_reports_that_nothing_can_be_read() {
         &unseen(Reason::PermissionDenied),
         now(),
     );
-    for step in Step::ALL {
+    for step in Step::of_every_domain() {
         assert_eq!(
-            condition_of(&new, condition(step)),
+            condition_of(&new, step.condition()),
             ("False".into(), "PermissionDenied".into())
         );
     }

@@ -13,6 +13,7 @@ use crate::{
         conditions::{ConditionType, Reason},
     },
     aws::{
+        action::ApiGatewayAction,
         errors::{self, Kind},
         gateway::domains::DomainStatus,
         quota::Class,
@@ -202,7 +203,7 @@ fn distrust_goes_first_then_a_change_of_the_spec_then_a_new_domain_then_drift() 
     let plan = planned(&d, &o);
     assert!(
         plan.actions()
-            .any(|(_, action)| matches!(action, Action::CreateDomain(_)))
+            .any(|(_, action)| matches!(action, Action::ApiGateway(ApiGatewayAction::CreateDomain(_))))
     );
     assert_eq!(class(&d, &o, &plan, &served, 2), Class::Creation);
 }
@@ -252,10 +253,10 @@ fn a_place_in_the_queue_is_kept_in_the_status() {
     }
 }
 
-fn with(state: StepState) -> Plan {
+fn with(step_plan: impl Into<StepPlan>) -> Plan {
     let (d, o) = settled();
     let mut plan = planned(&d, &o);
-    plan.steps.insert(Step::DomainProgrammed, StepPlan::from(state));
+    plan.steps.insert(Step::DomainProgrammed, step_plan.into());
     plan
 }
 
@@ -271,7 +272,7 @@ fn failed(kind: Kind, operation: &'static str) -> Outcome {
 
 #[test]
 fn the_next_reconcile_follows_from_plan_outcomes_and_cache() {
-    let done = || with(StepState::Done(Reason::Programmed, "m".into()));
+    let done = || with(StepPlan::done(Reason::Programmed, "m"));
     let blocked = |reason| with(StepState::Blocked(reason, "m".into()));
     let wait = || with(StepState::Wait(Reason::WaitingForDomain, "m".into()));
     let queued = Outcome::Queued {
@@ -281,7 +282,12 @@ fn the_next_reconcile_follows_from_plan_outcomes_and_cache() {
     let taken = failed(Kind::Conflict, "apigateway:CreateDomainName");
     let throttled = failed(Kind::Throttled, "acm:RequestCertificate");
     let missing = failed(Kind::NotFound, "lambda:AddPermission");
-    let acts = || with(StepState::InProgress("m".into()));
+    let acts = || {
+        with(StepPlan::in_progress(
+            "m",
+            ApiGatewayAction::TagDomain { arn: "a".into() },
+        ))
+    };
     for (what, plan, effects, outcome, cache_was_stale, expected) in [
         ("in sync", done(), 0, None, false, Requeue::ResyncSoon),
         (
@@ -397,16 +403,9 @@ fn the_next_reconcile_follows_from_plan_outcomes_and_cache() {
 #[test]
 fn cached_reads_count_for_a_generation_in_sync_and_from_before_its_live_pass() {
     let (began, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
-    let in_sync = with(StepState::Done(Reason::Programmed, "m".into()));
-    let mut busy = in_sync.clone();
-    let tag = Action::TagDomain { arn: "a".into() };
-    busy.steps.insert(
-        Step::DomainProgrammed,
-        StepPlan {
-            actions: vec![tag],
-            ..in_sync.steps[&Step::DomainProgrammed].clone()
-        },
-    );
+    let in_sync = with(StepPlan::done(Reason::Programmed, "m"));
+    let tag = ApiGatewayAction::TagDomain { arn: "a".into() };
+    let busy = with(StepPlan::done(Reason::Programmed, "m").then(vec![tag]));
     assert_eq!(in_sync_since(&in_sync, 2, began), Some((2, began)));
     assert_eq!(in_sync_since(&busy, 2, began), None, "the plan has an action");
     assert_eq!(

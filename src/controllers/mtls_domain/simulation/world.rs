@@ -17,12 +17,14 @@ use crate::{
     },
     aws::{
         acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm, Validation, ValidationStatus},
+        action::{AcmAction, ApiGatewayAction, Route53Action, S3Action},
         gateway::{
             apis::{self, Protocol, Stage},
             domains::{Domain, DomainRequest, DomainStatus, IpAddressType, MUTUAL_TLS_POLICY, Truststore},
             mappings::Mapping,
         },
         route53::{self, Alias, Change, RecordSet, Zone},
+        tags::{ADOPTED_TAG, DEPLOYED, OWNER_TAG, PENDING_TAG},
     },
     controllers::mtls_domain::plan::plan,
     dns::records,
@@ -32,7 +34,6 @@ use crate::{
         desired::{Desired, DesiredCertificate, DesiredRequest},
         observed::{self, Api, Key, Leftovers, Observed, Pinned, Published, Source, ZoneChoice},
         placement::{DesiredDns, Placement},
-        tags::{ADOPTED_TAG, DEPLOYED, OWNER_TAG, PENDING_TAG},
     },
     observation::seen::Seen,
     pki::{
@@ -477,7 +478,17 @@ impl World {
                 );
                 (self.has_key, self.recorded) = (true, true);
             }
-            Action::RequestCertificate(r) => {
+            Action::Acm(action) => self.perform_acm(action),
+            Action::ApiGateway(action) => self.perform_api_gateway(action),
+            Action::Lambda(action) => unreachable!("no headers in this model: {action}"),
+            Action::Route53(action) => self.perform_route53(action),
+            Action::S3(action) => self.perform_s3(action),
+        }
+    }
+
+    fn perform_acm(&mut self, action: AcmAction) {
+        match action {
+            AcmAction::RequestCertificate(r) => {
                 let (arn, pending) = (self.id("arn:"), CertificateStatus::PendingValidation);
                 let c = certificate(&arn, OURS, pending, &r.names, r.key_algorithm);
                 self.certificates.push(acm::Certificate {
@@ -485,7 +496,7 @@ impl World {
                     ..c
                 });
             }
-            Action::DeleteCertificate { arn } => {
+            AcmAction::DeleteCertificate { arn } => {
                 assert!(!self.in_use(&arn), "ResourceInUseException");
                 let i = self
                     .certificates
@@ -494,7 +505,164 @@ impl World {
                     .expect("there");
                 assert_eq!(owner(&self.certificates.remove(i).tags), OURS);
             }
-            Action::ChangeRecords { zone_id, changes } => {
+            AcmAction::ReleaseCertificate { arn } => {
+                let c = self
+                    .certificates
+                    .iter_mut()
+                    .find(|c| c.arn == arn)
+                    .expect("there");
+                assert_eq!(owner(&c.tags), OURS);
+                c.tags.clear();
+            }
+        }
+    }
+
+    fn perform_api_gateway(&mut self, action: ApiGatewayAction) {
+        match action {
+            ApiGatewayAction::CreateDomain(r) => {
+                assert!(self.domain.is_none(), "exists already");
+                self.check_request(&r);
+                let mut g = domain(OURS, &r.certificate_arn, &r.truststore_version);
+                (g.truststore.as_mut().unwrap().uri, g.status) = (r.truststore_uri, DomainStatus::Updating);
+                g.ownership_certificate_arn = r.ownership_certificate_arn;
+                self.domain = Some(g);
+            }
+            ApiGatewayAction::UpdateDomain(r) => {
+                self.check_request(&r);
+                self.check_nobody_loses(&r);
+                let g = self.domain.as_mut().expect("there");
+                assert_eq!((owner(&g.tags), &g.status), (OURS, &DomainStatus::Available));
+                (g.certificate_arn, g.ownership_certificate_arn) =
+                    (r.certificate_arn, r.ownership_certificate_arn);
+                g.truststore = Some(Truststore {
+                    uri: r.truststore_uri,
+                    version: Some(r.truststore_version),
+                    warnings: vec![],
+                });
+                (g.ip_address_type, g.status) = (r.ip_address_type, DomainStatus::Updating);
+            }
+            ApiGatewayAction::RestoreSecurityPolicy { .. } => {
+                let g = self.domain.as_mut().expect("there");
+                assert_eq!((owner(&g.tags), &g.status), (OURS, &DomainStatus::Available));
+                (g.security_policy, g.status) = (MUTUAL_TLS_POLICY.into(), DomainStatus::Updating);
+            }
+            ApiGatewayAction::AdoptDomain { .. } => {
+                let g = self.domain.as_mut().expect("there");
+                assert_eq!(owner(&g.tags), NOBODYS, "a takeover of another owner's domain");
+                g.tags.extend(tags(ADOPTED));
+            }
+            ApiGatewayAction::TagDomain { .. } => {
+                let g = self.domain.as_mut().expect("there");
+                assert_eq!(
+                    owner(&g.tags),
+                    NOBODYS,
+                    "the ownership tag on another owner's domain"
+                );
+                g.tags.insert(OWNER_TAG.into(), OURS.into());
+            }
+            ApiGatewayAction::ReleaseDomain { .. } => {
+                let g = self.domain.as_mut().expect("there");
+                assert_eq!(owner(&g.tags), OURS);
+                g.tags.clear();
+            }
+            ApiGatewayAction::DeleteDomain { .. } => {
+                assert_eq!(owner(&self.domain.take().expect("there").tags), OURS);
+                self.mappings.clear();
+            }
+            ApiGatewayAction::CreateMapping { path, api_id, stage } => {
+                self.check_mapping(&api_id);
+                assert!(
+                    self.mappings.iter().all(|m| m.path != path),
+                    "ApiMapping key already exists"
+                );
+                let id = self.id("m");
+                self.mappings.push(Mapping {
+                    id,
+                    path,
+                    api_id,
+                    stage,
+                });
+            }
+            ApiGatewayAction::UpdateMapping {
+                id,
+                path,
+                api_id,
+                stage,
+            } => {
+                self.check_mapping(&api_id);
+                let there = self.mappings.iter_mut().find(|m| m.id == id).expect("there");
+                *there = Mapping {
+                    id,
+                    path,
+                    api_id,
+                    stage,
+                };
+            }
+            ApiGatewayAction::DeleteMapping { id, .. } => {
+                let i = self.mappings.iter().position(|m| m.id == id).expect("there");
+                self.mappings.remove(i);
+            }
+            ApiGatewayAction::TagPending { api_arn } => {
+                drop(self.api(&api_arn).tags.insert(PENDING_TAG.into(), OURS.into()))
+            }
+            ApiGatewayAction::UntagPending { api_arn } => drop(self.api(&api_arn).tags.remove(PENDING_TAG)),
+            ApiGatewayAction::TagDeployed { api_arn } => {
+                drop(
+                    self.api(&api_arn)
+                        .tags
+                        .insert(PENDING_TAG.into(), DEPLOYED.into()),
+                );
+            }
+            ApiGatewayAction::CloseEndpoint { api_id, protocol } => {
+                assert_eq!(protocol, self.api(&api_id).protocol);
+                self.api(&api_id).endpoint_closed = true;
+                let by_itself = |s: &Stage| s.auto_deploy;
+                if self.apis[&api_id].stages.values().flatten().any(by_itself) {
+                    self.publish(&api_id);
+                }
+            }
+            ApiGatewayAction::Deploy {
+                api_id,
+                protocol,
+                stages,
+            } => {
+                assert_eq!(protocol, self.api(&api_id).protocol);
+                self.deployments += usize::from(protocol == Protocol::Rest);
+                stages.iter().for_each(|stage| self.change_stage(&api_id, stage));
+                self.publish(&api_id);
+            }
+            ApiGatewayAction::TouchStage {
+                api_id,
+                stage,
+                description,
+            } => {
+                let there = self.apis[&api_id].stages[&stage]
+                    .clone()
+                    .expect("the stage is there");
+                assert_eq!(
+                    (self.api(&api_id).protocol, description),
+                    (Protocol::Rest, there.description)
+                );
+                self.change_stage(&api_id, &stage);
+                if self.touch_publishes {
+                    self.publish(&api_id);
+                }
+            }
+            ApiGatewayAction::TagApi { .. }
+            | ApiGatewayAction::UntagApi { .. }
+            | ApiGatewayAction::ChangeParameters { .. }
+            | ApiGatewayAction::CreateAuthorizer { .. }
+            | ApiGatewayAction::RestoreAuthorizer { .. }
+            | ApiGatewayAction::DeleteAuthorizer { .. }
+            | ApiGatewayAction::Authorize { .. } => {
+                unreachable!("no headers in this model: see the model in plan/identity/tests.rs")
+            }
+        }
+    }
+
+    fn perform_route53(&mut self, action: Route53Action) {
+        match action {
+            Route53Action::ChangeRecords { zone_id, changes } => {
                 let (.., zone) = ZONES
                     .into_iter()
                     .find(|(_, id, _)| *id == zone_id)
@@ -507,7 +675,12 @@ impl World {
                     self.change(change);
                 }
             }
-            Action::CreateBucket { .. } => {
+        }
+    }
+
+    fn perform_s3(&mut self, action: S3Action) {
+        match action {
+            S3Action::CreateBucket { .. } => {
                 assert!(self.bucket.is_none() && self.creates);
                 let owner = Some(OURS.into());
                 self.bucket = Some(Bucket {
@@ -518,14 +691,14 @@ impl World {
                     fresh: false,
                 });
             }
-            Action::BlockPublicAccess { .. } => self.bucket_of_ours().private = true,
-            Action::EncryptBucket { kms_key, .. } => self.bucket_of_ours().kms_key = kms_key,
-            Action::EnableVersioning { .. } => {
+            S3Action::BlockPublicAccess { .. } => self.bucket_of_ours().private = true,
+            S3Action::EncryptBucket { kms_key, .. } => self.bucket_of_ours().kms_key = kms_key,
+            S3Action::EnableVersioning { .. } => {
                 let bucket = self.bucket_of_ours();
                 assert!(bucket.private, "versioning before the other settings");
                 (bucket.versioned, bucket.fresh) = (true, true);
             }
-            Action::PutTruststore { body, kms_key, .. } => {
+            S3Action::PutTruststore { body, kms_key, .. } => {
                 let drifted = self.domain.as_ref().is_some_and(|g| {
                     owner(&g.tags) == OURS && g.truststore.as_ref().is_some_and(|t| t.uri == URI)
                 });
@@ -553,156 +726,7 @@ impl World {
                     kms_key,
                 });
             }
-            Action::CreateDomain(r) => {
-                assert!(self.domain.is_none(), "exists already");
-                self.check_request(&r);
-                let mut g = domain(OURS, &r.certificate_arn, &r.truststore_version);
-                (g.truststore.as_mut().unwrap().uri, g.status) = (r.truststore_uri, DomainStatus::Updating);
-                g.ownership_certificate_arn = r.ownership_certificate_arn;
-                self.domain = Some(g);
-            }
-            Action::UpdateDomain(r) => {
-                self.check_request(&r);
-                self.check_nobody_loses(&r);
-                let g = self.domain.as_mut().expect("there");
-                assert_eq!((owner(&g.tags), &g.status), (OURS, &DomainStatus::Available));
-                (g.certificate_arn, g.ownership_certificate_arn) =
-                    (r.certificate_arn, r.ownership_certificate_arn);
-                g.truststore = Some(Truststore {
-                    uri: r.truststore_uri,
-                    version: Some(r.truststore_version),
-                    warnings: vec![],
-                });
-                (g.ip_address_type, g.status) = (r.ip_address_type, DomainStatus::Updating);
-            }
-            Action::RestoreSecurityPolicy { .. } => {
-                let g = self.domain.as_mut().expect("there");
-                assert_eq!((owner(&g.tags), &g.status), (OURS, &DomainStatus::Available));
-                (g.security_policy, g.status) = (MUTUAL_TLS_POLICY.into(), DomainStatus::Updating);
-            }
-            Action::AdoptDomain { .. } => {
-                let g = self.domain.as_mut().expect("there");
-                assert_eq!(owner(&g.tags), NOBODYS, "a takeover of another owner's domain");
-                g.tags.extend(tags(ADOPTED));
-            }
-            Action::TagDomain { .. } => {
-                let g = self.domain.as_mut().expect("there");
-                assert_eq!(
-                    owner(&g.tags),
-                    NOBODYS,
-                    "the ownership tag on another owner's domain"
-                );
-                g.tags.insert(OWNER_TAG.into(), OURS.into());
-            }
-            Action::ReleaseDomain { .. } => {
-                let g = self.domain.as_mut().expect("there");
-                assert_eq!(owner(&g.tags), OURS);
-                g.tags.clear();
-            }
-            Action::ReleaseCertificate { arn } => {
-                let c = self
-                    .certificates
-                    .iter_mut()
-                    .find(|c| c.arn == arn)
-                    .expect("there");
-                assert_eq!(owner(&c.tags), OURS);
-                c.tags.clear();
-            }
-            Action::DeleteDomain { .. } => {
-                assert_eq!(owner(&self.domain.take().expect("there").tags), OURS);
-                self.mappings.clear();
-            }
-            Action::CreateMapping { path, api_id, stage } => {
-                self.check_mapping(&api_id);
-                assert!(
-                    self.mappings.iter().all(|m| m.path != path),
-                    "ApiMapping key already exists"
-                );
-                let id = self.id("m");
-                self.mappings.push(Mapping {
-                    id,
-                    path,
-                    api_id,
-                    stage,
-                });
-            }
-            Action::UpdateMapping {
-                id,
-                path,
-                api_id,
-                stage,
-            } => {
-                self.check_mapping(&api_id);
-                let there = self.mappings.iter_mut().find(|m| m.id == id).expect("there");
-                *there = Mapping {
-                    id,
-                    path,
-                    api_id,
-                    stage,
-                };
-            }
-            Action::DeleteMapping { id, .. } => {
-                let i = self.mappings.iter().position(|m| m.id == id).expect("there");
-                self.mappings.remove(i);
-            }
-            Action::TagPending { api_arn } => {
-                drop(self.api(&api_arn).tags.insert(PENDING_TAG.into(), OURS.into()))
-            }
-            Action::UntagPending { api_arn } => drop(self.api(&api_arn).tags.remove(PENDING_TAG)),
-            Action::TagDeployed { api_arn } => {
-                drop(
-                    self.api(&api_arn)
-                        .tags
-                        .insert(PENDING_TAG.into(), DEPLOYED.into()),
-                );
-            }
-            Action::CloseEndpoint { api_id, protocol } => {
-                assert_eq!(protocol, self.api(&api_id).protocol);
-                self.api(&api_id).endpoint_closed = true;
-                let by_itself = |s: &Stage| s.auto_deploy;
-                if self.apis[&api_id].stages.values().flatten().any(by_itself) {
-                    self.publish(&api_id);
-                }
-            }
-            Action::Deploy {
-                api_id,
-                protocol,
-                stages,
-            } => {
-                assert_eq!(protocol, self.api(&api_id).protocol);
-                self.deployments += usize::from(protocol == Protocol::Rest);
-                stages.iter().for_each(|stage| self.change_stage(&api_id, stage));
-                self.publish(&api_id);
-            }
-            Action::TouchStage {
-                api_id,
-                stage,
-                description,
-            } => {
-                let there = self.apis[&api_id].stages[&stage]
-                    .clone()
-                    .expect("the stage is there");
-                assert_eq!(
-                    (self.api(&api_id).protocol, description),
-                    (Protocol::Rest, there.description)
-                );
-                self.change_stage(&api_id, &stage);
-                if self.touch_publishes {
-                    self.publish(&api_id);
-                }
-            }
-            Action::TagApi { .. }
-            | Action::UntagApi { .. }
-            | Action::ChangeParameters { .. }
-            | Action::CreateAuthorizer { .. }
-            | Action::RestoreAuthorizer { .. }
-            | Action::DeleteAuthorizer { .. }
-            | Action::PermitFunction { .. }
-            | Action::ForbidFunction { .. }
-            | Action::Authorize { .. } => {
-                unreachable!("no headers in this model: see the model in plan/identity/tests.rs")
-            }
-            Action::DeleteTruststoreVersion { version, .. } => {
+            S3Action::DeleteTruststoreVersion { version, .. } => {
                 assert!(
                     self.domain.is_none() || owner(&self.domain.as_ref().unwrap().tags) != OURS,
                     "still pinned"

@@ -4,14 +4,16 @@ use super::*;
 
 use crate::{
     api::{DeletionPolicy, RestDeployment, UnlistedMappings, conditions::Reason},
-    aws::gateway::domains::{Domain, DomainStatus},
+    aws::{
+        gateway::domains::{Domain, DomainStatus},
+        tags::{ADOPTED_TAG, OWNER_TAG},
+    },
     controllers::mtls_domain::simulation::world::{desired, empty},
     model::{
         action::Action,
         observed::Leftovers,
         placement::Placement,
         step::{StepPlan, StepState},
-        tags::{ADOPTED_TAG, OWNER_TAG},
     },
     observation::seen::Unseen,
 };
@@ -39,13 +41,14 @@ fn domain_of(r: &mut Leftovers) -> &mut Domain {
 }
 
 fn shown(step_plan: &StepPlan) -> (&'static str, Vec<String>) {
-    let state = match &step_plan.state {
-        StepState::Done(..) => "done",
-        StepState::InProgress(_) => "acts",
-        StepState::Wait(..) => "waits",
-        StepState::WaitingFor(_) => "behind",
-        StepState::Blocked(..) => "blocked",
-        StepState::Unknown(_) => "unknown",
+    let state = match step_plan {
+        StepPlan::Done(..) => "done",
+        StepPlan::Correcting(..) => "corrects",
+        StepPlan::InProgress(..) => "acts",
+        StepPlan::Pending(StepState::Wait(..), _) => "waits",
+        StepPlan::Pending(StepState::WaitingFor(_), _) => "behind",
+        StepPlan::Pending(StepState::Blocked(..), _) => "blocked",
+        StepPlan::Pending(StepState::Unknown(_), _) => "unknown",
     };
     let first = |action: &Action| {
         format!("{action:?}")
@@ -54,7 +57,7 @@ fn shown(step_plan: &StepPlan) -> (&'static str, Vec<String>) {
             .unwrap_or_default()
             .to_owned()
     };
-    (state, step_plan.actions.iter().map(first).collect())
+    (state, step_plan.actions().map(first).collect())
 }
 
 #[test]

@@ -6,10 +6,13 @@ use proptest::prelude::*;
 
 use crate::{
     api::conditions::Reason,
-    aws::gateway::{
-        apis::{self, Protocol},
-        authorizers::{Authorization, Authorizer, Route},
-        integrations::Place,
+    aws::{
+        action::{ApiGatewayAction, LambdaAction},
+        gateway::{
+            apis::{self, Protocol},
+            authorizers::{Authorization, Authorizer, Route},
+            integrations::Place,
+        },
     },
     controllers::mtls_domain::simulation::world::desired,
     dataplane::api_gateway::authorizer::{AUTHORIZER_TAG, Changes, changes, is_ours, name, statement},
@@ -251,7 +254,7 @@ fn an_existing_authorizer_is_attached_and_never_detached() {
 /// missing route.
 fn perform(there: &mut Authorizers, action: Action, made: &mut usize) {
     match action {
-        Action::CreateAuthorizer { name, function, .. } => {
+        Action::ApiGateway(ApiGatewayAction::CreateAuthorizer { name, function, .. }) => {
             *made += 1;
             there.all.push(Authorizer {
                 id: format!("z{made}"),
@@ -260,11 +263,11 @@ fn perform(there: &mut Authorizers, action: Action, made: &mut usize) {
                 as_made: true,
             });
         }
-        Action::RestoreAuthorizer { id, function, .. } => {
+        Action::ApiGateway(ApiGatewayAction::RestoreAuthorizer { id, function, .. }) => {
             let changed = there.all.iter_mut().find(|a| a.id == id).expect("it is there");
             (changed.as_made, changed.function) = (true, function);
         }
-        Action::PermitFunction { statement: made, .. } => {
+        Action::Lambda(LambdaAction::PermitFunction { statement: made, .. }) => {
             let of = there
                 .all
                 .iter()
@@ -272,7 +275,7 @@ fn perform(there: &mut Authorizers, action: Action, made: &mut usize) {
                 .expect("it is there");
             assert!(there.permitted.insert(of.id.clone()));
         }
-        Action::ForbidFunction { statement: taken, .. } => {
+        Action::Lambda(LambdaAction::ForbidFunction { statement: taken, .. }) => {
             let id = there
                 .permitted
                 .iter()
@@ -280,7 +283,7 @@ fn perform(there: &mut Authorizers, action: Action, made: &mut usize) {
                 .cloned();
             there.permitted.remove(&id.expect("it is there"));
         }
-        Action::DeleteAuthorizer { id, .. } => {
+        Action::ApiGateway(ApiGatewayAction::DeleteAuthorizer { id, .. }) => {
             assert!(
                 there.routes.iter().all(|r| r.authorization != asks(&id)),
                 "a route uses it"
@@ -291,7 +294,7 @@ fn perform(there: &mut Authorizers, action: Action, made: &mut usize) {
             );
             there.all.retain(|a| a.id != id);
         }
-        Action::Authorize { at, authorizer, .. } => {
+        Action::ApiGateway(ApiGatewayAction::Authorize { at, authorizer, .. }) => {
             let known = |id: &String| there.all.iter().any(|a| a.id == *id) && there.permitted.contains(id);
             assert!(
                 authorizer.as_ref().is_none_or(known),

@@ -3,16 +3,15 @@
 use crate::controllers::mtls_domain::simulation::world::front_again;
 use crate::{
     api::{AdoptionPolicy, conditions::Reason},
-    aws::gateway::domains::{Domain, DomainStatus},
+    aws::{
+        gateway::domains::{Domain, DomainStatus},
+        tags::{ADOPTED_TAG, OWNER_TAG},
+    },
     controllers::mtls_domain::{
         plan::plan,
         simulation::world::{now, settled},
     },
-    model::{
-        desired::Desired,
-        observed::Observed,
-        tags::{ADOPTED_TAG, OWNER_TAG},
-    },
+    model::{desired::Desired, observed::Observed},
 };
 
 fn planned(d: &Desired, o: &Observed) -> Vec<String> {

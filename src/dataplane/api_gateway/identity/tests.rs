@@ -8,10 +8,13 @@ use proptest::prelude::*;
 
 use crate::{
     api::{RestDeployment, conditions::Reason},
-    aws::gateway::{
-        apis::{self, Protocol, Stage},
-        authorizers::{Authorization, Authorizer, Route},
-        integrations::{Integration, Place},
+    aws::{
+        action::ApiGatewayAction,
+        gateway::{
+            apis::{self, Protocol, Stage},
+            authorizers::{Authorization, Authorizer, Route},
+            integrations::{Integration, Place},
+        },
     },
     controllers::mtls_domain::simulation::world::desired,
     dataplane::api_gateway::{
@@ -93,16 +96,17 @@ fn judge(api: &Api, names: &[&str], may: RestDeployment, corrections: u32) -> Op
 }
 
 fn words(step_plan: &Option<StepPlan>) -> String {
-    let Some(StepPlan { state, actions }) = step_plan else {
+    let Some(step_plan) = step_plan else {
         return "nothing".into();
     };
-    let state = match state {
-        StepState::Done(..) => "Done".into(),
-        StepState::InProgress(_) => "InProgress".into(),
-        StepState::Blocked(reason, _) => reason.to_string(),
-        other => format!("{other:?}"),
+    let state = match step_plan {
+        StepPlan::Done(..) => "Done".into(),
+        StepPlan::Correcting(..) => "Correcting".into(),
+        StepPlan::InProgress(..) => "InProgress".into(),
+        StepPlan::Pending(StepState::Blocked(reason, _), _) => reason.to_string(),
+        StepPlan::Pending(other, _) => format!("{other:?}"),
     };
-    let actions = actions.iter().map(|action| format!(" | {action}"));
+    let actions = step_plan.actions().map(|action| format!(" | {action}"));
     actions.fold(state, |all, action| all + &action)
 }
 
@@ -222,7 +226,9 @@ fn an_authorizer_is_deployed_like_a_header_and_deleted_only_when_no_deployment_u
         &Authorizers::default(),
         Some(&wanted),
     );
-    let Some(Action::CreateAuthorizer { name, .. }) = probe.first.first().cloned() else {
+    let Some(Action::ApiGateway(ApiGatewayAction::CreateAuthorizer { name, .. })) =
+        probe.first.first().cloned()
+    else {
         panic!("{probe:?}")
     };
     let ours = Authorizer {
@@ -330,16 +336,19 @@ fn perform(api: &mut Api, action: Action) {
     let Some(Ok(integrations)) = &mut api.integrations else {
         panic!("unread integrations")
     };
+    let Action::ApiGateway(action) = action else {
+        panic!("{action}")
+    };
     match action {
-        Action::TagApi { tags, .. } => api.api.tags.extend(tags),
-        Action::UntagApi { keys, .. } => api.api.tags.retain(|key, _| !keys.contains(key)),
-        Action::ChangeParameters { at, set, others, .. } => {
+        ApiGatewayAction::TagApi { tags, .. } => api.api.tags.extend(tags),
+        ApiGatewayAction::UntagApi { keys, .. } => api.api.tags.retain(|key, _| !keys.contains(key)),
+        ApiGatewayAction::ChangeParameters { at, set, others, .. } => {
             let there = integrations.iter_mut().find(|i| i.at == at).expect("it is there");
             // AWS removes every parameter that the call does not send.
             there.parameters = others;
             there.parameters.extend(set);
         }
-        Action::Deploy { stages, .. } => {
+        ApiGatewayAction::Deploy { stages, .. } => {
             for stage in stages {
                 let stage = api
                     .stages
@@ -395,7 +404,7 @@ proptest! {
         let before = not_owned(&api);
         let mut budget = stopped_after;
         for _ in 0..4 {
-            for action in judge(&api, &names, may, 0).map(|j| j.actions).unwrap_or_default() {
+            for action in judge(&api, &names, may, 0).map(StepPlan::into_actions).unwrap_or_default() {
                 if budget > 0 {
                     perform(&mut api, action);
                     budget -= 1;
@@ -404,26 +413,30 @@ proptest! {
         }
         prop_assert_eq!(not_owned(&api), before.clone());
         for _ in 0..4 {
-            for action in judge(&api, &names, may, 0).map(|j| j.actions).unwrap_or_default() {
+            for action in judge(&api, &names, may, 0).map(StepPlan::into_actions).unwrap_or_default() {
                 perform(&mut api, action);
             }
         }
         let end = judge(&api, &names, may, 0);
-        prop_assert!(end.as_ref().is_none_or(|j| j.actions.is_empty()), "{}", words(&end));
-        match end.map(|j| j.state) {
+        prop_assert!(end.as_ref().is_none_or(|step_plan| !step_plan.has_actions()), "{}", words(&end));
+        match end {
             None => prop_assert!(names.is_empty()),
-            Some(StepState::Done(..)) => {
+            Some(StepPlan::Done(..)) => {
                 for integration in covered(&api) {
                     prop_assert!(names.iter().all(|name| value_of(&api, integration, name)), "{api:?}");
                 }
             }
-            Some(StepState::Blocked(Reason::ForeignOwner, _)) => prop_assert!(!before.is_empty()),
-            Some(StepState::Blocked(Reason::WaitingForDeployment, _)) => prop_assert!(rest && !allow),
+            Some(StepPlan::Pending(StepState::Blocked(Reason::ForeignOwner, _), _)) => {
+                prop_assert!(!before.is_empty())
+            }
+            Some(StepPlan::Pending(StepState::Blocked(Reason::WaitingForDeployment, _), _)) => {
+                prop_assert!(rest && !allow)
+            },
             other => prop_assert!(false, "{other:?}"),
         }
         prop_assert_eq!(not_owned(&api), before.clone());
         for _ in 0..4 {
-            for action in judge(&api, &[], may, 0).map(|j| j.actions).unwrap_or_default() {
+            for action in judge(&api, &[], may, 0).map(StepPlan::into_actions).unwrap_or_default() {
                 perform(&mut api, action);
             }
         }

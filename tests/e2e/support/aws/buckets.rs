@@ -1,6 +1,6 @@
 //! Buckets that the operator creates, and their settings.
 use aws_sdk_s3::types::{BucketVersioningStatus, ServerSideEncryption, VersioningConfiguration};
-use mtls_operator::model::tags::OWNER_TAG;
+use mtls_operator::aws::tags::OWNER_TAG;
 use serde_json::{Value, json};
 
 use crate::support::test_env::TestEnv;

@@ -1,6 +1,6 @@
 //! Mapped HTTP and REST APIs: their default endpoints, tags, deployments and the operator's calls about them.
 use aws_sdk_apigateway::types::{Op, PatchOperation};
-use mtls_operator::model::tags::PENDING_TAG;
+use mtls_operator::aws::tags::PENDING_TAG;
 use serde_json::{Value, json};
 
 use crate::support::{test_env::TestEnv, world::eventually};

@@ -1,0 +1,42 @@
+//! Actions on certificates.
+
+use std::fmt;
+
+use super::context::gone;
+
+use crate::aws::{acm::CertificateRequest, errors::Error, session::Session, tags::OWNER_TAG};
+
+/// Action on a certificate. The operator can repeat it without harm.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AcmAction {
+    RequestCertificate(CertificateRequest),
+    DeleteCertificate {
+        arn: String,
+    },
+    /// Removes the ownership tag from a certificate that stays.
+    ReleaseCertificate {
+        arn: String,
+    },
+}
+
+impl fmt::Display for AcmAction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AcmAction::RequestCertificate(r) => write!(f, "request certificate for {}", r.names.join(", ")),
+            AcmAction::DeleteCertificate { arn } => write!(f, "delete certificate {arn}"),
+            AcmAction::ReleaseCertificate { arn } => write!(f, "remove the ownership tag from {arn}"),
+        }
+    }
+}
+
+impl AcmAction {
+    /// Makes the call. Returns the ARN of a requested certificate.
+    pub async fn perform(&self, session: &Session) -> Result<Option<String>, Error> {
+        let done = match self {
+            AcmAction::RequestCertificate(request) => return session.acm.request(request).await.map(Some),
+            AcmAction::DeleteCertificate { arn } => session.acm.delete(arn).await,
+            AcmAction::ReleaseCertificate { arn } => session.acm.untag(arn, OWNER_TAG).await,
+        };
+        gone(done).map(|()| None)
+    }
+}
