@@ -8,7 +8,7 @@ use kube::{Resource, ResourceExt, runtime::controller::Action as Next};
 
 use super::{
     access_request,
-    controller::Ctx,
+    context::Ctx,
     execute::{self, ApplyContext},
     observe,
     permission::Permission,
@@ -112,7 +112,7 @@ pub(crate) async fn delete(
     let new = report::deleting(new, generation, &why, goes, now);
     ctx.write(domain, old, &new).await?;
     if matches!(step_plan.state, StepState::Wait(..) | StepState::Blocked(..)) {
-        tell_of_waiting(domain, old, &new, ctx).await;
+        ctx.tell_of_waiting(domain, old, &new).await;
     }
     Ok(match &step_plan {
         _ if done.effects > 0 && done.outcomes.is_empty() => Next::requeue(Duration::ZERO),
@@ -124,20 +124,6 @@ pub(crate) async fn delete(
         _ if done.outcomes.values().any(Outcome::is_queued) => ctx.resync_later(&uid),
         _ => Next::requeue(ctx.backoff(&uid)),
     })
-}
-
-/// Publishes an Event when the deletion waits for something else than before.
-pub(crate) async fn tell_of_waiting(
-    domain: &MtlsDomain,
-    old: &MtlsDomainStatus,
-    new: &MtlsDomainStatus,
-    ctx: &Ctx,
-) {
-    if let Some(why) = report::waits_for(new).filter(|why| report::waits_for(old) != Some(why)) {
-        ctx.events
-            .publish(&domain.object_ref(&()), Notice::DeletionWaits, "Delete", why)
-            .await;
-    }
 }
 
 /// Releases a domain that was only observed: nothing in AWS changes.

@@ -1,7 +1,9 @@
 //! MtlsDomain: desired -> observe -> plan -> execute -> report.
 
 pub mod access_request;
+pub mod clients;
 pub mod conflicts;
+pub mod context;
 pub mod controller;
 pub mod credentials;
 pub mod deletion;

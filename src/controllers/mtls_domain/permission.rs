@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action as Next};
 
-use super::{access_request, controller::Ctx, report};
+use super::{access_request, context::Ctx, report};
 
 use crate::{
     api::{MtlsDomain, MtlsDomainStatus, conditions::Reason},
