@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::policy::{AccessRequest, Decision, Namespace, Policy, Resource, Rule, file::parse};
+use crate::policy::{AccessRequest, Decision, Missing, Namespace, Policy, Resource, Rule, file::parse};
 
 fn policy(rules: &str) -> Policy {
     parse(rules).unwrap()
@@ -163,13 +163,68 @@ fn one_part_against_one_rule() {
             fits,
             "{rule}: {resource:?}: {said:?}"
         );
-        assert_ne!(said, Decision::Unknown, "{rule}: {resource:?}");
+        assert!(!matches!(said, Decision::Unknown(_)), "{rule}: {resource:?}");
     }
     assert_eq!(
         allowed("hostedZoneIds: [Z1]", Resource::Zone(None)),
-        Decision::Unknown
+        Decision::Unknown(Missing::Resource)
     );
-    assert_eq!(allowed(tag, Resource::Api(None)), Decision::Unknown);
+    assert_eq!(
+        allowed(tag, Resource::Api(None)),
+        Decision::Unknown(Missing::Resource)
+    );
+}
+
+#[test]
+fn an_unresolved_placement_is_never_allowed() {
+    let known = [
+        access_request("name", Resource::Name("a.example.com".into())),
+        access_request("region", Resource::Region("eu-west-1".into())),
+        access_request("account", Resource::Account("123456789012".into())),
+        access_request("object", object("bkt", "k")),
+    ];
+    let (unresolved, shop) = (
+        access_request("unresolved", Resource::Unresolved),
+        Namespace {
+            name: "shop",
+            labels: None,
+        },
+    );
+    for (rule, fits) in [
+        ("adoption: Never", true),
+        ("regions: [eu-west-1]", true),
+        ("accounts: [\"123456789012\"]", true),
+        ("buckets: [{name: bkt}]", true),
+        ("domainSuffixes: [example.org]", false),
+        ("regions: []", false),
+        ("accounts: []", false),
+        ("buckets: [{name: other}]", false),
+    ] {
+        let policy = policy(&format!("rules:\n- name: a\n  namespaces: {{}}\n  {rule}"));
+        // Unknown Region, account or bucket: the request for it is missing.
+        for left_out in 0..=known.len() {
+            let requests: Vec<_> = known
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| *n != left_out)
+                .map(|(_, r)| r.clone())
+                .chain([unresolved.clone()])
+                .collect();
+            let all_known = policy.decide(shop, &requests[..requests.len() - 1]);
+            match (policy.decide(shop, &requests), all_known) {
+                (Decision::Unknown(Missing::Resource), Decision::Allowed) => {}
+                (Decision::Denied(said), Decision::Denied(of_known)) => {
+                    assert!(!fits, "{rule}");
+                    assert_eq!(said, of_known, "a message names only what no rule allows");
+                }
+                other => panic!("{rule}, without {left_out}: {other:?}"),
+            }
+        }
+    }
+    // A rule that may apply does not hide that AWS has to answer first.
+    let policy = policy("rules: [{name: a, namespaces: {}}, {name: b, namespaces: {matchLabels: {x: y}}}]");
+    let decision = policy.decide(shop, &[unresolved]);
+    assert_eq!(decision, Decision::Unknown(Missing::Resource));
 }
 
 const TWO: &str = "
@@ -254,7 +309,10 @@ fn a_spec_fits_one_rule_as_a_whole_and_a_message_reveals_no_other_rule() {
         )
     };
     assert_eq!(with_zone("a.shop.example.com", "eu-west-1"), Decision::Allowed);
-    assert_eq!(with_zone("a.pay.example.com", "us-east-1"), Decision::Unknown);
+    assert_eq!(
+        with_zone("a.pay.example.com", "us-east-1"),
+        Decision::Unknown(Missing::Resource)
+    );
     assert!(matches!(
         with_zone("a.example.com", "us-east-1"),
         Decision::Denied(_)
@@ -279,7 +337,10 @@ fn namespaces_by_name_and_by_label() {
         selects("{matchLabels: {team: shop}}", Some(&ours)),
         Decision::Allowed
     );
-    assert_eq!(selects("{matchLabels: {team: shop}}", None), Decision::Unknown);
+    assert_eq!(
+        selects("{matchLabels: {team: shop}}", None),
+        Decision::Unknown(Missing::Labels)
+    );
     for (selector, labels) in [
         ("{names: [other]}", &ours),
         ("{names: []}", &ours),

@@ -14,7 +14,7 @@ use crate::{
 
 /// Returns the corrections for a usable bucket; or the step plan for a bucket that cannot hold a truststore.
 pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan> {
-    let (bucket, account) = (&d.placement.bucket, &d.placement.account);
+    let (bucket, account) = (&d.truststore.bucket, &d.placement.account);
     let blocked = |reason, message| Err(StepState::Blocked(reason, message).into());
     match &o.bucket {
         // S3 returns the same error for a missing permission and for a bucket of another account.
@@ -72,7 +72,7 @@ pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<Action>, StepPlan>
 /// Returns the missing settings of a bucket that the operator created. Versioning comes last, so that the
 /// operator stores nothing before the other settings.
 fn settings(d: &Desired, made: &Made, versioned: bool) -> Vec<Action> {
-    let bucket = || d.placement.bucket.clone();
+    let bucket = || d.truststore.bucket.clone();
     // Other MtlsDomains store in the bucket too, each with the key of its own spec. The default key is the
     // key of the MtlsDomain that the bucket was created for.
     let is_for_us = made.owner == d.placement.owner || !versioned;

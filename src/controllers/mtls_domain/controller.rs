@@ -1,7 +1,7 @@
 //! Controller of `MtlsDomain`: reconciles a domain when the domain or one of its dependencies changes.
 //! Serves, deletes or refuses the domain, and writes its status and Events.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -15,37 +15,32 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    access_request, conflicts,
     context::{Ctx, queue_key},
+    course::{self, Blind, Course, Facts, Located},
     deletion,
     mappers::{
         certificate_predicate, change_predicate, changes, conflicting, of_certificate, of_namespace, readers,
         referring, trusting,
     },
-    permission::{Permission, before_aws},
+    permission::Permission,
     report, serving,
 };
 
 use crate::{
-    api::{ClientCertificate, ClientGrant, ManagementPolicy, MtlsDomain, conditions::Reason, events::Notice},
+    api::{ClientCertificate, ClientGrant, MtlsDomain},
     aws::{
         errors::{self, Kind},
         session::{Access, Session},
     },
     grants::index,
-    model::{
-        authorities,
-        desired::{self, Desired},
-        placement::{self, OperatorConfig, Placement},
-    },
+    model::{authorities, placement},
     observation::seen,
     policy::Policy,
     runtime::{
-        finalizer,
         reconcile::Error,
         watch::{Cached, Watch},
     },
-    status::{Acceptance, Refused},
+    status::Acceptance,
     telemetry::{heartbeat, logging, metrics},
     trust::self_signed::TRUSTED_BY,
 };
@@ -169,8 +164,7 @@ async fn reconcile(object: Arc<Cached<MtlsDomain>>, ctx: Arc<Ctx>) -> Result<Nex
     result
 }
 
-/// Reconciles a domain: decides its course, checks the operator's policy, and then deletes or serves the
-/// domain.
+/// Reconciles a domain: decides its course, and then deletes, serves or refuses the domain.
 pub(crate) async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (uid, old, now) = (
         domain.uid().unwrap_or_default(),
@@ -178,169 +172,85 @@ pub(crate) async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<N
         Timestamp::now(),
     );
     let generation = domain.metadata.generation.unwrap_or_default();
-    let key = (domain.namespace().unwrap_or_default(), domain.name_any());
-    match precheck(domain) {
-        Precheck::Forget => {
+    let permission = Permission::of(domain, &old, ctx, now);
+    let certificates = LazyLock::new(|| ctx.certificates_of(domain, now));
+    let course_with = |session: Option<&Result<Located, Blind>>| {
+        course::course(&Facts {
+            domain,
+            cluster_id: &ctx.cluster_id,
+            truststore_bucket: ctx.truststore_bucket.as_deref(),
+            policy: permission.policy(),
+            labels: &|namespace| ctx.labels(namespace),
+            session,
+            all: &|| ctx.domains.state(),
+            clients: &|| {
+                let (theirs, cross_namespace) = &*certificates;
+                ctx.clients(domain, theirs, cross_namespace)
+            },
+        })
+    };
+    let (course, session) = match course_with(None) {
+        Course::OpenSession => match sessions(domain, permission.policy(), ctx).await {
+            Ok((session, own_region)) => {
+                let located = Located {
+                    account: session.account.clone(),
+                    region: session.region.clone(),
+                    own_region,
+                };
+                (course_with(Some(&Ok(located))), Some(session))
+            }
+            Err(error) => {
+                let blind = match ctx.service_account.remedy(&error).await {
+                    Some(remedy) => Blind::WithoutCredentials(remedy),
+                    None => Blind::Unseen(seen::unseen(&error)),
+                };
+                (course_with(Some(&Err(blind))), None)
+            }
+        },
+        course => (course, None),
+    };
+    let session = || {
+        session
+            .as_ref()
+            .expect("the course needs a session, which is open")
+    };
+    match course {
+        Course::Forget => {
             ctx.forget(domain);
-            return Ok(Next::await_change());
+            Ok(Next::await_change())
         }
-        Precheck::AbandonResources => {
-            let note = format!(
-                "the operator deleted nothing in AWS, as the annotation {} requests; these resources may \
-                 remain: {}",
-                finalizer::ABANDON,
-                deletion::left(domain)
-            );
-            ctx.events
-                .publish(&domain.object_ref(&()), Notice::Abandoned, "Delete", &note)
-                .await;
-            return deletion::release(domain, ctx).await;
-        }
-        Precheck::Suspended => {
-            ctx.bypasses.forget(&key);
+        Course::Abandon => deletion::abandon(domain, ctx).await,
+        Course::Leave => deletion::leave(domain, ctx).await,
+        Course::Suspend => {
+            ctx.bypasses
+                .forget(&(domain.namespace().unwrap_or_default(), domain.name_any()));
             let new = report::with_conditions(&old, generation, &Acceptance::Suspended, &[], now);
             ctx.write(domain, &old, &new).await?;
-            return Ok(Next::await_change());
+            Ok(Next::await_change())
         }
-        Precheck::ReleaseObserved => return deletion::leave(domain, ctx).await,
-        Precheck::Continue => {}
-    }
-    let deleting = domain.metadata.deletion_timestamp.is_some();
-    let permission = Permission::of(domain, &old, ctx, now);
-    let named = access_request::of(domain, &before_aws(domain, &ctx.cluster_id), deleting);
-    if let Some(next) = permission.ends(&named, None).await? {
-        return Ok(next);
-    }
-    let (session, own_region) = match sessions(domain, permission.policy(), ctx).await {
-        Ok(found) => found,
-        Err(error) => {
-            let new = match ctx.service_account.remedy(&error).await {
-                Some(remedy) => report::without_credentials(&old, generation, &remedy, now),
-                None => report::blind(&old, generation, &seen::unseen(&error), now),
+        Course::OpenSession => unreachable!("the course is decided with a session or without its need"),
+        Course::Retry(blind) => {
+            let new = match &blind {
+                Blind::WithoutCredentials(remedy) => {
+                    report::without_credentials(&old, generation, remedy, now)
+                }
+                Blind::Unseen(unseen) => report::blind(&old, generation, unseen, now),
             };
             ctx.write(domain, &old, &new).await?;
-            return Ok(Next::requeue(ctx.backoff(&uid)));
+            Ok(Next::requeue(ctx.backoff(&uid)))
         }
-    };
-    let operator_config = OperatorConfig {
-        cluster_id: &ctx.cluster_id,
-        account: &session.account,
-        region: &session.region,
-        truststore_bucket: ctx.truststore_bucket.as_deref(),
-    };
-    let placement = Placement::of(domain, &operator_config);
-    if let Some(next) = permission
-        .ends(&access_request::of(domain, &placement, deleting), None)
-        .await?
-    {
-        return Ok(next);
-    }
-    match disposition(domain, &placement) {
-        Disposition::Refuse(moved) => {
+        Course::Unclear(unseen) => permission.unclear(&unseen).await,
+        Course::Refuse(refused) => permission.refuse(&refused).await,
+        Course::Moved(moved) => {
             let new = report::with_conditions(&old, generation, &moved, &[], now);
             ctx.write(domain, &old, &new).await?;
-            return Ok(ctx.resync_later(&uid));
+            Ok(ctx.resync_later(&uid))
         }
-        Disposition::Delete => {
-            return deletion::delete(domain, &placement, &permission, &session, &old, ctx, now).await;
+        Course::Delete(placement) => {
+            deletion::delete(domain, &placement, &permission, session(), &old, ctx, now).await
         }
-        Disposition::Serve => {}
+        Course::Serve(desired) => serving::serve(&desired, &certificates.0, &permission, session()).await,
     }
-    let (theirs, cross_namespace) = ctx.certificates_of(domain, now);
-    let wanted = || {
-        desired::desired(
-            domain,
-            &operator_config,
-            ctx.clients(domain, &theirs, &cross_namespace),
-        )
-    };
-    let refused = match admit(claim(domain, &permission, ctx, &own_region), wanted) {
-        Ok(desired) => return serving::serve(&desired, &theirs, &permission, &session).await,
-        Err(refused) => refused,
-    };
-    ctx.bypasses.forget(&key);
-    let new = report::with_conditions(&old, generation, &refused, &[], now);
-    ctx.write(domain, &old, &new).await?;
-    Ok(ctx.resync_later(&uid))
-}
-
-/// Decision of a reconcile before the first AWS call, from metadata and spec only.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Precheck {
-    /// The object is deleted and has nothing in AWS: only its in-memory state is dropped.
-    Forget,
-    /// The object is deleted and has the annotation `mtls-operator.io/abandon`: the operator removes the
-    /// finalizer without an AWS call.
-    AbandonResources,
-    /// The operator changes nothing.
-    Suspended,
-    /// The object is deleted and was only observed: the operator changes nothing in AWS.
-    ReleaseObserved,
-    /// The operator calls AWS, as far as its policy allows.
-    Continue,
-}
-
-pub(crate) fn precheck(domain: &MtlsDomain) -> Precheck {
-    let deleting = domain.metadata.deletion_timestamp.is_some();
-    if deleting && !finalizer::is_held(domain) {
-        Precheck::Forget
-    } else if deleting && finalizer::is_abandoned(domain) {
-        Precheck::AbandonResources
-    } else if domain.spec.suspend {
-        Precheck::Suspended
-    } else if deleting && domain.spec.management_policy == ManagementPolicy::Observe {
-        Precheck::ReleaseObserved
-    } else {
-        Precheck::Continue
-    }
-}
-
-/// Decision of a reconcile once the policy allows the domain's account and Region.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Disposition {
-    /// The object's resources are in another account or Region: the operator changes nothing in either.
-    Refuse(Acceptance),
-    Delete,
-    Serve,
-}
-
-pub(crate) fn disposition(domain: &MtlsDomain, placement: &Placement) -> Disposition {
-    match moved(domain, placement) {
-        Some(moved) => Disposition::Refuse(moved),
-        None if domain.metadata.deletion_timestamp.is_some() => Disposition::Delete,
-        None => Disposition::Serve,
-    }
-}
-
-/// Returns the desired state, or a refusal: another object has the domain name (`claimed`), or the spec is
-/// invalid.
-pub(crate) fn admit(
-    claimed: Option<Acceptance>,
-    wanted: impl FnOnce() -> Result<Desired, Refused>,
-) -> Result<Desired, Acceptance> {
-    match claimed {
-        Some(claimed) => Err(claimed),
-        None => wanted().map_err(|Refused { reason, message }| Acceptance::Refused {
-            reason,
-            message,
-            stalled: true,
-        }),
-    }
-}
-
-/// Returns a refusal when the resources of this object are in another account or Region than its placement.
-fn moved(domain: &MtlsDomain, placement: &Placement) -> Option<Acceptance> {
-    let before = finalizer::placement(domain).filter(|before| *before != placement.location())?;
-    Some(Acceptance::Refused {
-        reason: Reason::HomeChanged,
-        message: format!(
-            "the resources of this object are in {before}, but its account and Region are now {}; the \
-             operator changes nothing in either. Set account and Region back to {before}, or \
-             delete this object there first",
-            placement.location()
-        ),
-        stalled: true,
-    })
 }
 
 /// Returns the AWS session of this domain, and the Region of domains that specify none. That Region is empty
@@ -365,35 +275,6 @@ pub(crate) fn own_region(own: Result<String, errors::Error>) -> Result<String, e
         Err(error) if error.kind == Kind::Invalid => Ok(String::new()),
         own => own,
     }
-}
-
-fn claim(domain: &MtlsDomain, permission: &Permission, ctx: &Ctx, own_region: &str) -> Option<Acceptance> {
-    let state = ctx.domains.state();
-    let all = state.iter().filter_map(|d| d.0.as_ref().ok());
-    contested(domain, all, |other| permission.is_refused(other), own_region)
-}
-
-/// Returns a refusal of `domain` when an older domain of `all` has its domain name. A domain that the policy
-/// certainly denies has no claim on the name.
-pub(crate) fn contested<'a>(
-    domain: &MtlsDomain,
-    all: impl Iterator<Item = &'a MtlsDomain>,
-    is_refused: impl Fn(&MtlsDomain) -> bool,
-    own_region: &str,
-) -> Option<Acceptance> {
-    let all = all.filter(|d| d.spec.domain_name == domain.spec.domain_name && !is_refused(d));
-    let winner = conflicts::winner(domain, all, own_region)?;
-    // A namespace must not learn which other namespace has the domain name.
-    let who = if winner.namespace() == domain.namespace() {
-        format!("the older MtlsDomain {}", winner.name_any())
-    } else {
-        "an older MtlsDomain".into()
-    };
-    Some(Acceptance::Refused {
-        reason: Reason::DomainNameClaimed,
-        message: format!("spec.domainName: {who} has {} already", domain.spec.domain_name),
-        stalled: false,
-    })
 }
 
 #[cfg(test)]

@@ -126,6 +126,20 @@ pub(crate) async fn delete(
     })
 }
 
+/// Releases a domain whose AWS resources a user has abandoned: nothing in AWS changes.
+pub(crate) async fn abandon(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
+    let note = format!(
+        "the operator deleted nothing in AWS, as the annotation {} requests; these resources may \
+         remain: {}",
+        finalizer::ABANDON,
+        left(domain)
+    );
+    ctx.events
+        .publish(&domain.object_ref(&()), Notice::Abandoned, "Delete", &note)
+        .await;
+    release(domain, ctx).await
+}
+
 /// Releases a domain that was only observed: nothing in AWS changes.
 pub(crate) async fn leave(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let note = format!(

@@ -5,6 +5,7 @@ pub mod clients;
 pub mod conflicts;
 pub mod context;
 pub mod controller;
+pub mod course;
 pub mod credentials;
 pub mod deletion;
 pub mod execute;

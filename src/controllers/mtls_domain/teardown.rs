@@ -15,7 +15,7 @@ use crate::{
     model::{
         action::Action,
         observed::Leftovers,
-        placement::Placement,
+        placement::{Placement, TruststoreObject},
         step::{StepPlan, StepState},
     },
     server_certificate::plan,
@@ -116,11 +116,13 @@ pub fn teardown(
         }
         (Ok(certificates), Ok(versions)) => (certificates, versions),
     };
-    actions.extend(versions.iter().map(|version| Action::DeleteTruststoreVersion {
-        bucket: placement.bucket.clone(),
-        key: placement.key.clone(),
-        version: version.clone(),
-    }));
+    if let Some(TruststoreObject { bucket, key }) = &placement.truststore {
+        actions.extend(versions.iter().map(|version| Action::DeleteTruststoreVersion {
+            bucket: bucket.clone(),
+            key: key.clone(),
+            version: version.clone(),
+        }));
+    }
     let (used, free): (Vec<_>, Vec<_>) = certificates
         .iter()
         .filter(|c| plan::is_ours(placement, c))
@@ -149,10 +151,11 @@ pub fn teardown(
 /// existed before the operator took it over, or because it has no ownership tag (any longer) or another
 /// owner, and uses this domain's truststore.
 pub fn stays(placement: &Placement, policy: Option<DeletionPolicy>, domain: Option<&Domain>) -> bool {
+    let ours = placement.truststore.as_ref().map(TruststoreObject::uri);
     let uses_ours = |g: &Domain| {
         g.truststore
             .as_ref()
-            .is_some_and(|t| t.uri == placement.truststore_uri())
+            .is_some_and(|t| Some(&t.uri) == ours.as_ref())
     };
     match (policy, domain.map(|g| (domain_ownership(placement, g), g))) {
         (Some(DeletionPolicy::Retain), _) | (None, Some((DomainOwnership::Adopted, _))) => true,

@@ -6,24 +6,19 @@ use super::*;
 
 use std::sync::Arc;
 
-use kube::{ResourceExt, core::DeserializeGuard, runtime::controller::Action as Next};
+use kube::{core::DeserializeGuard, runtime::controller::Action as Next};
 use serde_json::{Value, json};
 
 use self::stage::{Stage, deleted, domain};
 
 use crate::{
-    api::{MtlsDomain, conditions::Reason},
+    api::MtlsDomain,
     aws::{
         errors::{self, Kind},
-        fake::{ACCOUNT, REGION},
+        fake::REGION,
     },
-    controllers::mtls_domain::{clients::clients_of, context::INITIAL_BACKOFF},
-    model::{
-        desired,
-        placement::{OperatorConfig, Placement},
-    },
+    controllers::mtls_domain::context::INITIAL_BACKOFF,
     runtime::{finalizer, reconcile::Error, watch::Cached},
-    status::{Acceptance, Refused},
 };
 
 fn guard(domain: MtlsDomain) -> Cached<MtlsDomain> {
@@ -304,169 +299,6 @@ async fn reconciles() {
         let known = object.metadata.deletion_timestamp.is_none() && stage.ctx.active_trust.is_known(&key);
         assert_eq!(known, served, "{what}");
     }
-}
-
-#[test]
-fn metadata_and_spec_decide_the_course_before_aws_is_called() {
-    let observe = |o: &mut Value| o["spec"]["managementPolicy"] = json!("Observe");
-    let suspend = |o: &mut Value| o["spec"]["suspend"] = json!(true);
-    let abandon = |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::ABANDON: "partners"});
-    let gone = |o: &mut Value| o["metadata"]["finalizers"] = json!([]);
-    for (what, object, expected) in [
-        ("new", domain(|_| {}), Precheck::Continue),
-        ("observed", domain(observe), Precheck::Continue),
-        ("abandoned", domain(abandon), Precheck::Continue),
-        ("suspended", domain(suspend), Precheck::Suspended),
-        ("deleted", deleted(|_| {}), Precheck::Continue),
-        (
-            "deleted without the operator's finalizer",
-            deleted(gone),
-            Precheck::Forget,
-        ),
-        (
-            "deleted and abandoned",
-            deleted(abandon),
-            Precheck::AbandonResources,
-        ),
-        ("deleted and suspended", deleted(suspend), Precheck::Suspended),
-        (
-            "deleted and observed",
-            deleted(observe),
-            Precheck::ReleaseObserved,
-        ),
-        (
-            "deleted, abandoned and suspended",
-            deleted(|o| (abandon(o), suspend(o)).0),
-            Precheck::AbandonResources,
-        ),
-        (
-            "deleted, observed and suspended",
-            deleted(|o| (observe(o), suspend(o)).0),
-            Precheck::Suspended,
-        ),
-        (
-            "deleted and observed, without the operator's finalizer",
-            deleted(|o| (observe(o), gone(o)).0),
-            Precheck::Forget,
-        ),
-    ] {
-        assert_eq!(precheck(&object), expected, "{what}");
-    }
-}
-
-#[test]
-fn resources_in_another_account_or_region_are_neither_changed_nor_deleted() {
-    let operator_config = OperatorConfig {
-        cluster_id: "c",
-        account: ACCOUNT,
-        region: REGION,
-        truststore_bucket: None,
-    };
-    let at = |place: &'static str| {
-        move |o: &mut Value| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: place})
-    };
-    for (what, object, expected) in [
-        ("nothing is created yet", domain(|_| {}), "Serve"),
-        ("here", domain(at("123456789012/eu-west-1")), "Serve"),
-        (
-            "another account",
-            domain(at("999999999999/eu-west-1")),
-            "HomeChanged",
-        ),
-        (
-            "another Region",
-            domain(at("123456789012/us-east-1")),
-            "HomeChanged",
-        ),
-        ("deleted", deleted(|_| {}), "Delete"),
-        ("deleted here", deleted(at("123456789012/eu-west-1")), "Delete"),
-        (
-            "deleted, and in another Region",
-            deleted(at("123456789012/us-east-1")),
-            "HomeChanged",
-        ),
-    ] {
-        let found = match disposition(&object, &Placement::of(&object, &operator_config)) {
-            Disposition::Refuse(Acceptance::Refused {
-                reason,
-                stalled: true,
-                ..
-            }) => reason.as_str(),
-            Disposition::Refuse(other) => panic!("{what}: {other:?}"),
-            Disposition::Delete => "Delete",
-            Disposition::Serve => "Serve",
-        };
-        assert_eq!(found, expected, "{what}");
-    }
-}
-
-#[test]
-fn an_older_claim_is_checked_before_the_spec_unless_the_policy_denies_it() {
-    let with = |name: &'static str, namespace: &'static str, created: &'static str| {
-        domain(|o| {
-            for field in ["name", "uid"] {
-                o["metadata"][field] = json!(name);
-            }
-            o["metadata"]["namespace"] = json!(namespace);
-            o["metadata"]["creationTimestamp"] = json!(created);
-        })
-    };
-    let me = with("me", "shop", "2026-01-02T00:00:00Z");
-    let winner = with("older", "shop", "2026-01-01T00:00:00Z");
-    let cross_namespace = with("older", "acme", "2026-01-01T00:00:00Z");
-    let younger = with("younger", "acme", "2026-01-03T00:00:00Z");
-    let told = |all: &[&MtlsDomain], refused: &str| {
-        let found = contested(&me, all.iter().copied(), |d| d.name_any() == refused, REGION);
-        found.map(|found| match found {
-            Acceptance::Refused {
-                reason: Reason::DomainNameClaimed,
-                message,
-                stalled: false,
-            } => message,
-            other => panic!("{other:?}"),
-        })
-    };
-    let message = |who: &str| Some(format!("spec.domainName: {who} has mtls.example.com already"));
-    assert_eq!(told(&[&me, &younger], ""), None);
-    assert_eq!(
-        told(&[&me, &winner, &younger], ""),
-        message("the older MtlsDomain older")
-    );
-    assert_eq!(
-        told(&[&me, &cross_namespace], ""),
-        message("an older MtlsDomain"),
-        "the name of an object in another namespace is not disclosed"
-    );
-    assert_eq!(
-        told(&[&me, &winner], "older"),
-        None,
-        "an object that the policy denies has no claim"
-    );
-    assert_eq!(told(&[&me, &winner], "me"), message("the older MtlsDomain older"));
-
-    let operator_config = OperatorConfig {
-        cluster_id: "c",
-        account: ACCOUNT,
-        region: REGION,
-        truststore_bucket: None,
-    };
-    let clients = || clients_of(&me, &[], &[], &[], None, &|_| None);
-    let wanted = || desired::desired(&me, &operator_config, clients());
-    assert!(admit(None, wanted).is_ok());
-    let claimed = Acceptance::Suspended;
-    assert_eq!(admit(Some(claimed.clone()), wanted).unwrap_err(), claimed);
-    let wrong = || {
-        Err(Refused {
-            reason: Reason::WrongAccount,
-            message: "m".into(),
-        })
-    };
-    let refused = Acceptance::Refused {
-        reason: Reason::WrongAccount,
-        message: "m".into(),
-        stalled: true,
-    };
-    assert_eq!(admit(None, wrong).unwrap_err(), refused);
 }
 
 #[test]

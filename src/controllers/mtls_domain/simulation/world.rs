@@ -30,7 +30,7 @@ use crate::{
         authorities::{DesiredAuthority, DesiredSource},
         desired::{Desired, DesiredCertificate, DesiredRequest},
         observed::{self, Api, Key, Leftovers, Observed, Pinned, Published, Source, ZoneChoice},
-        placement::{DesiredDns, Placement},
+        placement::{DesiredDns, Placement, TruststoreObject},
         tags::{ADOPTED_TAG, DEPLOYED, OWNER_TAG, PENDING_TAG},
     },
     observation::seen::Seen,
@@ -106,6 +106,10 @@ pub(crate) fn owner(tags: &BTreeMap<String, String>) -> &str {
 }
 
 pub(crate) fn desired() -> Desired {
+    let truststore = TruststoreObject {
+        bucket: "truststores".into(),
+        key: "partners.pem".into(),
+    };
     let placement = Placement {
         namespace: "ns".into(),
         name: "partners".into(),
@@ -117,8 +121,7 @@ pub(crate) fn desired() -> Desired {
             zone_id: None,
             role_arn: None,
         },
-        bucket: "truststores".into(),
-        key: "partners.pem".into(),
+        truststore: Some(truststore.clone()),
         unlisted_mappings: None,
     };
     Desired {
@@ -132,6 +135,7 @@ pub(crate) fn desired() -> Desired {
             },
             keep: true,
         },
+        truststore,
         create_bucket: false,
         kms_key: None,
         authorities: vec![DesiredAuthority {
