@@ -378,7 +378,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
             let service_account = Arc::new(ServiceAccount::new(client.clone()));
             let (asked, account) = (sessions.clone(), service_account.clone());
             background.spawn(async move { credentials::check(asked, &account).await });
-            let domain_ctx = Arc::new(mtls_domain::controller::Ctx {
+            let domain_ctx = Arc::new(mtls_domain::context::Ctx {
                 client: client.clone(),
                 cluster_id,
                 truststore_bucket: run.truststore_bucket,

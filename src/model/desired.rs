@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::{
     authorities::{DesiredAuthority, authorities},
-    placement::{OperatorConfig, Placement},
+    placement::{OperatorConfig, Placement, TruststoreObject},
 };
 
 use crate::{
@@ -49,6 +49,7 @@ pub struct Desired {
     pub placement: Placement,
     pub adoption: AdoptionPolicy,
     pub certificate: DesiredCertificate,
+    pub truststore: TruststoreObject,
     /// True when the operator creates the truststore's bucket if it does not exist.
     pub create_bucket: bool,
     /// ARN of the KMS key that encrypts the truststore; `None`: the bucket's default encryption.
@@ -132,12 +133,12 @@ pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Res
             ),
         });
     }
-    if placement.bucket.is_empty() {
+    let Some(object) = placement.truststore.clone() else {
         return Err(invalid(
             "spec.truststore.bucket: name a versioned bucket here, or start the operator with \
              --truststore-bucket",
         ));
-    }
+    };
     let authorities = authorities(domain)?;
     let truststore = spec.truststore.clone().unwrap_or_default();
     let cap = spec
@@ -149,6 +150,7 @@ pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Res
     Ok(Desired {
         adoption: spec.adoption_policy,
         certificate: certificate(domain, &placement)?,
+        truststore: object,
         create_bucket: truststore.bucket_creation == Some(BucketCreation::IfMissing),
         kms_key: truststore.kms_key_arn,
         authorities,

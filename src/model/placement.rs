@@ -30,10 +30,61 @@ pub struct Placement {
     pub owner: String,
     pub domain_name: String,
     pub dns: DesiredDns,
-    pub bucket: String,
-    pub key: String,
+    /// `None`: neither the spec nor the operator's configuration names a bucket.
+    pub truststore: Option<TruststoreObject>,
     /// Unset: depends on how the operator got the domain: created or taken over.
     pub unlisted_mappings: Option<UnlistedMappings>,
+}
+
+/// Placement as far as the spec and the operator's configuration determine it, before AWS has answered. The
+/// policy never allows anything for it: AWS may report another account than the spec expects.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnresolvedPlacement {
+    pub account: Option<String>,
+    pub region: Option<String>,
+    pub dns: DesiredDns,
+    /// `None`: the spec names no bucket.
+    pub truststore: Option<TruststoreObject>,
+}
+
+impl UnresolvedPlacement {
+    pub fn of(domain: &MtlsDomain, cluster_id: &str) -> Self {
+        let aws = domain.spec.aws.clone().unwrap_or_default();
+        let bucket = domain.spec.truststore.as_ref().and_then(|t| t.bucket.clone());
+        UnresolvedPlacement {
+            account: aws.account_id,
+            region: aws.region,
+            dns: DesiredDns::of(domain.spec.dns.as_ref()),
+            truststore: bucket.map(|bucket| TruststoreObject::of(domain, cluster_id, bucket)),
+        }
+    }
+}
+
+/// S3 object that stores a truststore.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TruststoreObject {
+    pub bucket: String,
+    pub key: String,
+}
+
+impl TruststoreObject {
+    fn of(domain: &MtlsDomain, cluster_id: &str, bucket: String) -> Self {
+        let key = domain.spec.truststore.as_ref().and_then(|t| t.key.clone());
+        TruststoreObject {
+            bucket,
+            key: key.unwrap_or_else(|| format!("{}.pem", owner(domain, cluster_id))),
+        }
+    }
+
+    pub fn uri(&self) -> String {
+        format!("s3://{}/{}", self.bucket, self.key)
+    }
+}
+
+/// Returns the value of every ownership tag of a domain's resources.
+fn owner(domain: &MtlsDomain, cluster_id: &str) -> String {
+    let namespace = domain.namespace().expect("MtlsDomain is namespaced");
+    format!("{cluster_id}/{namespace}/{}", domain.name_any())
 }
 
 /// Manager of the DNS records of the domain name.
@@ -79,9 +130,8 @@ impl Placement {
             domain.namespace().expect("MtlsDomain is namespaced"),
             domain.name_any(),
         );
-        let owner = format!("{}/{namespace}/{name}", s.cluster_id);
-        let truststore = domain.spec.truststore.clone().unwrap_or_default();
-        let bucket = truststore.bucket.or_else(|| {
+        let named = domain.spec.truststore.as_ref().and_then(|t| t.bucket.clone());
+        let bucket = named.or_else(|| {
             s.truststore_bucket
                 .map(|t| t.replace("{account}", s.account).replace("{region}", s.region))
         });
@@ -90,12 +140,11 @@ impl Placement {
             region: s.region.to_owned(),
             domain_name: domain.spec.domain_name.clone(),
             dns: DesiredDns::of(domain.spec.dns.as_ref()),
-            bucket: bucket.unwrap_or_default(),
-            key: truststore.key.unwrap_or_else(|| format!("{owner}.pem")),
+            truststore: bucket.map(|bucket| TruststoreObject::of(domain, s.cluster_id, bucket)),
             unlisted_mappings: domain.spec.unlisted_mappings,
+            owner: owner(domain, s.cluster_id),
             namespace,
             name,
-            owner,
         }
     }
 
@@ -105,10 +154,6 @@ impl Placement {
             .owner
             .strip_suffix(&format!("{}/{}", self.namespace, self.name));
         cluster.is_some_and(|cluster| owner.starts_with(cluster))
-    }
-
-    pub fn truststore_uri(&self) -> String {
-        format!("s3://{}/{}", self.bucket, self.key)
     }
 
     /// Returns the account that the hosted zones are in.

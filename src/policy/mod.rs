@@ -145,6 +145,8 @@ pub enum Resource {
     Api(Option<BTreeMap<String, String>>),
     /// Takeover of AWS resources without an ownership tag.
     Adoption,
+    /// Account, Region and bucket before AWS has answered: no rule allows them, and no rule denies them.
+    Unresolved,
 }
 
 /// Decision on a spec.
@@ -154,8 +156,17 @@ pub enum Decision {
     Allowed,
     /// Parts that fit no rule, for a condition.
     Denied(String),
-    /// The decision depends on a fact that the operator could not read.
-    Unknown,
+    /// The decision depends on this fact.
+    Unknown(Missing),
+}
+
+/// Fact that a decision depends on, and that the operator does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Labels of the namespace.
+    Labels,
+    /// Requested resource.
+    Resource,
 }
 
 impl Policy {
@@ -182,8 +193,10 @@ impl Policy {
         let fits: Vec<_> = rules.iter().map(|rule| whole(rule)).collect();
         if fits.contains(&Some(true)) {
             Decision::Allowed
-        } else if fits.contains(&None) || of_namespace(None).next().is_some() {
-            Decision::Unknown
+        } else if fits.contains(&None) {
+            Decision::Unknown(Missing::Resource)
+        } else if of_namespace(None).next().is_some() {
+            Decision::Unknown(Missing::Labels)
         } else {
             Decision::Denied(denials(&rules, namespace, requests))
         }
@@ -211,7 +224,9 @@ impl Policy {
 /// rule does not allow. Tells nothing of the rules' content.
 pub(crate) fn denials(rules: &[&Rule], namespace: Namespace, requests: &[AccessRequest]) -> String {
     const WAY_OUT: &str = "Change it, or ask the operator's administrator for a rule that it fits";
-    let refused = |rule: &&Rule, r: &&AccessRequest| rule.allows(&r.resource, namespace.name) != Some(true);
+    let refused = |rule: &&Rule, r: &&AccessRequest| {
+        r.resource != Resource::Unresolved && rule.allows(&r.resource, namespace.name) != Some(true)
+    };
     let by_all: Vec<_> = requests
         .iter()
         .filter(|r| rules.iter().all(|rule| refused(rule, r)))
@@ -288,6 +303,7 @@ impl Rule {
                 }
             },
             Resource::Adoption => self.adoption == AdoptionPolicy::Unowned,
+            Resource::Unresolved => return None,
         })
     }
 }

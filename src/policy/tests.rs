@@ -1,10 +1,12 @@
 //! Tests of specs against rules.
 
+mod unresolved;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use crate::policy::{AccessRequest, Decision, Namespace, Policy, Resource, Rule, file::parse};
+use crate::policy::{AccessRequest, Decision, Missing, Namespace, Policy, Resource, Rule, file::parse};
 
 fn policy(rules: &str) -> Policy {
     parse(rules).unwrap()
@@ -163,13 +165,16 @@ fn one_part_against_one_rule() {
             fits,
             "{rule}: {resource:?}: {said:?}"
         );
-        assert_ne!(said, Decision::Unknown, "{rule}: {resource:?}");
+        assert!(!matches!(said, Decision::Unknown(_)), "{rule}: {resource:?}");
     }
     assert_eq!(
         allowed("hostedZoneIds: [Z1]", Resource::Zone(None)),
-        Decision::Unknown
+        Decision::Unknown(Missing::Resource)
     );
-    assert_eq!(allowed(tag, Resource::Api(None)), Decision::Unknown);
+    assert_eq!(
+        allowed(tag, Resource::Api(None)),
+        Decision::Unknown(Missing::Resource)
+    );
 }
 
 const TWO: &str = "
@@ -254,7 +259,10 @@ fn a_spec_fits_one_rule_as_a_whole_and_a_message_reveals_no_other_rule() {
         )
     };
     assert_eq!(with_zone("a.shop.example.com", "eu-west-1"), Decision::Allowed);
-    assert_eq!(with_zone("a.pay.example.com", "us-east-1"), Decision::Unknown);
+    assert_eq!(
+        with_zone("a.pay.example.com", "us-east-1"),
+        Decision::Unknown(Missing::Resource)
+    );
     assert!(matches!(
         with_zone("a.example.com", "us-east-1"),
         Decision::Denied(_)
@@ -279,7 +287,10 @@ fn namespaces_by_name_and_by_label() {
         selects("{matchLabels: {team: shop}}", Some(&ours)),
         Decision::Allowed
     );
-    assert_eq!(selects("{matchLabels: {team: shop}}", None), Decision::Unknown);
+    assert_eq!(
+        selects("{matchLabels: {team: shop}}", None),
+        Decision::Unknown(Missing::Labels)
+    );
     for (selector, labels) in [
         ("{names: [other]}", &ours),
         ("{names: []}", &ours),

@@ -14,7 +14,7 @@ use crate::{
 
 /// Returns the corrections for a usable bucket; or the step plan for a bucket that cannot hold a truststore.
 pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<S3Action>, StepPlan> {
-    let (bucket, account) = (&d.placement.bucket, &d.placement.account);
+    let (bucket, account) = (&d.truststore.bucket, &d.placement.account);
     let blocked = |reason, message| Err(StepState::Blocked(reason, message).into());
     match &o.bucket {
         // S3 returns the same error for a missing permission and for a bucket of another account.
@@ -75,7 +75,7 @@ pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<S3Action>, StepPla
 
 /// Returns the missing settings, except versioning, of a bucket that the operator created.
 fn settings(d: &Desired, made: &Made, versioned: bool) -> Vec<S3Action> {
-    let bucket = || d.placement.bucket.clone();
+    let bucket = || d.truststore.bucket.clone();
     // Other MtlsDomains store in the bucket too, each with the key of its own spec. The default key is the
     // key of the MtlsDomain that the bucket was created for.
     let is_for_us = made.owner == d.placement.owner || !versioned;

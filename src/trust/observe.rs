@@ -15,7 +15,7 @@ use crate::{
     model::{
         desired::Desired,
         observed::{Bucket, Made, Pinned, Published},
-        placement::Placement,
+        placement::{Placement, TruststoreObject},
     },
     observation::{
         read_cache::AwsReader,
@@ -29,7 +29,7 @@ use crate::{
 pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
 
 pub(crate) async fn bucket(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Bucket>> {
-    let name = &d.placement.bucket;
+    let name = &d.truststore.bucket;
     let Some(found) = reader.bucket(name).await? else {
         return Ok(None);
     };
@@ -46,7 +46,7 @@ pub(crate) async fn bucket(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<B
 
 /// Reads the settings of a bucket that the operator created; `None` for other buckets.
 pub(crate) async fn made(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Made>> {
-    let name = &d.placement.bucket;
+    let name = &d.truststore.bucket;
     let owner = reader.bucket_tags(name).await?.remove(OWNER_TAG);
     let Some(owner) = owner.filter(|owner| d.placement.is_of_this_cluster(owner)) else {
         return Ok(None);
@@ -61,15 +61,20 @@ pub(crate) async fn made(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Mad
 }
 
 pub(crate) async fn published(
-    placement: &Placement,
+    truststore: &TruststoreObject,
     reader: &AwsReader<'_>,
     versions: &Versions,
 ) -> Seen<Option<Published>> {
-    let Some(object) = reader.head(&placement.bucket, &placement.key).await? else {
+    let Some(object) = reader.head(&truststore.bucket, &truststore.key).await? else {
         return Ok(None);
     };
     let Some(content) = versions
-        .read(&placement.bucket, &placement.key, reader.session, &object.version)
+        .read(
+            &truststore.bucket,
+            &truststore.key,
+            reader.session,
+            &object.version,
+        )
         .await?
     else {
         return Ok(None);
@@ -158,23 +163,17 @@ impl Versions {
 
 /// Returns the versions that carry the ownership tag; versions of other owners at the same key stay.
 pub(crate) async fn versions(placement: &Placement, reader: &AwsReader<'_>) -> Seen<Vec<String>> {
-    if placement.bucket.is_empty() {
+    let Some(TruststoreObject { bucket: name, key }) = &placement.truststore else {
         return Ok(vec![]);
-    }
+    };
     // The operator never stores anything in a bucket of another Region.
-    match reader.bucket(&placement.bucket).await? {
+    match reader.bucket(name).await? {
         Some(bucket) if bucket.region == placement.region => {}
         _ => return Ok(vec![]),
     }
-    let all = seen(reader.session.s3.versions(&placement.bucket, &placement.key)).await?;
+    let all = seen(reader.session.s3.versions(name, key)).await?;
     let reads = all.into_iter().filter(|v| !v.delete_marker).map(async |version| {
-        let content = seen(
-            reader
-                .session
-                .s3
-                .get(&placement.bucket, &placement.key, &version.id),
-        )
-        .await?;
+        let content = seen(reader.session.s3.get(name, key, &version.id)).await?;
         let ours = content.is_some_and(|c| c.metadata.get(OWNER_METADATA) == Some(&placement.owner));
         Ok(ours.then_some(version.id))
     });

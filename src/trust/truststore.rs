@@ -66,7 +66,7 @@ pub(crate) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
     let previous = match pinned {
         // The truststore moves. The objects that an earlier move left at the new place are out of date, and
         // must not become trusted again. The new place already records the distrust since this move began.
-        Some(pinned) if used.is_some_and(|uri| *uri != d.placement.truststore_uri()) => {
+        Some(pinned) if used.is_some_and(|uri| *uri != d.truststore.uri()) => {
             let distrusted = merged_keys(published.into_iter().chain([pinned]));
             Some(Bundle {
                 distrusted,
@@ -303,7 +303,7 @@ pub(crate) fn publish(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Opti
 }
 
 fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled>) -> StepPlan {
-    let (bucket, key) = (&d.placement.bucket, &d.placement.key);
+    let (bucket, key) = (&d.truststore.bucket, &d.truststore.key);
     let published = match (&o.published, &o.pinned, &o.front) {
         (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return StepState::unknown(why).into(),
         (Ok(published), Ok(_), Ok(_)) => published.as_ref(),
@@ -394,7 +394,7 @@ pub fn without_trust(
 
 /// Returns why the operator may not store a version over the object at the desired key.
 pub(crate) fn not_owned(d: &Desired, o: &Observed, p: &Published) -> Option<StepState> {
-    let uri = d.placement.truststore_uri();
+    let uri = d.truststore.uri();
     match &p.owner {
         Some(owner) if *owner == d.placement.owner => None,
         Some(other) => {

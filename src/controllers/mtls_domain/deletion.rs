@@ -8,7 +8,7 @@ use kube::{Resource, ResourceExt, runtime::controller::Action as Next};
 
 use super::{
     access_request,
-    controller::Ctx,
+    context::Ctx,
     execute::{self, ApplyContext},
     observe,
     permission::Permission,
@@ -115,7 +115,7 @@ pub(crate) async fn delete(
         step_plan,
         StepPlan::Pending(StepState::Wait(..) | StepState::Blocked(..), _)
     ) {
-        tell_of_waiting(domain, old, &new, ctx).await;
+        ctx.tell_of_waiting(domain, old, &new).await;
     }
     Ok(match &step_plan {
         _ if done.effects > 0 && done.outcomes.is_empty() => Next::requeue(Duration::ZERO),
@@ -126,18 +126,18 @@ pub(crate) async fn delete(
     })
 }
 
-/// Publishes an Event when the deletion waits for something else than before.
-pub(crate) async fn tell_of_waiting(
-    domain: &MtlsDomain,
-    old: &MtlsDomainStatus,
-    new: &MtlsDomainStatus,
-    ctx: &Ctx,
-) {
-    if let Some(why) = report::waits_for(new).filter(|why| report::waits_for(old) != Some(why)) {
-        ctx.events
-            .publish(&domain.object_ref(&()), Notice::DeletionWaits, "Delete", why)
-            .await;
-    }
+/// Releases a domain whose AWS resources a user has abandoned: nothing in AWS changes.
+pub(crate) async fn abandon(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
+    let note = format!(
+        "the operator deleted nothing in AWS, as the annotation {} requests; these resources may \
+         remain: {}",
+        finalizer::ABANDON,
+        left(domain)
+    );
+    ctx.events
+        .publish(&domain.object_ref(&()), Notice::Abandoned, "Delete", &note)
+        .await;
+    release(domain, ctx).await
 }
 
 /// Releases a domain that was only observed: nothing in AWS changes.

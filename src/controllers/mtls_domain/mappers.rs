@@ -15,7 +15,7 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 
-use super::controller::Ctx;
+use super::context::Ctx;
 
 use crate::{
     api::{

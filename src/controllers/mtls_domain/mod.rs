@@ -1,8 +1,11 @@
 //! MtlsDomain: desired -> observe -> plan -> execute -> report.
 
 pub mod access_request;
+pub mod clients;
 pub mod conflicts;
+pub mod context;
 pub mod controller;
+pub mod course;
 pub mod credentials;
 pub mod deletion;
 pub mod execute;

@@ -87,7 +87,7 @@ pub async fn observe(
         )),
         reader.certificates(&placement.domain_name),
         bucket(d, reader),
-        published(placement, reader, observe_context.versions),
+        published(&d.truststore, reader, observe_context.versions),
         reader.domain(&placement.domain_name),
         apis(
             placement,

@@ -7,13 +7,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action as Next};
 
-use super::{access_request, controller::Ctx, report};
+use super::{context::Ctx, report};
 
 use crate::{
     api::{MtlsDomain, MtlsDomainStatus, conditions::Reason},
-    model::placement::{OperatorConfig, Placement},
     observation::seen::Unseen,
-    policy::{AccessRequest, Decision, Namespace, Policy},
+    policy::{AccessRequest, Decision, Missing, Namespace, Policy, Resource},
     runtime::{finalizer, reconcile::Error},
     status::Acceptance,
 };
@@ -44,7 +43,7 @@ impl<'a> Permission<'a> {
 
     /// True when the policy certainly allows these requests.
     pub fn allows(&self, requests: &[AccessRequest]) -> bool {
-        is_allowed(&self.decide(self.domain, requests))
+        self.answer(requests, None) == Answer::Allowed
     }
 
     /// Ends the reconcile and writes the status when the policy does not allow these requests; `None`: the
@@ -54,59 +53,59 @@ impl<'a> Permission<'a> {
         requests: &[AccessRequest],
         unseen: Option<&Unseen>,
     ) -> Result<Option<Next>, Error> {
-        let Permission {
-            ctx,
-            domain,
-            old,
-            now,
-            ..
-        } = *self;
-        let (uid, generation) = (
-            domain.uid().unwrap_or_default(),
-            domain.metadata.generation.unwrap_or_default(),
-        );
-        let (new, next) = match answer(domain, self.decide(domain, requests), unseen) {
-            Answer::Allowed => return Ok(None),
-            Answer::Unclear(unseen) => (
-                report::unclear(old, generation, &unseen, now),
-                Next::requeue(ctx.backoff(&uid)),
-            ),
-            Answer::Refused(refused) => {
-                ctx.bypasses
-                    .forget(&(domain.namespace().unwrap_or_default(), domain.name_any()));
-                (
-                    report::with_conditions(old, generation, &refused, &[], now),
-                    ctx.resync_later(&uid),
-                )
-            }
-        };
-        ctx.write(domain, old, &new).await?;
-        Ok(Some(next))
+        match self.answer(requests, unseen) {
+            Answer::Allowed => Ok(None),
+            Answer::Unclear(unseen) => self.unclear(&unseen).await.map(Some),
+            Answer::Refused(refused) => self.refuse(&refused).await.map(Some),
+        }
     }
 
-    /// True when the policy certainly denies another object, which then has no claim on its domain name.
-    pub fn is_refused(&self, other: &MtlsDomain) -> bool {
-        let requests = access_request::of(other, &before_aws(other, &self.ctx.cluster_id), false);
-        is_certainly_refused(&self.decide(other, &requests))
+    /// Reports that the operator could not determine if the spec is allowed, and requeues with backoff.
+    pub async fn unclear(&self, unseen: &Unseen) -> Result<Next, Error> {
+        let generation = self.domain.metadata.generation.unwrap_or_default();
+        let new = report::unclear(self.old, generation, unseen, self.now);
+        let next = Next::requeue(self.ctx.backoff(&self.domain.uid().unwrap_or_default()));
+        self.ctx.write(self.domain, self.old, &new).await?;
+        Ok(next)
     }
 
-    fn decide(&self, domain: &MtlsDomain, requests: &[AccessRequest]) -> Decision {
-        decide(self.policy(), domain, requests, |namespace| {
-            self.ctx.labels(namespace)
-        })
+    /// Reports the refusal of the spec: the operator does not serve the domain.
+    pub async fn refuse(&self, refused: &Acceptance) -> Result<Next, Error> {
+        let domain = self.domain;
+        self.ctx
+            .bypasses
+            .forget(&(domain.namespace().unwrap_or_default(), domain.name_any()));
+        let generation = domain.metadata.generation.unwrap_or_default();
+        let new = report::with_conditions(self.old, generation, refused, &[], self.now);
+        self.ctx.write(domain, self.old, &new).await?;
+        Ok(self.ctx.resync_later(&domain.uid().unwrap_or_default()))
+    }
+
+    fn answer(&self, requests: &[AccessRequest], unseen: Option<&Unseen>) -> Answer {
+        let labels = |namespace: &str| self.ctx.labels(namespace);
+        answer(
+            self.domain,
+            decide(self.policy(), self.domain, requests, labels),
+            unseen,
+        )
     }
 }
 
-/// Returns the policy's answer for all requests of `domain`; without a policy everything is allowed.
+/// Returns the policy's answer for all requests of `domain`; without a policy everything is allowed, except
+/// for an unresolved placement.
 /// `labels`: returns the labels of a namespace, if known.
-fn decide(
+pub(crate) fn decide(
     policy: Option<&Policy>,
     domain: &MtlsDomain,
     requests: &[AccessRequest],
     labels: impl FnOnce(&str) -> Option<BTreeMap<String, String>>,
 ) -> Decision {
     let Some(policy) = policy else {
-        return Decision::Allowed;
+        let is_unresolved = |r: &AccessRequest| r.resource == Resource::Unresolved;
+        return match requests.iter().any(is_unresolved) {
+            true => Decision::Unknown(Missing::Resource),
+            false => Decision::Allowed,
+        };
     };
     let name = domain.namespace().unwrap_or_default();
     policy.decide(
@@ -118,30 +117,19 @@ fn decide(
     )
 }
 
-/// True only for requests that the policy certainly allows: an unknown answer does not allow.
-fn is_allowed(decision: &Decision) -> bool {
-    matches!(decision, Decision::Allowed)
-}
-
-/// True only for requests that the policy certainly denies: with an unknown answer a domain keeps its claim
-/// on a name.
-fn is_certainly_refused(decision: &Decision) -> bool {
-    matches!(decision, Decision::Denied(_))
-}
-
 /// Consequence of the policy's answer for a reconcile.
 #[derive(Debug, PartialEq)]
-enum Answer {
+pub(crate) enum Answer {
     Allowed,
     /// The answer depends on something that could not be read.
     Unclear(Unseen),
     Refused(Acceptance),
 }
 
-fn answer(domain: &MtlsDomain, decision: Decision, unseen: Option<&Unseen>) -> Answer {
+pub(crate) fn answer(domain: &MtlsDomain, decision: Decision, unseen: Option<&Unseen>) -> Answer {
     match decision {
         Decision::Allowed => Answer::Allowed,
-        Decision::Unknown => Answer::Unclear(unseen.cloned().unwrap_or_else(|| {
+        Decision::Unknown(_) => Answer::Unclear(unseen.cloned().unwrap_or_else(|| {
             Unseen {
                 reason: Reason::Unreachable,
                 message:
@@ -167,21 +155,6 @@ fn answer(domain: &MtlsDomain, decision: Decision, unseen: Option<&Unseen>) -> A
     }
 }
 
-/// Returns the placement as far as the spec alone determines it.
-pub(crate) fn before_aws(domain: &MtlsDomain, cluster_id: &str) -> Placement {
-    let aws = domain.spec.aws.clone().unwrap_or_default();
-    let (account, region) = (aws.account_id.unwrap_or_default(), aws.region.unwrap_or_default());
-    Placement::of(
-        domain,
-        &OperatorConfig {
-            cluster_id,
-            account: &account,
-            region: &region,
-            truststore_bucket: None,
-        },
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,8 +163,10 @@ mod tests {
 
     use crate::{
         api::{MtlsDomain, conditions::Reason},
+        controllers::mtls_domain::access_request,
+        model::placement::UnresolvedPlacement,
         observation::seen::Unseen,
-        policy::{AccessRequest, Decision, Resource, file},
+        policy::{AccessRequest, Decision, Missing, Resource, file},
         status::Acceptance,
     };
 
@@ -209,21 +184,6 @@ mod tests {
     }
 
     #[test]
-    fn only_a_certain_answer_allows_or_refuses() {
-        for (decision, allowed, refused) in [
-            (Decision::Allowed, true, false),
-            (Decision::Unknown, false, false),
-            (Decision::Denied("m".into()), false, true),
-        ] {
-            assert_eq!(
-                (is_allowed(&decision), is_certainly_refused(&decision)),
-                (allowed, refused),
-                "{decision:?}"
-            );
-        }
-    }
-
-    #[test]
     fn a_reconcile_continues_only_when_the_policy_allows_it() {
         let domain = domain(json!({"domainName": "a.example.com"}));
         let zones = Unseen {
@@ -237,10 +197,10 @@ mod tests {
             "the answer does not depend on the failed read"
         );
         assert_eq!(
-            answer(&domain, Decision::Unknown, Some(&zones)),
+            answer(&domain, Decision::Unknown(Missing::Resource), Some(&zones)),
             Answer::Unclear(zones.clone())
         );
-        let Answer::Unclear(labels) = answer(&domain, Decision::Unknown, None) else {
+        let Answer::Unclear(labels) = answer(&domain, Decision::Unknown(Missing::Labels), None) else {
             panic!("not known")
         };
         assert!(
@@ -278,7 +238,7 @@ mod tests {
         let by_label = "rules: [{name: a, namespaces: {matchLabels: {team: a}}}]";
         assert_eq!(of(by_label, Some("a")), Decision::Allowed);
         assert!(matches!(of(by_label, Some("b")), Decision::Denied(_)));
-        assert_eq!(of(by_label, None), Decision::Unknown);
+        assert_eq!(of(by_label, None), Decision::Unknown(Missing::Labels));
         assert!(matches!(
             of("rules: [{name: a, namespaces: {names: [other]}}]", None),
             Decision::Denied(_)
@@ -291,29 +251,46 @@ mod tests {
     }
 
     #[test]
-    fn before_aws_answers_the_spec_alone_determines_the_placement() {
-        let spec = json!({
-            "domainName": "a.example.com", "aws": {"accountId": "123456789012", "region": "eu-west-1"},
-            "truststore": {"bucket": "b"},
-        });
-        let placement = before_aws(&domain(spec), "c");
-        assert_eq!(
+    fn an_unresolved_placement_is_unknown_or_denied() {
+        let aws = json!({"accountId": "123456789012", "region": "eu-west-1"});
+        let bucket = json!({"bucket": "bkt"});
+        let rules = |bounds: &str| format!("rules: [{{name: a, namespaces: {{}}, {bounds}}}]");
+        for (spec, bounds, denied) in [
+            (json!({}), None, false),
+            (json!({"aws": aws, "truststore": bucket}), None, false),
+            (json!({}), Some("regions: [eu-west-1]"), false),
+            (json!({}), Some("accounts: [\"123456789012\"]"), false),
+            (json!({}), Some("buckets: [{name: bkt}]"), false),
             (
-                placement.account.as_str(),
-                placement.region.as_str(),
-                placement.bucket.as_str()
+                json!({"aws": aws}),
+                Some("regions: [eu-west-1], buckets: [{name: bkt}]"),
+                false,
             ),
-            ("123456789012", "eu-west-1", "b")
-        );
-        let placement = before_aws(&domain(json!({"domainName": "a.example.com"})), "c");
-        assert_eq!(
             (
-                placement.account.as_str(),
-                placement.region.as_str(),
-                placement.bucket.as_str()
+                json!({"aws": aws, "truststore": bucket}),
+                Some("adoption: Never"),
+                false,
             ),
-            ("", "", "")
-        );
-        assert_eq!(placement.owner, "c/shop/partners");
+            (json!({"aws": aws}), Some("regions: [us-east-1]"), true),
+            (json!({"aws": aws}), Some("accounts: []"), true),
+            (
+                json!({"truststore": bucket}),
+                Some("buckets: [{name: other}]"),
+                true,
+            ),
+        ] {
+            let mut whole = spec.clone();
+            whole["domainName"] = json!("a.example.com");
+            let domain = domain(whole);
+            let policy = bounds.map(|bounds| file::parse(&rules(bounds)).unwrap());
+            let placement = UnresolvedPlacement::of(&domain, "c");
+            let requests = access_request::unresolved(&domain, &placement, false);
+            let decision = decide(policy.as_ref(), &domain, &requests, |_| None);
+            match decision {
+                Decision::Denied(_) => assert!(denied, "{spec} {bounds:?}"),
+                Decision::Unknown(Missing::Resource) => assert!(!denied, "{spec} {bounds:?}"),
+                other => panic!("{spec} {bounds:?}: {other:?}"),
+            }
+        }
     }
 }

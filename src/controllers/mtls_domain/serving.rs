@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     access_request,
-    controller::Ctx,
+    context::Ctx,
     execute::{self, ApplyContext},
     observe::{self, ObserveContext},
     permission::Permission,

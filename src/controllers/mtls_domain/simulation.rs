@@ -2,6 +2,7 @@
 //! and the operator never changes resources of another owner. The tests check the model, never the planner's
 //! own output.
 
+mod courses;
 pub mod world;
 
 use std::collections::BTreeMap;

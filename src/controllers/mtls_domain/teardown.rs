@@ -20,7 +20,7 @@ use crate::{
         action::Action,
         front::Ownership,
         observed::Leftovers,
-        placement::Placement,
+        placement::{Placement, TruststoreObject},
         step::{Actions, StepPlan, StepState},
     },
     server_certificate::owned,
@@ -115,12 +115,14 @@ pub fn teardown(
         }
         (Ok(certificates), Ok(versions)) => (certificates, versions),
     };
-    let delete = |version: &String| S3Action::DeleteTruststoreVersion {
-        bucket: placement.bucket.clone(),
-        key: placement.key.clone(),
-        version: version.clone(),
-    };
-    actions.extend(versions.iter().map(delete).map(Action::from));
+    if let Some(TruststoreObject { bucket, key }) = &placement.truststore {
+        let delete = |version: &String| S3Action::DeleteTruststoreVersion {
+            bucket: bucket.clone(),
+            key: key.clone(),
+            version: version.clone(),
+        };
+        actions.extend(versions.iter().map(delete).map(Action::from));
+    }
     let (used, free): (Vec<_>, Vec<_>) = certificates
         .iter()
         .filter(|c| owned::is_ours(placement, c))
@@ -146,10 +148,11 @@ pub fn teardown(
 /// existed before the operator took it over, or because it has no ownership tag (any longer) or another
 /// owner, and uses this domain's truststore.
 pub fn stays(placement: &Placement, policy: Option<DeletionPolicy>, domain: Option<&Domain>) -> bool {
+    let ours = placement.truststore.as_ref().map(TruststoreObject::uri);
     let uses_ours = |g: &Domain| {
         g.truststore
             .as_ref()
-            .is_some_and(|t| t.uri == placement.truststore_uri())
+            .is_some_and(|t| Some(&t.uri) == ours.as_ref())
     };
     match (policy, domain.map(|g| (domain_ownership(placement, g), g))) {
         (Some(DeletionPolicy::Retain), _) | (None, Some((Ownership::Adopted, _))) => true,

@@ -51,7 +51,7 @@ pub(crate) fn domain(
         name: d.placement.domain_name.clone(),
         certificate_arn: arn.to_owned(),
         ownership_certificate_arn: ownership.map(str::to_owned),
-        truststore_uri: d.placement.truststore_uri(),
+        truststore_uri: d.truststore.uri(),
         truststore_version: version.to_owned(),
         ip_address_type: d.ip_address_type,
     };
@@ -103,7 +103,7 @@ pub(crate) fn domain(
     let pinned = g
         .truststore
         .as_ref()
-        .filter(|t| t.uri == d.placement.truststore_uri())
+        .filter(|t| t.uri == d.truststore.uri())
         .and_then(|t| t.version.as_ref());
     let readable = pinned.filter(|_| matches!(o.pinned, Ok(Some(_))));
     let (wanted, wanted_version) = match (pair.or(in_use), version.or(readable)) {
@@ -188,10 +188,7 @@ fn has_lost_its_tag(d: &Desired, o: &Observed, g: &Domain) -> bool {
     let certificate = o
         .certificate(&g.certificate_arn)
         .is_some_and(|c| owned::is_ours(&d.placement, c));
-    let uses_ours = g
-        .truststore
-        .as_ref()
-        .is_some_and(|t| t.uri == d.placement.truststore_uri());
+    let uses_ours = g.truststore.as_ref().is_some_and(|t| t.uri == d.truststore.uri());
     let stored = o
         .pinned
         .iter()

@@ -27,8 +27,7 @@ fn placement() -> Placement {
             zone_id: None,
             role_arn: None,
         },
-        bucket: "b".into(),
-        key: "k".into(),
+        truststore: None,
         unlisted_mappings: None,
     }
 }

@@ -176,9 +176,14 @@ fn a_spec_that_cannot_be_served_is_refused_with_its_field() {
 #[test]
 fn unset_fields_default_to_the_operators_configuration() {
     let bare = domain(|o| o["spec"]["truststore"] = Value::Null);
-    let placement = wanted(&bare, Some("t-{account}-{region}"), 1).unwrap().placement;
+    let Desired {
+        placement,
+        truststore,
+        ..
+    } = wanted(&bare, Some("t-{account}-{region}"), 1).unwrap();
+    assert_eq!(placement.truststore.as_ref(), Some(&truststore));
     assert_eq!(
-        placement.truststore_uri(),
+        truststore.uri(),
         "s3://t-123456789012-eu-west-1/c/shop/partners.pem"
     );
     assert_eq!(
@@ -188,7 +193,7 @@ fn unset_fields_default_to_the_operators_configuration() {
     assert_eq!(
         wanted(&domain(|_| {}), Some("other"), 1)
             .unwrap()
-            .placement
+            .truststore
             .bucket,
         "b",
         "the spec takes precedence"

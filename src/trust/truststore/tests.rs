@@ -174,7 +174,7 @@ impl World {
             .truststore
             .as_mut()
             .unwrap();
-        (used.uri, used.version) = (self.d.placement.truststore_uri(), Some(version));
+        (used.uri, used.version) = (self.d.truststore.uri(), Some(version));
         self.o.pinned = Ok(Some(Pinned {
             owner: Some(self.d.placement.owner.clone()),
             bundle,
@@ -359,11 +359,11 @@ fn the_recorded_distrust_includes_the_bundle_in_use_also_during_a_move_and_no_ot
     overwritten.o.published.as_mut().unwrap().as_mut().unwrap().bundle = Bundle::default();
     assert!(is_out(overwritten));
     let mut moves = distrusts();
-    (moves.d.placement.key, moves.o.published) = ("elsewhere.pem".into(), Ok(None));
+    (moves.d.truststore.key, moves.o.published) = ("elsewhere.pem".into(), Ok(None));
     assert!(is_out(moves), "the truststore moves");
     // A distrust during the move: published at the new place, while the domain still uses the old place.
     let mut moving = World::new(&one, &other);
-    moving.d.placement.key = "elsewhere.pem".into();
+    moving.d.truststore.key = "elsewhere.pem".into();
     moving.lists("out", Distrusted, read(&[&one]));
     let body = moving.reconcile().truststore.unwrap().bundle.render();
     moving.publishes(&body);

@@ -402,7 +402,7 @@ async fn only_versions_with_the_ownership_tag_are_owned() {
     assert_eq!(
         read(
             &Placement {
-                bucket: String::new(),
+                truststore: None,
                 ..placement
             },
             "eu-west-1"

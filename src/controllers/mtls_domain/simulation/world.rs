@@ -33,7 +33,7 @@ use crate::{
         authorities::{DesiredAuthority, DesiredSource},
         desired::{Desired, DesiredCertificate, DesiredRequest},
         observed::{self, Api, Key, Leftovers, Observed, Pinned, Published, Source, ZoneChoice},
-        placement::{DesiredDns, Placement},
+        placement::{DesiredDns, Placement, TruststoreObject},
     },
     observation::seen::Seen,
     pki::{
@@ -109,6 +109,10 @@ pub(crate) fn owner(tags: &BTreeMap<String, String>) -> &str {
 }
 
 pub(crate) fn desired() -> Desired {
+    let truststore = TruststoreObject {
+        bucket: "truststores".into(),
+        key: "partners.pem".into(),
+    };
     let placement = Placement {
         namespace: "ns".into(),
         name: "partners".into(),
@@ -120,8 +124,7 @@ pub(crate) fn desired() -> Desired {
             zone_id: None,
             role_arn: None,
         },
-        bucket: "truststores".into(),
-        key: "partners.pem".into(),
+        truststore: Some(truststore.clone()),
         unlisted_mappings: None,
     };
     Desired {
@@ -135,6 +138,7 @@ pub(crate) fn desired() -> Desired {
             },
             keep: true,
         },
+        truststore,
         create_bucket: false,
         kms_key: None,
         authorities: vec![DesiredAuthority {
