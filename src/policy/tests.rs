@@ -167,14 +167,12 @@ fn one_part_against_one_rule() {
         );
         assert!(!matches!(said, Decision::Unknown(_)), "{rule}: {resource:?}");
     }
-    assert_eq!(
-        allowed("hostedZoneIds: [Z1]", Resource::Zone(None)),
-        Decision::Unknown(Missing::Resource)
-    );
-    assert_eq!(
-        allowed(tag, Resource::Api(None)),
-        Decision::Unknown(Missing::Resource)
-    );
+    for (rule, resource) in [
+        ("hostedZoneIds: [Z1]", Resource::Zone(None)),
+        (tag, Resource::Api(None)),
+    ] {
+        assert_eq!(allowed(rule, resource), Decision::Unknown(Missing::Resource));
+    }
 }
 
 const TWO: &str = "

@@ -79,7 +79,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 /// A domain, the model of AWS, and the causes that hold the domain up now.
-struct Story {
+struct Scenario {
     world: World,
     domain: MtlsDomain,
     causes: BTreeSet<Cause>,
@@ -106,9 +106,9 @@ fn object(name: &str, created: &str) -> MtlsDomain {
     .unwrap()
 }
 
-impl Story {
+impl Scenario {
     fn new() -> Self {
-        Story {
+        Scenario {
             world: empty(),
             domain: object("partners", "2026-01-02T00:00:00Z"),
             causes: BTreeSet::new(),
@@ -303,26 +303,27 @@ proptest! {
     fn nothing_is_written_while_a_domain_is_held_up_and_it_recovers_afterwards(
         events in proptest::collection::vec(event(), 0..25),
     ) {
-        let mut story = Story::new();
+        let mut scenario = Scenario::new();
         for event in events {
-            story.happens(event);
-            let (held_up, before) = (story.is_held_up(), story.writes);
-            story.reconcile();
-            prop_assert!(!held_up || story.writes == before, "a write after {event:?}: {:?}", story.causes);
+            scenario.happens(event);
+            let (held_up, before) = (scenario.is_held_up(), scenario.writes);
+            scenario.reconcile();
+            let wrote = scenario.writes > before;
+            prop_assert!(!(held_up && wrote), "a write after {event:?}: {:?}", scenario.causes);
         }
         for cause in CAUSES {
-            story.happens(Event::End(cause));
+            scenario.happens(Event::End(cause));
         }
-        let (abandoned, before) = (story.is_held_up(), story.writes);
-        let done = (0..30).any(|_| story.reconcile());
-        prop_assert!(done, "it does not recover: {:?}", story.domain.metadata);
-        if !story.gone {
-            let served = story.world.domain.as_ref().is_some_and(|g| owner(&g.tags) == OURS);
-            prop_assert!(served && story.world.mappings.len() == 2, "{:?}", story.world.domain);
+        let (abandoned, before) = (scenario.is_held_up(), scenario.writes);
+        let done = (0..30).any(|_| scenario.reconcile());
+        prop_assert!(done, "it does not recover: {:?}", scenario.domain.metadata);
+        if !scenario.gone {
+            let served = scenario.world.domain.as_ref().is_some_and(|g| owner(&g.tags) == OURS);
+            prop_assert!(served && scenario.world.mappings.len() == 2, "{:?}", scenario.world.domain);
         } else if abandoned {
-            prop_assert_eq!(story.writes, before);
+            prop_assert_eq!(scenario.writes, before);
         } else {
-            prop_assert_eq!(story.owned(), 0);
+            prop_assert_eq!(scenario.owned(), 0);
         }
     }
 }
@@ -332,31 +333,35 @@ proptest! {
 fn each_cause_holds_up_creation_and_deletion_until_it_ends() {
     for cause in CAUSES {
         for (served, deleted) in [(false, false), (true, false), (true, true)] {
-            let mut story = Story::new();
-            let converge = |story: &mut Story| (0..30).any(|_| story.reconcile());
-            assert!(!served || converge(&mut story), "not served");
+            let mut scenario = Scenario::new();
+            let converge = |scenario: &mut Scenario| (0..30).any(|_| scenario.reconcile());
+            assert!(!served || converge(&mut scenario), "not served");
             if deleted {
-                story.happens(Event::Delete);
+                scenario.happens(Event::Delete);
             }
-            story.happens(Event::Begin(cause));
+            scenario.happens(Event::Begin(cause));
             if served && !deleted {
                 // Drift, which the operator corrects once nothing holds the domain up.
-                story.world.mappings.clear();
+                scenario.world.mappings.clear();
             }
-            let (held_up, before) = (story.is_held_up(), story.writes);
+            let (held_up, before) = (scenario.is_held_up(), scenario.writes);
             let has_no_effect = matches!(
                 (cause, served, deleted),
                 (Cause::Moved, false, _) | (Cause::Claimed, _, true)
             );
             assert_eq!(held_up, !has_no_effect, "{cause:?} {served} {deleted}");
             for _ in 0..5 {
-                story.reconcile();
+                scenario.reconcile();
             }
-            assert_eq!(story.writes == before, held_up, "{cause:?} {served} {deleted}");
-            story.happens(Event::End(cause));
-            assert!(converge(&mut story), "{cause:?} {served} {deleted}");
-            assert!(story.writes > before, "{cause:?} {served} {deleted}");
-            assert_eq!((story.gone, story.owned() == 0), (deleted, deleted), "{cause:?}");
+            assert_eq!(scenario.writes == before, held_up, "{cause:?} {served} {deleted}");
+            scenario.happens(Event::End(cause));
+            assert!(converge(&mut scenario), "{cause:?} {served} {deleted}");
+            assert!(scenario.writes > before, "{cause:?} {served} {deleted}");
+            assert_eq!(
+                (scenario.gone, scenario.owned() == 0),
+                (deleted, deleted),
+                "{cause:?}"
+            );
         }
     }
 }
