@@ -19,7 +19,7 @@ use super::{
 use crate::{
     api::ClientCertificate,
     pki::{
-        authority::Issuer,
+        authority::SigningAuthority,
         certificate::{Certificate, parse_pem_bundle},
         inspect::SecretData,
         keys::{self, DesiredKey, Encoding, KeyError, KeyKind},
@@ -74,7 +74,7 @@ pub struct ApplyContext<'a> {
 /// which may stay.
 pub async fn issue(
     apply_context: &ApplyContext<'_>,
-    issuer: Arc<Issuer>,
+    issuer: Arc<SigningAuthority>,
     secret: Option<&Held>,
     old: Option<Vec<u8>>,
     revision: i64,
@@ -275,7 +275,7 @@ pub(crate) fn make(
     request: &LeafRequest,
     key: &DesiredKey,
     old: Option<Vec<u8>>,
-    issuer: Option<&Issuer>,
+    issuer: Option<&SigningAuthority>,
     now: Timestamp,
 ) -> Result<(Certificate, SecretData), Error> {
     let (leaf, tls_key) = match (key, issuer) {

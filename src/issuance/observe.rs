@@ -21,7 +21,8 @@ use crate::{
     api::{AuthorityState, MtlsDomain, SecretKeyRef, conditions::Reason},
     model::authorities::{self, DesiredAuthority, DesiredSource},
     pki::{
-        authority::Issuer, certificate::parse_pem_bundle, inspect::SecretData, keys::DesiredKey, keystore,
+        authority::SigningAuthority, certificate::parse_pem_bundle, inspect::SecretData, keys::DesiredKey,
+        keystore,
     },
     runtime::{self, apply},
     status::StepStatus,
@@ -236,7 +237,7 @@ async fn issuer(
     domain: &MtlsDomain,
     trust: Option<&Trust>,
     observe_context: &ObserveContext<'_>,
-) -> Result<Result<Arc<Issuer>, Problem>, runtime::Error> {
+) -> Result<Result<Arc<SigningAuthority>, Problem>, runtime::Error> {
     let wanted = match authorities::authorities(domain) {
         Ok(wanted) => wanted,
         Err(refused) => {
@@ -272,9 +273,9 @@ async fn issuer(
 /// Returns the only authority that can issue. Without any, the problem is that authority's own; with several,
 /// the problem names them. `domain`: name of the MtlsDomain.
 fn only_one(
-    mut able: Vec<(String, Result<Arc<Issuer>, Problem>)>,
+    mut able: Vec<(String, Result<Arc<SigningAuthority>, Problem>)>,
     domain: &str,
-) -> Result<Arc<Issuer>, Problem> {
+) -> Result<Arc<SigningAuthority>, Problem> {
     let names: Vec<_> = able
         .iter()
         .filter(|(_, issuer)| issuer.is_ok())
@@ -313,7 +314,7 @@ async fn own_key_of(
     domain: &MtlsDomain,
     trust: Option<&Trust>,
     observe_context: &ObserveContext<'_>,
-) -> Result<Result<Arc<Issuer>, Problem>, runtime::Error> {
+) -> Result<Result<Arc<SigningAuthority>, Problem>, runtime::Error> {
     let Keyed { issuer, labels } = match key_of(wanted, d, observe_context).await? {
         Ok(keyed) => keyed,
         Err(problem) => return Ok(Err(problem)),
@@ -325,8 +326,15 @@ async fn own_key_of(
         .annotations()
         .get(&generated_authority::annotation(&wanted.name));
     let trusted = trust.into_iter().flat_map(Trust::entries);
-    let owned = generated_authority::is_labelled(&labels, &d.domain.1, &wanted.name)
-        .and_then(|()| generated_authority::is_ours(issuer.chain(), &wanted.name, request, record, trusted));
+    let owned = generated_authority::is_labelled(&labels, &d.domain.1, &wanted.name).and_then(|()| {
+        generated_authority::is_ours(
+            issuer.chain().certificates(),
+            &wanted.name,
+            request,
+            record,
+            trusted,
+        )
+    });
     Ok(owned.map(|()| issuer).map_err(|_| Problem {
         status: StepStatus::Working,
         reason: Reason::WaitingForAuthority,
@@ -384,7 +392,7 @@ async fn key_of(
             format!("the authority {name} of MtlsDomain {domain} has no key to issue with"),
         )));
     };
-    match Issuer::from_pem(crt, key, data("ca.crt")).map(Arc::new) {
+    match SigningAuthority::from_pem(crt, key, data("ca.crt")).map(Arc::new) {
         Ok(issuer) => {
             let keyed = Keyed {
                 issuer,

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::{
     api::conditions::Reason,
     pki::{
-        authority::Issuer,
+        authority::SigningAuthority,
         certificate::{Certificate, parse_pem_bundle},
         inspect::SecretData,
     },
@@ -19,8 +19,8 @@ use crate::{
 
 pub struct Observed {
     pub domain_gone: bool,
-    /// Issuer with its key, or the reason why there is none; `Ok(None)` when the certificate signs itself.
-    pub issuer: Result<Option<Arc<Issuer>>, Problem>,
+    /// Authority with its key, or the reason why there is none; `Ok(None)` when the certificate signs itself.
+    pub issuer: Result<Option<Arc<SigningAuthority>>, Problem>,
     /// Secret of the certificate.
     pub secret: Option<Held>,
     /// Secret of the next self-signed certificate.

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::conditions::{ConditionType, Reason},
     pki::{
-        authority::Issuer,
+        authority::SigningAuthority,
         certificate::Certificate,
         form,
         inspect::{self, Inspection, Violation},
@@ -109,7 +109,7 @@ pub(crate) fn own_key(o: &Observed) -> Option<Vec<u8>> {
     let (leaf, pem) = (held.leaf()?, held.data.tls_key.as_ref()?);
     let is_vouched_for = match &o.issuer {
         Ok(Some(issuer)) => {
-            leaf.is_issued_by(issuer.authority())
+            leaf.is_issued_by(issuer.chain().authority())
                 || o.trust.as_ref().is_some_and(|trust| trust.has_issued(&leaf))
         }
         Ok(None) => form::signed_itself(&leaf).is_ok(),
@@ -253,7 +253,7 @@ type Open = Option<(Violation, Option<String>)>;
 fn by_authority(
     d: &Desired,
     o: &Observed,
-    issuer: &Issuer,
+    issuer: &SigningAuthority,
     usable: Option<&Certificate>,
     propagation: SignedDuration,
     now: Timestamp,
@@ -262,7 +262,7 @@ fn by_authority(
         secret: o.secret.as_ref().map(|s| &s.data),
         request: &d.request,
         key: &d.key,
-        issuer: Some(issuer),
+        issuer: Some(issuer.chain()),
         renew_before: d.renew_before,
         renewal_asked: d.renew.is_some() && o.secret.as_ref().is_some_and(|s| s.renewed != d.renew),
         now,
@@ -276,7 +276,7 @@ fn by_authority(
     let Some(trust) = &o.trust else {
         return waits(violation, "the domain does not serve yet", None);
     };
-    if !trust.allows(issuer.authority(), d.request.duration) {
+    if !trust.allows(issuer.chain().authority(), d.request.duration) {
         return waits(
             violation,
             "the domain does not trust the issuing authority for certificates of this duration yet",
@@ -285,7 +285,9 @@ fn by_authority(
     }
     // A first leaf replaces nothing. A usable leaf is not replaced with a leaf that some servers do not trust
     // yet.
-    let everywhere = trust.since(issuer.authority()).map(|since| since + propagation);
+    let everywhere = trust
+        .since(issuer.chain().authority())
+        .map(|since| since + propagation);
     let moves =
         violation.reason == inspect::Reason::IssuerDiffers && usable.is_some_and(|leaf| trust.accepts(leaf));
     match everywhere.filter(|everywhere| moves && now < *everywhere) {

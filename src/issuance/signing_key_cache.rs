@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::pki::authority::Issuer;
+use crate::pki::authority::SigningAuthority;
 
 /// Cached authorities by namespace and name of the Secret.
 #[derive(Default)]
@@ -23,7 +23,7 @@ struct Read {
 /// Issuing authority, and the labels of its Secret.
 #[derive(Clone)]
 pub struct Keyed {
-    pub issuer: Arc<Issuer>,
+    pub issuer: Arc<SigningAuthority>,
     pub labels: BTreeMap<String, String>,
 }
 

@@ -21,7 +21,7 @@ use crate::{
     api::conditions::{ConditionType, Reason},
     pki::{
         authority::{
-            Issuer,
+            SigningAuthority,
             tests::{at, issuer},
         },
         certificate::Certificate,
@@ -73,7 +73,7 @@ impl StoredSecret {
 
 struct World {
     now: Timestamp,
-    issuer: Arc<Issuer>,
+    issuer: Arc<SigningAuthority>,
     d: Desired,
     secret: Option<StoredSecret>,
     next: Option<StoredSecret>,
@@ -140,7 +140,11 @@ impl World {
             .filter(|leaf| leaf.self_signed)
             .map(|leaf| entry(&self.d.entry, leaf, None))
             .collect();
-        wanted.push(entry("partners", self.issuer.authority().clone(), Some(DAY * 90)));
+        wanted.push(entry(
+            "partners",
+            self.issuer.chain().authority().clone(),
+            Some(DAY * 90),
+        ));
         for wanted in wanted {
             let taken = |e: &Entry| e.certificate.subject_key == wanted.certificate.subject_key;
             if !self.bundle.entries.iter().any(taken) {
@@ -248,7 +252,7 @@ fn an_authority_renews_for_ten_years() {
         "two thirds of 90 days, a little less: {least:?} {most:?}"
     );
     // The authority expires in its tenth year. It issues a certificate for its remaining time only once.
-    while world.now < world.issuer.not_after() {
+    while world.now < world.issuer.chain().not_after() {
         let before = world.issued;
         world.settles();
         assert!(world.issued - before <= 1);
@@ -429,7 +433,7 @@ fn a_change_of_the_authority_waits_until_every_server_trusts_it() {
     world.now += PROPAGATION;
     world.settles();
     let second = world.leaf().unwrap();
-    assert!(second.is_issued_by(other.authority()) && !first.is_issued_by(other.authority()));
+    assert!(second.is_issued_by(other.chain().authority()) && !first.is_issued_by(other.chain().authority()));
 }
 
 /// The key stays for partners who pin it. The operator does not certify a key that another writer put there.

@@ -6,7 +6,7 @@ use rcgen::PublicKeyData;
 use sha2::{Digest, Sha256};
 
 use super::{
-    authority::{CLOCK_SLACK, Issuer, earlier, later},
+    authority::{AuthorityChain, CLOCK_SLACK, earlier, later},
     certificate::{Certificate, parse_pem_bundle},
     form,
     keys::{self, DesiredKey, Encoding, KeyKind},
@@ -29,7 +29,7 @@ pub struct Inspection<'a> {
     pub request: &'a LeafRequest,
     pub key: &'a DesiredKey,
     /// Issuer of the leaf; `None`: the leaf signs itself.
-    pub issuer: Option<&'a Issuer>,
+    pub issuer: Option<&'a AuthorityChain>,
     pub renew_before: RenewBefore,
     /// True when a user asked for a renewal that has not happened yet.
     pub renewal_asked: bool,
@@ -251,7 +251,7 @@ fn duration_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violat
 }
 
 fn issuer_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
-    match inspection.issuer.map(Issuer::authority) {
+    match inspection.issuer.map(AuthorityChain::authority) {
         Some(authority) if !found.leaf.is_issued_by(authority) => broken(
             Reason::IssuerDiffers,
             format!(
@@ -268,7 +268,7 @@ fn issuer_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violatio
 
 fn chain_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
     let (chain, intermediates) = match inspection.issuer {
-        Some(issuer) => (issuer.chain(), issuer.intermediates()),
+        Some(issuer) => (issuer.certificates(), issuer.intermediates()),
         None => (std::slice::from_ref(&found.leaf), &[][..]),
     };
     if found.ca != chain {

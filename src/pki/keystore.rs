@@ -72,7 +72,7 @@ mod tests {
 
     use crate::pki::{
         authority::{
-            Issuer,
+            SigningAuthority,
             tests::{at, issuer},
         },
         certificate::{Certificate, parse_pem_bundle},
@@ -80,7 +80,7 @@ mod tests {
         leaf::{issue, tests::request},
     };
 
-    fn made(issuer: &Issuer, kind: KeyKind, encoding: Encoding) -> (String, Vec<Certificate>) {
+    fn made(issuer: &SigningAuthority, kind: KeyKind, encoding: Encoding) -> (String, Vec<Certificate>) {
         let key = generate(kind).unwrap();
         let leaf = issue(
             &request("client1"),

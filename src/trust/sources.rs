@@ -19,7 +19,7 @@ use crate::{
         observed::{Key, Source},
     },
     observation::seen::Unseen,
-    pki::{authority::Issuer, certificate::parse_pem_bundle, pem},
+    pki::{authority::SigningAuthority, certificate::parse_pem_bundle, pem},
     runtime::apply,
     status::text::listed,
 };
@@ -164,7 +164,7 @@ fn of_secret(name: &str, secret: &Secret) -> Source {
         (None, None) => return Source::Missing(format!("the Secret {name} has neither tls.crt nor ca.crt")),
     };
     let key = match (tls_crt, tls_key) {
-        (Some(crt), Some(key)) if Issuer::from_pem(crt, key, ca_crt).is_ok() => Key::Matches,
+        (Some(crt), Some(key)) if SigningAuthority::from_pem(crt, key, ca_crt).is_ok() => Key::Matches,
         (Some(_), Some(_)) => Key::Mismatch,
         _ => Key::Absent,
     };

@@ -156,7 +156,7 @@ fn of_several_authorities_one_has_to_be_named() {
     let lost = Reason::InvalidCACertificateRef;
     let of = |able| {
         only_one(able, "partners")
-            .map(|i| i.authority().subject.clone())
+            .map(|i| i.chain().authority().subject.clone())
             .map_err(|p| (p.reason, p.message))
     };
     assert_eq!(of(vec![can("a")]).unwrap(), "CN=a");

@@ -6,7 +6,7 @@ use crate::pki::leaf::tests::request;
 use std::{path::Path, process::Command};
 
 use crate::pki::{
-    authority::Issuer,
+    authority::SigningAuthority,
     certificate::{Certificate, parse_pem_bundle},
     keys::KeyKind,
     leaf::{self, IssueError, LeafRequest, tests::spki},
@@ -216,7 +216,7 @@ fn openssl_and_the_operator_agree_on_constraints() {
         assert!(found.unwrap_or_default().contains(told), "{told}");
         // The issuing side reports the same constraint before it writes anything.
         let read = |name: &str| std::fs::read_to_string(at.join(name)).unwrap();
-        let issuer = Issuer::from_pem(
+        let issuer = SigningAuthority::from_pem(
             &read("issuing.pem"),
             &read("issuing.key"),
             Some(read("root.pem").as_bytes()),

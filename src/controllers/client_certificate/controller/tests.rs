@@ -636,6 +636,7 @@ fn an_ungranted_certificate_has_a_claim_on_no_subject() {
     let now = Timestamp::now();
     let trust = |authority: &str, common_name: &str| {
         let certificate = crate::pki::authority::tests::issuer(common_name, now)
+            .chain()
             .authority()
             .clone();
         let entry = Entry {
