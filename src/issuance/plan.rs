@@ -5,7 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use rcgen::PublicKeyData;
 
 use super::{
+    action::Action,
     desired::Desired,
+    issuer::Issuer,
     observed::{Held, Observed, Problem},
     self_signed,
 };
@@ -13,11 +15,10 @@ use super::{
 use crate::{
     api::conditions::{ConditionType, Reason},
     pki::{
-        authority::SigningAuthority,
         certificate::Certificate,
         form,
         inspect::{self, Inspection, Violation},
-        keys,
+        keys::{self, DesiredKey, KeyKind},
     },
     status::{StepCondition, StepStatus, conditions, text},
     trust::{active_trust::Trust, self_signed::next_secret},
@@ -36,20 +37,8 @@ pub struct Plan {
     pub requeue_at: Option<Timestamp>,
 }
 
-/// Action on the Secret.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Correct the metadata and the keystore; key and leaf are in the desired state.
-    Complete,
-    /// Issue a leaf into the Secret.
-    Issue(Violation),
-    /// Generate the next self-signed certificate, and keep it in a second Secret.
-    Stage { revision: i64 },
-    /// Move the staged certificate into the Secret.
-    Swap,
-    /// Delete the staged Secret.
-    Unstage,
-}
+/// Delay until the operator asks an issuer again that has not answered.
+pub const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// Returns the plan. `propagation`: time that a truststore version must have been in use before every server
 /// of AWS has it.
@@ -101,10 +90,39 @@ pub fn after_failure(
     }
 }
 
+/// Returns the condition Issued while the issuer has not answered the request.
+pub fn while_pending(planned: StepCondition, leaf: Option<&Certificate>) -> StepCondition {
+    let message = "the issuer has the request, and has not issued the certificate yet";
+    match leaf {
+        Some(leaf) if planned.status == StepStatus::Done => next_one(in_secret(leaf), message),
+        _ => step_condition(StepStatus::Working, Reason::Issuing, message.to_owned()),
+    }
+}
+
+/// Returns the private key of the next certificate when the operator has that key already.
+pub(crate) fn known_key(d: &Desired, o: &Observed) -> Option<Vec<u8>> {
+    staged_key(d, o).or_else(|| own_key(d, o))
+}
+
+/// Returns the private key of the request that the issuer may have; `None` when the issuer has none for the
+/// next certificate.
+fn staged_key(d: &Desired, o: &Observed) -> Option<Vec<u8>> {
+    let DesiredKey::Made { kind, .. } = &d.key else {
+        return None;
+    };
+    let next = o.next.as_ref().filter(|next| next.ours && !d.self_signed)?;
+    let pem = next.data.tls_key.as_ref()?;
+    let fits = keys::parse(pem).is_ok_and(|key| KeyKind::of(&key) == Some(*kind));
+    (fits && next.revision == o.revision() + 1).then(|| pem.clone())
+}
+
 /// Returns the private key in the Secret, for `rotationPolicy: Never`, when an issued certificate is for this
 /// key. Without that check, a writer of the Secret could replace the key with a key of its own and have that
 /// key certified.
-pub(crate) fn own_key(o: &Observed) -> Option<Vec<u8>> {
+fn own_key(d: &Desired, o: &Observed) -> Option<Vec<u8>> {
+    if !matches!(d.key, DesiredKey::Made { keep: true, .. }) {
+        return None;
+    }
     let held = o.secret.as_ref().filter(|s| s.ours)?;
     let (leaf, pem) = (held.leaf()?, held.data.tls_key.as_ref()?);
     let is_vouched_for = match &o.issuer {
@@ -253,7 +271,7 @@ type Open = Option<(Violation, Option<String>)>;
 fn by_authority(
     d: &Desired,
     o: &Observed,
-    issuer: &SigningAuthority,
+    issuer: &Issuer,
     usable: Option<&Certificate>,
     propagation: SignedDuration,
     now: Timestamp,
@@ -268,7 +286,9 @@ fn by_authority(
         now,
     };
     let Some(violation) = inspect::needs_issue(&inspection) else {
-        return (Some(Action::Complete), None, None);
+        // The staged key has its certificate; the staged Secret may still exist.
+        let action = o.next.as_ref().map_or(Action::Complete, |_| Action::Unstage);
+        return (Some(action), None, None);
     };
     let waits = |violation, what: &str, again| (None, Some((violation, Some(what.to_owned()))), again);
     // The operator never writes a leaf into the Secret before the domain trusts the leaf, and before the
@@ -297,10 +317,21 @@ fn by_authority(
             everywhere,
         ),
         None => (
-            Some(Action::Issue(violation.clone())),
+            Some(request(d, o, issuer, &violation)),
             Some((violation, None)),
             None,
         ),
+    }
+}
+
+/// Returns the action that gets a certificate from the issuer.
+fn request(d: &Desired, o: &Observed, issuer: &Issuer, violation: &Violation) -> Action {
+    let needs_staged_key = issuer.may_be_pending() && matches!(d.key, DesiredKey::Made { .. });
+    match needs_staged_key && staged_key(d, o).is_none() {
+        true => Action::Stage {
+            revision: o.revision() + 1,
+        },
+        false => Action::Issue(violation.clone()),
     }
 }
 
@@ -333,11 +364,6 @@ fn step_condition(status: StepStatus, reason: Reason, message: String) -> StepCo
     }
 }
 
-/// Message about a full truststore, with the remedies.
-pub(crate) const FULL: &str = "the truststore of the domain is full, and this certificate does not fit: \
-                               request fewer or shorter names, or have certificates or authorities removed \
-                               that are no longer needed";
-
 fn trusted(
     d: &Desired,
     trust: Option<&Trust>,
@@ -347,9 +373,11 @@ fn trusted(
     let who = if d.self_signed { "it" } else { "its issuer" };
     let is_in = |leaf: &Certificate| trust.is_some_and(|trust| trust.accepts(leaf));
     let (status, reason, message) = match (trust, leaf) {
-        (Some(trust), leaf) if d.self_signed && trust.has_no_room(&d.entry) && !leaf.is_some_and(is_in) => {
-            (StepStatus::Blocked, Reason::TruststoreFull, FULL.to_owned())
-        }
+        (Some(trust), leaf) if d.self_signed && trust.has_no_room(&d.entry) && !leaf.is_some_and(is_in) => (
+            StepStatus::Blocked,
+            Reason::TruststoreFull,
+            self_signed::FULL.to_owned(),
+        ),
         (_, None) => (
             StepStatus::Working,
             Reason::WaitingForCertificate,

@@ -2,30 +2,31 @@
 //! with an accepted certificate. The operator never writes a self-signed certificate into the Secret before
 //! every server of AWS trusts it. The tests check the model, never the planner's own output.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
+use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
+    action::Action,
     desired::{self, Desired},
     execute,
+    issuer::{Issuer, tests::Deferred},
     observed::{Held, Observed, Problem},
-    plan::{Action, Plan, plan},
+    plan::{self, Plan, plan},
     self_signed,
 };
 
 use crate::{
     api::conditions::{ConditionType, Reason},
     pki::{
-        authority::{
-            SigningAuthority,
-            tests::{at, issuer},
-        },
+        authority::tests::{at, issuer},
         certificate::Certificate,
         inspect::SecretData,
+        keys::{DesiredKey, KeyKind},
         truststore::{Bundle, Entry},
     },
     status::{StepStatus, conditions},
@@ -71,9 +72,23 @@ impl StoredSecret {
     }
 }
 
+/// Point of a reconcile at which the process dies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Crash {
+    No,
+    /// Before the write of an issued leaf.
+    BeforeWrite,
+    /// After the write into the Secret, before the deletion of the staged Secret.
+    AfterWrite,
+}
+
+fn crash() -> impl Strategy<Value = Crash> {
+    prop_oneof![Just(Crash::No), Just(Crash::BeforeWrite), Just(Crash::AfterWrite)]
+}
+
 struct World {
     now: Timestamp,
-    issuer: Arc<SigningAuthority>,
+    issuer: Issuer,
     d: Desired,
     secret: Option<StoredSecret>,
     next: Option<StoredSecret>,
@@ -88,7 +103,7 @@ struct World {
 impl World {
     fn new(d: Desired) -> World {
         let now = at("2026-11-24T12:00:00Z");
-        let issuer = Arc::new(issuer("Partners", now));
+        let issuer = Issuer::SecretKey(Arc::new(issuer("Partners", now)));
         World {
             now,
             issuer,
@@ -154,28 +169,39 @@ impl World {
         self.trust = Some(Trust::of(&self.bundle, self.trust.as_ref(), now));
     }
 
-    /// Reconciles the certificate; `crash`: the process dies in the middle of the action.
-    fn reconcile(&mut self, crash: bool) -> Plan {
+    /// Reconciles the certificate. `crash`: point at which the process dies.
+    fn reconcile(&mut self, crash: Crash) -> Plan {
         let plan = self.plan();
         let d = self.d.clone();
-        let old = crate::issuance::plan::own_key(&self.observed());
-        let made = |request, issuer, now| {
-            execute::make(&request, &d.key, old.clone(), issuer, now)
-                .unwrap()
-                .1
-        };
+        let known = plan::known_key(&d, &self.observed());
         match &plan.action {
             Some(Action::Issue(_)) => {
-                let data = made(d.request.clone(), Some(&*self.issuer), self.now);
+                if let (Issuer::Deferred(_), DesiredKey::Made { .. }) = (&self.issuer, &d.key) {
+                    let staged = self.next.as_ref().and_then(|next| next.data.tls_key.clone());
+                    assert!(known.is_some() && known == staged, "a crash would lose the key");
+                }
                 let revision = self.observed().revision() + 1;
-                self.hand_out(StoredSecret {
-                    data,
-                    revision,
-                    renewed: d.renew.clone(),
-                });
+                let asked = execute::ask(&d.request, &d.key, known, &self.issuer, revision, self.now);
+                let answer = asked.now_or_never().unwrap().unwrap();
+                if let Some((_, data)) = answer.filter(|_| crash != Crash::BeforeWrite) {
+                    self.hand_out(StoredSecret {
+                        data,
+                        revision,
+                        renewed: d.renew.clone(),
+                    });
+                    if crash == Crash::No {
+                        self.next = None;
+                    }
+                }
             }
             Some(Action::Stage { revision }) => {
-                let data = made(self_signed::request(&d, *revision), None, self.now);
+                let data = match d.self_signed {
+                    true => {
+                        let request = self_signed::request(&d, *revision);
+                        execute::sign_itself(&request, &d.key, known, self.now).unwrap().1
+                    }
+                    false => execute::staged_key(&d.key, known).unwrap(),
+                };
                 self.next = Some(StoredSecret {
                     data,
                     revision: *revision,
@@ -190,14 +216,16 @@ impl World {
                     "in the Secret before every server trusts it"
                 );
                 self.hand_out(next);
-                if !crash {
+                if crash == Crash::No {
                     self.next = None;
                 }
             }
             Some(Action::Unstage) => self.next = None,
             Some(Action::Complete) | None => {}
         }
-        if !crash && let Some(kept) = &self.secret {
+        if crash == Crash::No
+            && let Some(kept) = &self.secret
+        {
             self.revision = kept.revision;
         }
         plan
@@ -213,7 +241,7 @@ impl World {
     fn settles(&mut self) {
         for _ in 0..20 {
             self.domain_reconciles();
-            let plan = self.reconcile(false);
+            let plan = self.reconcile(Crash::No);
             if plan.action == Some(Action::Complete) {
                 self.serves();
                 return;
@@ -295,7 +323,7 @@ fn a_lost_count_does_not_reuse_a_subject() {
     world.settles();
     let first = world.leaf().unwrap();
     (world.secret, world.revision, world.trust) = (None, 0, None);
-    world.reconcile(false);
+    world.reconcile(Crash::No);
     assert_eq!(
         world.next.as_ref().unwrap().held().leaf().unwrap().subject,
         first.subject
@@ -365,7 +393,7 @@ fn a_full_truststore_is_reported_and_keeps_the_usable_leaf() {
     };
     let mut world = World::new(signing_itself());
     world.domain_reconciles();
-    world.reconcile(false);
+    world.reconcile(Crash::No);
     let full = |world: &mut World| {
         let trust = Trust::of(&world.bundle, world.trust.as_ref(), world.now);
         world.trust = Some(trust.without_room(&[world.d.entry.clone()].into()));
@@ -385,7 +413,7 @@ fn a_full_truststore_is_reported_and_keeps_the_usable_leaf() {
     world.settles();
     // The next certificate does not fit: the domain still trusts the certificate in the Secret.
     world.now = world.plan().renewal.unwrap();
-    world.reconcile(false);
+    world.reconcile(Crash::No);
     full(&mut world);
     let plan = world.plan();
     assert_eq!(
@@ -418,7 +446,7 @@ fn a_change_of_the_authority_waits_until_every_server_trusts_it() {
     let mut world = World::new(spec(|_| ()));
     world.settles();
     let first = world.leaf().unwrap();
-    let other = Arc::new(issuer("Others", world.now));
+    let other = Issuer::SecretKey(Arc::new(issuer("Others", world.now)));
     world.issuer = other.clone();
     assert!(
         world.plan().action.is_none(),
@@ -457,7 +485,7 @@ fn only_a_key_with_an_issued_certificate_stays() {
             "{issuance}: the key stays"
         );
         if issuance == "Authority" {
-            world.issuer = Arc::new(issuer("Others", world.now));
+            world.issuer = Issuer::SecretKey(Arc::new(issuer("Others", world.now)));
             world.settles();
             assert_eq!(
                 world.leaf().unwrap().spki_sha256,
@@ -469,7 +497,7 @@ fn only_a_key_with_an_issued_certificate_stays() {
         // Under an authority of the attacker, or with the attacker's usages, and with the attacker's key in
         // any case.
         let mut planted = World::new(never("Authority"));
-        planted.issuer = Arc::new(issuer("Mallory", planted.now));
+        planted.issuer = Issuer::SecretKey(Arc::new(issuer("Mallory", planted.now)));
         planted.settles();
         let theirs = planted.secret.clone().unwrap();
         let mut without = theirs.clone();
@@ -491,9 +519,106 @@ fn only_a_key_with_an_issued_certificate_stays() {
     }
 }
 
+fn deferred(world: &World, pending: usize) -> Issuer {
+    Issuer::Deferred(Arc::new(Deferred::new(issuer("Partners", world.now), pending)))
+}
+
+/// The issuer answers pending, and the process dies anywhere: each request keeps its key and gets one leaf.
+#[test]
+fn a_pending_request_keeps_its_key_and_gets_one_leaf() {
+    for (by_csr, pending) in [(false, 0), (false, 1), (false, 5), (true, 3)] {
+        let mut world = World::new(spec(|_| ()));
+        if by_csr {
+            world.d.key = DesiredKey::Requested {
+                spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256),
+            };
+        }
+        world.issuer = deferred(&world, pending);
+        let Issuer::Deferred(deferred) = world.issuer.clone() else {
+            unreachable!()
+        };
+        world.domain_reconciles();
+        world.now += PROPAGATION;
+        for renewal in 1..4 {
+            let crashes = [Crash::BeforeWrite, Crash::AfterWrite, Crash::No]
+                .into_iter()
+                .cycle();
+            for crash in crashes.take(3 * (pending + 3)) {
+                let before = world.issued;
+                let plan = world.reconcile(crash);
+                if let (Some(Action::Issue(_)), true) = (&plan.action, world.issued == before) {
+                    let issued = plan.step_conditions[0].clone();
+                    let shown = plan::while_pending(issued, plan.leaf.as_ref());
+                    assert!(shown.message.contains("the issuer has the request"), "{shown:?}");
+                    // The leaf in the Secret stays usable.
+                    let expected = [StepStatus::Working, StepStatus::Done][usize::from(renewal > 1)];
+                    assert_eq!(shown.status, expected);
+                }
+            }
+            assert_eq!(
+                world.plan().action,
+                Some(Action::Complete),
+                "by_csr {by_csr}, pending {pending}"
+            );
+            world.serves();
+            assert!(world.next.is_none());
+            let taken = deferred.taken.lock().unwrap();
+            assert_eq!(
+                (world.issued, taken.len()),
+                (renewal, renewal),
+                "one leaf for one request"
+            );
+            let last = taken.last().unwrap();
+            assert_eq!(
+                last.leaf.as_ref().map(|leaf| &leaf.certificate),
+                world.leaf().as_ref()
+            );
+            let keys: BTreeSet<_> = taken.iter().map(|taken| taken.spki.clone()).collect();
+            assert_eq!(
+                keys.len(),
+                if by_csr { 1 } else { renewal },
+                "each renewal has a key of its own"
+            );
+            drop(taken);
+            world.now = world.plan().renewal.unwrap();
+        }
+    }
+}
+
+/// A staged Secret is no source of keys for another certificate than the next one.
+#[test]
+fn only_the_key_of_the_next_certificate_is_known() {
+    let mut world = World::new(spec(|_| ()));
+    world.issuer = deferred(&world, 5);
+    world.domain_reconciles();
+    world.now += PROPAGATION;
+    world.reconcile(Crash::No);
+    let known = |world: &World, d: &Desired, change: fn(&mut Held)| {
+        let mut o = world.observed();
+        change(o.next.as_mut().unwrap());
+        plan::known_key(d, &o).is_some()
+    };
+    assert!(known(&world, &world.d, |_| ()));
+    for (what, change) in [
+        ("of another owner", (|next| next.ours = false) as fn(&mut Held)),
+        ("of an earlier certificate", |next| next.revision = 0),
+        ("of a later certificate", |next| next.revision = 2),
+        ("damaged", |next| next.data.tls_key = Some(b"x".to_vec())),
+        ("missing", |next| next.data.tls_key = None),
+    ] {
+        assert!(!known(&world, &world.d, change), "{what}");
+    }
+    let other = spec(|o| o["spec"]["privateKey"] = json!({"algorithm": "ECDSA", "size": 384}));
+    assert!(!known(&world, &other, |_| ()), "of another kind");
+    assert!(
+        !known(&world, &signing_itself(), |_| ()),
+        "of a self-signed certificate"
+    );
+}
+
 #[derive(Clone, Debug)]
 enum Event {
-    Reconcile { crash: bool },
+    Reconcile { crash: Crash },
     DomainReconciles,
     DomainUnknown,
     TimePasses(i64),
@@ -507,7 +632,7 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        4 => any::<bool>().prop_map(|crash| Event::Reconcile { crash }),
+        4 => crash().prop_map(|crash| Event::Reconcile { crash }),
         4 => Just(Event::DomainReconciles),
         1 => Just(Event::DomainUnknown),
         4 => (1i64..200).prop_map(Event::TimePasses),
@@ -528,6 +653,7 @@ proptest! {
     #[test]
     fn every_state_leads_to_an_accepted_certificate(
         by_itself in any::<bool>(),
+        pending in prop::option::of(0usize..4),
         events in prop::collection::vec(event(), 0..25),
     ) {
         let base = |names: u8, renew: Option<u8>| spec(|o| {
@@ -539,6 +665,9 @@ proptest! {
         });
         let (mut names, mut renew) = (0, None);
         let mut world = World::new(base(names, renew));
+        if let Some(pending) = pending {
+            world.issuer = deferred(&world, pending);
+        }
         for event in events {
             match event {
                 Event::Reconcile { crash } => drop(world.reconcile(crash)),

@@ -50,11 +50,12 @@ use crate::{
         index::{self, GrantIndex, is_cross_namespace},
     },
     issuance::{
+        action::Action,
         desired::{self, Desired},
         execute::{self, ApplyContext},
         observe::{self, ObserveContext},
         observed::Observed,
-        plan::{self, Action, Plan, conditions_after_issue},
+        plan::{self, Plan, conditions_after_issue},
         self_signed,
         signing_key_cache::SigningKeyCache,
     },
@@ -497,7 +498,7 @@ pub(crate) async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -
         }
         done => done,
     };
-    if let (Ok(_), Some(Action::Stage { revision: 2.. })) = (&done, &plan.action) {
+    if let (Ok(_), Some(Action::Stage { revision: 2.. }), true) = (&done, &plan.action, d.self_signed) {
         let note = "the subject of the next certificate has another serialNumber (2.5.4.5), since API \
                     Gateway takes a subject only once: back ends should match the CN";
         ctx.events
@@ -505,13 +506,16 @@ pub(crate) async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -
             .await;
     }
     match done {
-        // The next reconcile reports that the staged certificate waits for the truststore.
-        Ok(None) if matches!(plan.action, Some(Action::Stage { .. })) => Ok(Next::requeue(Duration::ZERO)),
-        Ok(Some(Issued {
+        // The next reconcile reports that the staged certificate waits for the truststore, or sends the
+        // request with the staged key.
+        Ok(Outcome::Done) if matches!(plan.action, Some(Action::Stage { .. })) => {
+            Ok(Next::requeue(Duration::ZERO))
+        }
+        Ok(Outcome::Issued {
             leaf,
             revision,
             version,
-        })) => {
+        }) => {
             ctx.update_state(&uid, |m| m.wrote_secret = version);
             let renewal = inspect::renewal_time(&leaf, d.renew_before);
             let step_conditions = conditions_after_issue(&d, observed.trust.as_ref(), &leaf);
@@ -535,7 +539,14 @@ pub(crate) async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -
             ctx.succeeded(&uid);
             Ok(ctx.requeue_at(&uid, next_reconcile(Some(renewal), &terms, now), now))
         }
-        Ok(None) => {
+        Ok(outcome @ (Outcome::Done | Outcome::Pending)) => {
+            let (step_conditions, next) = match outcome {
+                Outcome::Pending => (
+                    pending(plan.step_conditions, plan.leaf.as_ref()),
+                    Some(now + plan::ASK_AGAIN),
+                ),
+                _ => (plan.step_conditions, plan.requeue_at.or(plan.renewal)),
+            };
             let revision = observed.revision();
             let leaf = plan.leaf.as_ref().zip(plan.renewal);
             let secret = d.secret_name.as_str();
@@ -545,13 +556,9 @@ pub(crate) async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -
                 revision,
                 secret,
             });
-            say(&accepted, &plan.step_conditions, leaf).await?;
+            say(&accepted, &step_conditions, leaf).await?;
             ctx.succeeded(&uid);
-            Ok(ctx.requeue_at(
-                &uid,
-                next_reconcile(plan.requeue_at.or(plan.renewal), &terms, now),
-                now,
-            ))
+            Ok(ctx.requeue_at(&uid, next_reconcile(next, &terms, now), now))
         }
         Err(error) => {
             let message = describe(&error, &d);
@@ -730,65 +737,86 @@ pub(crate) fn contested<'a>(
     })
 }
 
-/// Leaf that an action has written into the Secret.
-struct Issued {
-    leaf: Certificate,
-    revision: i64,
-    /// Version of the written Secret; `None` when another reconcile of the Secret follows.
-    version: Option<String>,
+/// Outcome of the plan's action.
+enum Outcome {
+    /// The Secret has a new leaf.
+    Issued {
+        leaf: Certificate,
+        revision: i64,
+        /// Version of the written Secret; `None` when another reconcile of the Secret follows.
+        version: Option<String>,
+    },
+    /// The issuer has not answered the request.
+    Pending,
+    Done,
 }
 
-/// Applies the plan's action. Returns the leaf that was issued into the Secret, or swapped in.
+/// Applies the plan's action.
 async fn apply(
     apply_context: &ApplyContext<'_>,
     plan: &Plan,
     o: &Observed,
     now: Timestamp,
-) -> Result<Option<Issued>, execute::Error> {
+) -> Result<Outcome, execute::Error> {
     let (secret, next) = (o.secret.as_ref(), o.next.as_ref());
     match (&plan.action, &o.issuer) {
         (Some(Action::Issue(violation)), Ok(Some(issuer))) => {
             let revision = o.revision() + 1;
             tracing::debug!(certificate = %apply_context.d.name, reason = ?violation.reason, "issuing");
-            let old = plan::own_key(o);
-            let (leaf, version) =
-                execute::issue(apply_context, issuer.clone(), secret, old, revision, now).await?;
-            Ok(Some(Issued {
+            let known = plan::known_key(apply_context.d, o);
+            let issued = execute::issue(apply_context, issuer, secret, known, revision, now).await?;
+            let Some((leaf, version)) = issued else {
+                return Ok(Outcome::Pending);
+            };
+            if let Some(next) = next {
+                execute::unstage(apply_context, next).await?;
+            }
+            Ok(Outcome::Issued {
                 leaf,
                 revision,
                 version,
-            }))
+            })
         }
         (Some(Action::Stage { revision }), _) => {
-            execute::stage(apply_context, plan::own_key(o), next, *revision, now).await?;
-            Ok(None)
+            let known = plan::known_key(apply_context.d, o);
+            execute::stage(apply_context, known, next, *revision, now).await?;
+            Ok(Outcome::Done)
         }
         (Some(Action::Swap), _) => match next.and_then(|next| Some((next, next.leaf()?))) {
             Some((next, leaf)) => {
                 execute::swap(apply_context, secret, next).await?;
                 execute::unstage(apply_context, next).await?;
-                Ok(Some(Issued {
+                Ok(Outcome::Issued {
                     leaf,
                     revision: next.revision,
                     version: None,
-                }))
+                })
             }
-            None => Ok(None), // the plan swaps in only an existing Secret
+            None => Ok(Outcome::Done), // the plan swaps in only an existing Secret
         },
         (Some(Action::Unstage), _) => {
             if let Some(next) = next {
                 execute::unstage(apply_context, next).await?;
             }
-            Ok(None)
+            Ok(Outcome::Done)
         }
         (Some(Action::Complete), _) => {
             if let Some(secret) = secret {
                 execute::complete(apply_context, secret).await?;
             }
-            Ok(None)
+            Ok(Outcome::Done)
         }
-        _ => Ok(None),
+        _ => Ok(Outcome::Done),
     }
+}
+
+/// Returns the step conditions while the issuer has not answered.
+fn pending(step_conditions: Vec<StepCondition>, leaf: Option<&Certificate>) -> Vec<StepCondition> {
+    let shown = |step_condition: StepCondition| match step_condition.type_ {
+        ConditionType::Issued => plan::while_pending(step_condition, leaf),
+        _ => step_condition,
+    };
+    step_conditions.into_iter().map(shown).collect()
 }
 
 fn issued_says(status: &ClientCertificateStatus, message: &str) -> bool {

@@ -37,7 +37,7 @@ use crate::{
         action::Action,
         authorities::{DesiredAuthority, DesiredSource},
         desired::{Desired, DesiredCertificate},
-        observed::{Api, Key, Source},
+        observed::{Api, CanIssue, Source},
         placement::{DesiredDns, Placement},
         step::{Step, StepPlan, StepState},
         tags::{ADOPTED_TAG, DEPLOYED},
@@ -562,7 +562,7 @@ fn an_unknown_selection_keeps_its_certificates() {
             Source::Read {
                 certificates: partner(name),
                 completing: Ok(vec![]),
-                key: Key::Absent,
+                can_issue: CanIssue::No,
             },
         )
     };

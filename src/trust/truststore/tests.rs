@@ -14,7 +14,7 @@ use crate::{
         action::Action,
         authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
-        observed::{Key, Observed, Pinned, Published, Source},
+        observed::{CanIssue, Observed, Pinned, Published, Source},
         step::Plan,
     },
     observation::seen::Unseen,
@@ -47,7 +47,7 @@ fn read(certificates: &[&Certificate]) -> Source {
     Source::Read {
         certificates,
         completing: Ok(vec![]),
-        key: Key::Absent,
+        can_issue: CanIssue::No,
     }
 }
 
@@ -55,7 +55,7 @@ fn broken() -> Source {
     Source::Read {
         certificates: Err(ParseError::NotPem),
         completing: Ok(vec![]),
-        key: Key::Absent,
+        can_issue: CanIssue::No,
     }
 }
 
@@ -414,7 +414,7 @@ fn a_distrust_does_not_need_a_readable_chain() {
     let secret = |completing| Source::Read {
         certificates: Ok(vec![one.clone()]),
         completing,
-        key: Key::Absent,
+        can_issue: CanIssue::No,
     };
     let mut world = World::new(&one, &other);
     world.lists("out", Distrusted, secret(Err(ParseError::NotPem)));

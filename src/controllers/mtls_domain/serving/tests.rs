@@ -25,7 +25,7 @@ use crate::{
         action::Action,
         authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
-        observed::{Key, Observed, Source},
+        observed::{CanIssue, Observed, Source},
         step::{Plan, Step, StepPlan, StepState},
     },
     observation::seen::Unseen,
@@ -153,7 +153,7 @@ fn distrust_goes_first_then_a_change_of_the_spec_then_a_new_domain_then_drift() 
     let source = Source::Read {
         certificates: Ok(vec![other.chain().authority().clone()]),
         completing: Ok(vec![]),
-        key: Key::Absent,
+        can_issue: CanIssue::No,
     };
     seen.authorities.insert("other".into(), source);
     let plan = planned(&without, &seen);
