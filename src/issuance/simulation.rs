@@ -74,7 +74,7 @@ impl StoredSecret {
 
 /// Point of a reconcile at which the process dies.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Crash {
+pub(crate) enum Crash {
     No,
     /// Before the write of an issued leaf.
     BeforeWrite,
@@ -86,22 +86,24 @@ fn crash() -> impl Strategy<Value = Crash> {
     prop_oneof![Just(Crash::No), Just(Crash::BeforeWrite), Just(Crash::AfterWrite)]
 }
 
-struct World {
-    now: Timestamp,
+pub(crate) struct World {
+    pub now: Timestamp,
     issuer: Issuer,
-    d: Desired,
+    pub d: Desired,
     secret: Option<StoredSecret>,
     next: Option<StoredSecret>,
-    trust: Option<Trust>,
+    pub trust: Option<Trust>,
     /// Contents of the truststore in use.
     bundle: Bundle,
     /// Revision in the status.
     revision: i64,
     issued: usize,
+    /// Number of writes of Secrets.
+    pub written: usize,
 }
 
 impl World {
-    fn new(d: Desired) -> World {
+    pub fn new(d: Desired) -> World {
         let now = at("2026-11-24T12:00:00Z");
         let issuer = Issuer::SecretKey(Arc::new(issuer("Partners", now)));
         World {
@@ -114,6 +116,7 @@ impl World {
             bundle: Bundle::default(),
             revision: 0,
             issued: 0,
+            written: 0,
         }
     }
 
@@ -138,7 +141,7 @@ impl World {
     }
 
     /// Publishes the desired truststore of the domain and puts it into use.
-    fn domain_reconciles(&mut self) {
+    pub fn domain_reconciles(&mut self) {
         let entry = |authority: &str, certificate: Certificate, max_leaf| Entry {
             authority: authority.to_owned(),
             certificate,
@@ -170,10 +173,12 @@ impl World {
     }
 
     /// Reconciles the certificate. `crash`: point at which the process dies.
-    fn reconcile(&mut self, crash: Crash) -> Plan {
+    pub fn reconcile(&mut self, crash: Crash) -> Plan {
         let plan = self.plan();
         let d = self.d.clone();
         let known = plan::known_key(&d, &self.observed());
+        let writes = !matches!(plan.action, None | Some(Action::Complete));
+        self.written += usize::from(writes);
         match &plan.action {
             Some(Action::Issue(_)) => {
                 if let (Issuer::Deferred(_), DesiredKey::Made { .. }) = (&self.issuer, &d.key) {
@@ -238,7 +243,7 @@ impl World {
 
     /// Reconciles until no action is left, as the controllers would. Waits only while the plan has a time for
     /// the next reconcile.
-    fn settles(&mut self) {
+    pub fn settles(&mut self) {
         for _ in 0..20 {
             self.domain_reconciles();
             let plan = self.reconcile(Crash::No);
