@@ -5,6 +5,7 @@ pub mod action;
 pub mod desired;
 pub mod execute;
 pub mod issuer;
+pub mod known_key;
 pub mod leaf_secret;
 pub mod observe;
 pub mod observed;

@@ -2,270 +2,35 @@
 //! with an accepted certificate. The operator never writes a self-signed certificate into the Secret before
 //! every server of AWS trusts it. The tests check the model, never the planner's own output.
 
-use std::{collections::BTreeSet, sync::Arc};
+pub(crate) mod pending;
+pub(crate) mod world;
 
-use futures::FutureExt;
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Secret;
+use std::sync::Arc;
+
+use jiff::SignedDuration;
 use proptest::prelude::*;
-use serde_json::{Value, json};
+use serde_json::json;
+
+use self::{
+    pending::deferred,
+    world::{Crash, DAY, PROPAGATION, World, crash, signing_itself, spec},
+};
 
 use super::{
     action::Action,
-    desired::{self, Desired},
-    execute,
-    issuer::{Issuer, tests::Deferred},
-    observed::{Held, Observed, Problem},
-    plan::{self, Plan, plan},
-    self_signed,
+    issuer::Issuer,
+    observed::{Observed, Problem},
+    plan::{Plan, plan},
 };
 
 use crate::{
     api::conditions::{ConditionType, Reason},
-    pki::{
-        authority::tests::{at, issuer},
-        certificate::Certificate,
-        inspect::SecretData,
-        keys::{DesiredKey, KeyKind},
-        truststore::{Bundle, Entry},
-    },
+    pki::authority::tests::issuer,
     status::{StepStatus, conditions},
     trust::active_trust::Trust,
 };
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
-const DAY: SignedDuration = SignedDuration::from_hours(24);
-const PROPAGATION: SignedDuration = SignedDuration::from_secs(90);
-
-fn spec(change: impl FnOnce(&mut Value)) -> Desired {
-    let mut object = json!({
-        "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
-        "metadata": {"name": "client1", "namespace": "ns", "uid": "u"},
-        "spec": {"domainRef": {"name": "partners"}, "subject": {"commonName": "client1"}},
-    });
-    change(&mut object);
-    desired::desired(&serde_json::from_value(object).unwrap(), None, None).unwrap()
-}
-
-fn signing_itself() -> Desired {
-    spec(|o| o["spec"]["issuance"] = json!("SelfSigned"))
-}
-
-/// Relevant parts of a Secret.
-#[derive(Clone)]
-struct StoredSecret {
-    data: SecretData,
-    revision: i64,
-    renewed: Option<String>,
-}
-
-impl StoredSecret {
-    fn held(&self) -> Held {
-        Held {
-            data: self.data.clone(),
-            ours: true,
-            revision: self.revision,
-            renewed: self.renewed.clone(),
-            keystore_fits: false,
-            found: Secret::default(),
-        }
-    }
-}
-
-/// Point of a reconcile at which the process dies.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Crash {
-    No,
-    /// Before the write of an issued leaf.
-    BeforeWrite,
-    /// After the write into the Secret, before the deletion of the staged Secret.
-    AfterWrite,
-}
-
-fn crash() -> impl Strategy<Value = Crash> {
-    prop_oneof![Just(Crash::No), Just(Crash::BeforeWrite), Just(Crash::AfterWrite)]
-}
-
-pub(crate) struct World {
-    pub now: Timestamp,
-    issuer: Issuer,
-    pub d: Desired,
-    secret: Option<StoredSecret>,
-    next: Option<StoredSecret>,
-    pub trust: Option<Trust>,
-    /// Contents of the truststore in use.
-    bundle: Bundle,
-    /// Revision in the status.
-    revision: i64,
-    issued: usize,
-    /// Number of writes of Secrets.
-    pub written: usize,
-}
-
-impl World {
-    pub fn new(d: Desired) -> World {
-        let now = at("2026-11-24T12:00:00Z");
-        let issuer = Issuer::SecretKey(Arc::new(issuer("Partners", now)));
-        World {
-            now,
-            issuer,
-            d,
-            secret: None,
-            next: None,
-            trust: None,
-            bundle: Bundle::default(),
-            revision: 0,
-            issued: 0,
-            written: 0,
-        }
-    }
-
-    fn leaf(&self) -> Option<Certificate> {
-        self.secret.as_ref()?.held().leaf()
-    }
-
-    fn observed(&self) -> Observed {
-        Observed {
-            domain_gone: false,
-            issuer: Ok((!self.d.self_signed).then(|| self.issuer.clone())),
-            secret: self.secret.as_ref().map(StoredSecret::held),
-            next: self.next.as_ref().map(StoredSecret::held),
-            last_revision: self.revision,
-            password: None,
-            trust: self.trust.clone(),
-        }
-    }
-
-    fn plan(&self) -> Plan {
-        plan(&self.d, &self.observed(), PROPAGATION, self.now)
-    }
-
-    /// Publishes the desired truststore of the domain and puts it into use.
-    pub fn domain_reconciles(&mut self) {
-        let entry = |authority: &str, certificate: Certificate, max_leaf| Entry {
-            authority: authority.to_owned(),
-            certificate,
-            max_leaf,
-            keep_until: None,
-        };
-        let now = self.now;
-        self.bundle.entries.retain(|e| now < e.certificate.not_after);
-        let own = [&self.secret, &self.next]
-            .into_iter()
-            .flatten()
-            .filter_map(|kept| kept.held().leaf());
-        let mut wanted: Vec<_> = own
-            .filter(|leaf| leaf.self_signed)
-            .map(|leaf| entry(&self.d.entry, leaf, None))
-            .collect();
-        wanted.push(entry(
-            "partners",
-            self.issuer.chain().authority().clone(),
-            Some(DAY * 90),
-        ));
-        for wanted in wanted {
-            let taken = |e: &Entry| e.certificate.subject_key == wanted.certificate.subject_key;
-            if !self.bundle.entries.iter().any(taken) {
-                self.bundle.entries.push(wanted);
-            }
-        }
-        self.trust = Some(Trust::of(&self.bundle, self.trust.as_ref(), now));
-    }
-
-    /// Reconciles the certificate. `crash`: point at which the process dies.
-    pub fn reconcile(&mut self, crash: Crash) -> Plan {
-        let plan = self.plan();
-        let d = self.d.clone();
-        let known = plan::known_key(&d, &self.observed());
-        let writes = !matches!(plan.action, None | Some(Action::Complete));
-        self.written += usize::from(writes);
-        match &plan.action {
-            Some(Action::Issue(_)) => {
-                if let (Issuer::Deferred(_), DesiredKey::Made { .. }) = (&self.issuer, &d.key) {
-                    let staged = self.next.as_ref().and_then(|next| next.data.tls_key.clone());
-                    assert!(known.is_some() && known == staged, "a crash would lose the key");
-                }
-                let revision = self.observed().revision() + 1;
-                let asked = execute::ask(&d.request, &d.key, known, &self.issuer, revision, self.now);
-                let answer = asked.now_or_never().unwrap().unwrap();
-                if let Some((_, data)) = answer.filter(|_| crash != Crash::BeforeWrite) {
-                    self.hand_out(StoredSecret {
-                        data,
-                        revision,
-                        renewed: d.renew.clone(),
-                    });
-                    if crash == Crash::No {
-                        self.next = None;
-                    }
-                }
-            }
-            Some(Action::Stage { revision }) => {
-                let data = match d.self_signed {
-                    true => {
-                        let request = self_signed::request(&d, *revision);
-                        execute::sign_itself(&request, &d.key, known, self.now).unwrap().1
-                    }
-                    false => execute::staged_key(&d.key, known).unwrap(),
-                };
-                self.next = Some(StoredSecret {
-                    data,
-                    revision: *revision,
-                    renewed: d.renew.clone(),
-                });
-            }
-            Some(Action::Swap) => {
-                let next = self.next.clone().unwrap();
-                let since = self.trust.as_ref().unwrap().since(&next.held().leaf().unwrap());
-                assert!(
-                    since.unwrap() + PROPAGATION <= self.now,
-                    "in the Secret before every server trusts it"
-                );
-                self.hand_out(next);
-                if crash == Crash::No {
-                    self.next = None;
-                }
-            }
-            Some(Action::Unstage) => self.next = None,
-            Some(Action::Complete) | None => {}
-        }
-        if crash == Crash::No
-            && let Some(kept) = &self.secret
-        {
-            self.revision = kept.revision;
-        }
-        plan
-    }
-
-    fn hand_out(&mut self, kept: StoredSecret) {
-        self.secret = Some(kept);
-        self.issued += 1;
-    }
-
-    /// Reconciles until no action is left, as the controllers would. Waits only while the plan has a time for
-    /// the next reconcile.
-    pub fn settles(&mut self) {
-        for _ in 0..20 {
-            self.domain_reconciles();
-            let plan = self.reconcile(Crash::No);
-            if plan.action == Some(Action::Complete) {
-                self.serves();
-                return;
-            }
-            self.now = plan
-                .requeue_at
-                .filter(|again| self.now < *again)
-                .unwrap_or(self.now);
-        }
-        panic!("not settled: {:?}", self.plan());
-    }
-
-    fn serves(&self) {
-        let leaf = self.leaf().expect("a leaf");
-        assert!(leaf.not_before <= self.now && self.now < leaf.not_after);
-        assert!(self.trust.as_ref().unwrap().accepts(&leaf));
-        assert_eq!(leaf.dns_names, self.d.request.dns_names);
-    }
-}
 
 #[test]
 fn an_authority_renews_for_ten_years() {
@@ -522,103 +287,6 @@ fn only_a_key_with_an_issued_certificate_stays() {
             );
         }
     }
-}
-
-fn deferred(world: &World, pending: usize) -> Issuer {
-    Issuer::Deferred(Arc::new(Deferred::new(issuer("Partners", world.now), pending)))
-}
-
-/// The issuer answers pending, and the process dies anywhere: each request keeps its key and gets one leaf.
-#[test]
-fn a_pending_request_keeps_its_key_and_gets_one_leaf() {
-    for (by_csr, pending) in [(false, 0), (false, 1), (false, 5), (true, 3)] {
-        let mut world = World::new(spec(|_| ()));
-        if by_csr {
-            world.d.key = DesiredKey::Requested {
-                spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256),
-            };
-        }
-        world.issuer = deferred(&world, pending);
-        let Issuer::Deferred(deferred) = world.issuer.clone() else {
-            unreachable!()
-        };
-        world.domain_reconciles();
-        world.now += PROPAGATION;
-        for renewal in 1..4 {
-            let crashes = [Crash::BeforeWrite, Crash::AfterWrite, Crash::No]
-                .into_iter()
-                .cycle();
-            for crash in crashes.take(3 * (pending + 3)) {
-                let before = world.issued;
-                let plan = world.reconcile(crash);
-                if let (Some(Action::Issue(_)), true) = (&plan.action, world.issued == before) {
-                    let issued = plan.step_conditions[0].clone();
-                    let shown = plan::while_pending(issued, plan.leaf.as_ref());
-                    assert!(shown.message.contains("the issuer has the request"), "{shown:?}");
-                    // The leaf in the Secret stays usable.
-                    let expected = [StepStatus::Working, StepStatus::Done][usize::from(renewal > 1)];
-                    assert_eq!(shown.status, expected);
-                }
-            }
-            assert_eq!(
-                world.plan().action,
-                Some(Action::Complete),
-                "by_csr {by_csr}, pending {pending}"
-            );
-            world.serves();
-            assert!(world.next.is_none());
-            let taken = deferred.taken.lock().unwrap();
-            assert_eq!(
-                (world.issued, taken.len()),
-                (renewal, renewal),
-                "one leaf for one request"
-            );
-            let last = taken.last().unwrap();
-            assert_eq!(
-                last.leaf.as_ref().map(|leaf| &leaf.certificate),
-                world.leaf().as_ref()
-            );
-            let keys: BTreeSet<_> = taken.iter().map(|taken| taken.spki.clone()).collect();
-            assert_eq!(
-                keys.len(),
-                if by_csr { 1 } else { renewal },
-                "each renewal has a key of its own"
-            );
-            drop(taken);
-            world.now = world.plan().renewal.unwrap();
-        }
-    }
-}
-
-/// A staged Secret is no source of keys for another certificate than the next one.
-#[test]
-fn only_the_key_of_the_next_certificate_is_known() {
-    let mut world = World::new(spec(|_| ()));
-    world.issuer = deferred(&world, 5);
-    world.domain_reconciles();
-    world.now += PROPAGATION;
-    world.reconcile(Crash::No);
-    let known = |world: &World, d: &Desired, change: fn(&mut Held)| {
-        let mut o = world.observed();
-        change(o.next.as_mut().unwrap());
-        plan::known_key(d, &o).is_some()
-    };
-    assert!(known(&world, &world.d, |_| ()));
-    for (what, change) in [
-        ("of another owner", (|next| next.ours = false) as fn(&mut Held)),
-        ("of an earlier certificate", |next| next.revision = 0),
-        ("of a later certificate", |next| next.revision = 2),
-        ("damaged", |next| next.data.tls_key = Some(b"x".to_vec())),
-        ("missing", |next| next.data.tls_key = None),
-    ] {
-        assert!(!known(&world, &world.d, change), "{what}");
-    }
-    let other = spec(|o| o["spec"]["privateKey"] = json!({"algorithm": "ECDSA", "size": 384}));
-    assert!(!known(&world, &other, |_| ()), "of another kind");
-    assert!(
-        !known(&world, &signing_itself(), |_| ()),
-        "of a self-signed certificate"
-    );
 }
 
 #[derive(Clone, Debug)]

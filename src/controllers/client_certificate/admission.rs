@@ -63,7 +63,7 @@ pub(crate) enum Admission<'a> {
     /// The certificate is being deleted: its owner reference decides about the Secret.
     Ignored,
     /// The operator lacks facts, and reconciles again after the delay.
-    Later(Duration),
+    Wait(Duration),
     /// The operator issues nothing and reports why. The end of the cause, which is an event, causes the next
     /// reconcile.
     Refused(Acceptance),
@@ -91,7 +91,7 @@ pub(crate) fn admission<'d>(facts: &Facts<'_, 'd>) -> Admission<'d> {
         return Admission::Ignored;
     }
     if facts.is_behind {
-        return Admission::Later(SOON);
+        return Admission::Wait(SOON);
     }
     if cert.spec.suspend {
         return Admission::Refused(Acceptance::Suspended);
@@ -104,7 +104,7 @@ pub(crate) fn admission<'d>(facts: &Facts<'_, 'd>) -> Admission<'d> {
         None => None,
     };
     if let Some(wait) = unsettled(cert, terms.as_ref(), *now) {
-        return Admission::Later(wait);
+        return Admission::Wait(wait);
     }
     let domain = facts.domain.filter(|_| may_know_domain(cert, terms.as_ref()));
     let max = domain
@@ -116,7 +116,7 @@ pub(crate) fn admission<'d>(facts: &Facts<'_, 'd>) -> Admission<'d> {
         Err(refused) => return Admission::Refused(not_served(refused)),
     };
     if domain.is_some() && !facts.is_trust_known && facts.since_start < FIRST_RECONCILES {
-        return Admission::Later(FIRST_RECONCILES); // or after the domain's first reconcile
+        return Admission::Wait(FIRST_RECONCILES); // or after the domain's first reconcile
     }
     if let Some(Refused { reason, message }) = contested(facts, &d) {
         return Admission::Refused(Acceptance::Refused {
@@ -238,5 +238,7 @@ pub(crate) fn next_reconcile(
     [next, end].into_iter().flatten().min()
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use crate::{
     issuance::{
         action::Action,
         execute::{self, ApplyContext},
+        known_key::known_key,
         observed::Observed,
         plan::{self, Plan},
     },
@@ -40,7 +41,7 @@ pub(crate) async fn apply(
         (Some(Action::Issue(violation)), Ok(Some(issuer))) => {
             let revision = o.revision() + 1;
             tracing::debug!(certificate = %apply_context.d.name, reason = ?violation.reason, "issuing");
-            let known = plan::known_key(apply_context.d, o);
+            let known = known_key(apply_context.d, o);
             let issued = execute::issue(apply_context, issuer, secret, known, revision, now).await?;
             let Some((leaf, version)) = issued else {
                 return Ok(Outcome::Pending);
@@ -55,7 +56,7 @@ pub(crate) async fn apply(
             })
         }
         (Some(Action::Stage { revision }), _) => {
-            let known = plan::known_key(apply_context.d, o);
+            let known = known_key(apply_context.d, o);
             execute::stage(apply_context, known, next, *revision, now).await?;
             Ok(Outcome::Done)
         }

@@ -227,7 +227,7 @@ pub(crate) async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -
     let uid = cert.uid().unwrap_or_default();
     let admitted = match decision {
         Admission::Ignored => return Ok(Next::await_change()),
-        Admission::Later(delay) => return Ok(Next::requeue(delay)),
+        Admission::Wait(delay) => return Ok(Next::requeue(delay)),
         Admission::Refused(refused) => {
             say(&refused, &[], None).await?;
             return Ok(Next::await_change());
@@ -365,4 +365,4 @@ fn describe(error: &execute::Error, d: &Desired) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -9,3 +9,6 @@ pub mod due_queue;
 pub mod mappers;
 pub mod report;
 pub mod secret_index;
+
+#[cfg(test)]
+pub(crate) mod fixture;

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     api::{ClientCertificate, SecretKeyRef},
-    controllers::client_certificate::controller::tests::certificate,
+    controllers::client_certificate::fixture::certificate,
     issuance::{
         desired::{Desired, desired},
         issuer::Issuer,

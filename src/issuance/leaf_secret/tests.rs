@@ -5,7 +5,7 @@ use super::*;
 use k8s_openapi::api::core::v1::Secret;
 
 use crate::{
-    controllers::client_certificate::controller::tests::{certificate, secret},
+    controllers::client_certificate::fixture::{certificate, secret},
     issuance::desired::{Desired, desired},
     pki::keys::{DesiredKey, KeyKind},
     trust::self_signed::CERTIFICATE_LABEL,

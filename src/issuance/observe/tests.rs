@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     api::{SecretKeyRef, conditions::Reason},
-    controllers::client_certificate::controller::tests::{certificate, domain, secret},
+    controllers::client_certificate::fixture::{certificate, domain, secret},
     issuance::{
         desired::{Desired, desired},
         issuer::Issuer,
