@@ -291,7 +291,7 @@ pub(crate) async fn ask(
         }
     };
     match issuer.ask(request, &spki, revision, now).await? {
-        Answer::Issued(leaf) => Ok(Some(with_leaf(leaf, tls_key))),
+        Answer::Issued(leaf) => Ok(Some(with_leaf(*leaf, tls_key))),
         Answer::Pending => Ok(None),
     }
 }

@@ -22,7 +22,7 @@ pub enum Issuer {
 
 /// Answer of an issuer to a request.
 pub enum Answer {
-    Issued(Leaf),
+    Issued(Box<Leaf>),
     /// The issuer has the request, and issues later.
     // Only the tests have such an issuer. The variants to come answer so: cert-manager, AWS Private CA.
     #[cfg_attr(not(test), allow(dead_code))]
@@ -59,7 +59,10 @@ impl Issuer {
         now: Timestamp,
     ) -> Result<Answer, IssueError> {
         match self {
-            Issuer::SecretKey(authority) => leaf::issue(request, spki, authority, now).map(Answer::Issued),
+            Issuer::SecretKey(authority) => {
+                let leaf = leaf::issue(request, spki, authority, now)?;
+                Ok(Answer::Issued(Box::new(leaf)))
+            }
             #[cfg(test)]
             Issuer::Deferred(deferred) => deferred.ask(request, spki, revision, now),
         }
@@ -127,7 +130,8 @@ pub(crate) mod tests {
             if taken.leaf.is_none() {
                 taken.leaf = Some(leaf::issue(request, spki, &self.authority, now)?);
             }
-            Ok(taken.leaf.clone().map_or(Answer::Pending, Answer::Issued))
+            let leaf = taken.leaf.clone().map(Box::new);
+            Ok(leaf.map_or(Answer::Pending, Answer::Issued))
         }
     }
 }

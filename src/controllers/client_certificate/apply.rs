@@ -19,7 +19,7 @@ use crate::{
 pub(crate) enum Outcome {
     /// The Secret has a new leaf.
     Issued {
-        leaf: Certificate,
+        leaf: Box<Certificate>,
         revision: i64,
         /// Version of the written Secret; `None` when another reconcile of the Secret follows.
         version: Option<String>,
@@ -50,7 +50,7 @@ pub(crate) async fn apply(
                 execute::unstage(apply_context, next).await?;
             }
             Ok(Outcome::Issued {
-                leaf,
+                leaf: Box::new(leaf),
                 revision,
                 version,
             })
@@ -65,7 +65,7 @@ pub(crate) async fn apply(
                 execute::swap(apply_context, secret, next).await?;
                 execute::unstage(apply_context, next).await?;
                 Ok(Outcome::Issued {
-                    leaf,
+                    leaf: Box::new(leaf),
                     revision: next.revision,
                     version: None,
                 })
