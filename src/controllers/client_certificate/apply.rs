@@ -96,3 +96,6 @@ pub(crate) fn pending(step_conditions: Vec<StepCondition>, leaf: Option<&Certifi
     };
     step_conditions.into_iter().map(shown).collect()
 }
+
+#[cfg(test)]
+mod tests;
