@@ -1,6 +1,6 @@
 //! Tests of `leaf_secret`.
 
-use super::*;
+use super::{MOST_REVISIONS, RENEWED, REVISION, held};
 
 use k8s_openapi::api::core::v1::Secret;
 

@@ -1,6 +1,6 @@
 //! Tests of `admission`: tables of single facts.
 
-use super::*;
+use super::{Admission, FIRST_RECONCILES, Facts, admission, next_reconcile};
 
 use std::{sync::Arc, time::Duration};
 

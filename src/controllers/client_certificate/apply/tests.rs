@@ -1,6 +1,6 @@
 //! Tests of `apply`.
 
-use super::*;
+use super::{Outcome, apply};
 
 use std::{
     collections::BTreeMap,
@@ -15,8 +15,10 @@ use crate::{
     controllers::client_certificate::fixture::certificate,
     issuance::{
         desired::desired,
+        execute::ApplyContext,
         issuer::{Issuer, tests::Deferred},
         leaf_secret::held,
+        observed::Observed,
         plan::plan,
     },
     pki::{

@@ -1,6 +1,6 @@
 //! Tests of `context`.
 
-use super::*;
+use super::{LATE_WATCH, ReconcileState, is_own_write, retry_after};
 
 use std::time::Instant;
 

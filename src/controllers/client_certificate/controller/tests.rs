@@ -1,6 +1,6 @@
 //! Tests of `controller`, with a fake Kubernetes API server.
 
-use super::*;
+use super::{failed, reconcile, reconcile_certificate, tell_of_deletion};
 
 use std::{sync::Arc, time::Duration};
 
