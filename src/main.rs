@@ -405,7 +405,7 @@ async fn operate(run: Run, level: logging::Level) -> anyhow::Result<()> {
                 concurrency: ConcurrencyLimit::new(mtls_domain::controller::AT_ONCE),
                 states: Mutex::new(HashMap::new()),
             });
-            let certificate_ctx = Arc::new(client_certificate::controller::Ctx {
+            let certificate_ctx = Arc::new(client_certificate::context::Ctx {
                 client: client.clone(),
                 events: events.clone(),
                 metrics: metrics.clone(),

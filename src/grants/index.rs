@@ -303,7 +303,7 @@ fn issuing(domain: &MtlsDomain) -> Option<String> {
         return Some(named.clone());
     }
     let all = authorities::authorities(domain).ok()?;
-    let mut able = all.into_iter().filter(|a| a.issues());
+    let mut able = all.into_iter().filter(|a| a.may_issue());
     able.next()
         .filter(|_| able.next().is_none())
         .map(|only| only.name)

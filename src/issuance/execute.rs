@@ -1,7 +1,7 @@
 //! Execution of a certificate's plan: generates the key and the leaf, and writes both into the Secret.
 //! Besides the status, the Secrets are the only objects that this controller writes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 
 use super::{
     desired::Desired,
-    observe::{KEYSTORE, RENEWED, REVISION, secret_type},
+    issuer::{Answer, Issuer},
+    leaf_secret::{KEYSTORE, RENEWED, REVISION, secret_type},
     observed::Held,
     self_signed,
 };
@@ -19,7 +20,6 @@ use super::{
 use crate::{
     api::ClientCertificate,
     pki::{
-        authority::Issuer,
         certificate::Certificate,
         inspect::SecretData,
         keys::{self, DesiredKey, Encoding, KeyError, KeyKind},
@@ -71,29 +71,19 @@ pub struct ApplyContext<'a> {
     pub client: &'a Client,
 }
 
-/// Issues into the Secret. Returns the new leaf, and the resourceVersion of the Secret. `old`: existing key,
-/// which may stay.
+/// Issues into the Secret. Returns the new leaf, and the resourceVersion of the Secret; `None` while the
+/// issuer has not answered. `known`: private key of the request, when the operator has it already.
 pub async fn issue(
     apply_context: &ApplyContext<'_>,
-    issuer: Arc<Issuer>,
+    issuer: &Issuer,
     secret: Option<&Held>,
-    old: Option<Vec<u8>>,
+    known: Option<Vec<u8>>,
     revision: i64,
     now: Timestamp,
-) -> Result<(Certificate, Option<String>), Error> {
+) -> Result<Option<(Certificate, Option<String>)>, Error> {
     let ApplyContext { cert, d, client, .. } = apply_context;
-    let (request, key) = (d.request.clone(), d.key.clone());
-    let make = move || make(&request, &key, old, Some(&issuer), now);
-    let (certificate, data) = match d.key {
-        DesiredKey::Made {
-            kind: KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096,
-            ..
-        } => {
-            tokio::task::spawn_blocking(make).await?? // up to seconds
-        }
-        // The generation takes a fraction of a millisecond: less than another thread, which would need memory
-        // of its own.
-        _ => make()?,
+    let Some((certificate, data)) = ask(&d.request, &d.key, known, issuer, revision, now).await? else {
+        return Ok(None);
     };
     let keystore = apply_context.keystore(&data).await?;
     let wanted = apply_context.wanted(revision, d.renew.clone(), data, keystore);
@@ -104,21 +94,25 @@ pub async fn issue(
         serial = %certificate.serial,
         "issued"
     );
-    Ok((certificate, written.resource_version()))
+    Ok(Some((certificate, written.resource_version())))
 }
 
-/// Generates the next self-signed certificate and its key, and stages both in a second Secret. `old`:
-/// existing key, which may stay.
+/// Stages the next self-signed certificate with its key, or the key of the next request, in a second Secret.
+/// `known`: private key, when the operator has it already.
 pub async fn stage(
     apply_context: &ApplyContext<'_>,
-    old: Option<Vec<u8>>,
+    known: Option<Vec<u8>>,
     next: Option<&Held>,
     revision: i64,
     now: Timestamp,
 ) -> Result<(), Error> {
     let d = apply_context.d;
-    let (request, key) = (self_signed::request(d, revision), d.key.clone());
-    let (_, data) = tokio::task::spawn_blocking(move || make(&request, &key, old, None, now)).await??;
+    let (request, key, is_self_signed) = (self_signed::request(d, revision), d.key.clone(), d.self_signed);
+    let make = move || match is_self_signed {
+        true => Ok(sign_itself(&request, &key, known, now)?.1),
+        false => staged_key(&key, known),
+    };
+    let data = tokio::task::spawn_blocking(make).await??;
     let mut wanted = apply_context.wanted(revision, d.renew.clone(), data, None);
     wanted.metadata.name = Some(next_secret(&d.secret_name));
     // The staged Secret is deleted with the object under every deletion policy: no client has its certificate
@@ -271,55 +265,87 @@ fn is_labelled_as(wanted: &Secret, found: &Secret) -> bool {
         )
 }
 
-/// Returns the leaf and the data of its Secret. Without an issuer, the certificate signs itself.
-pub(crate) fn make(
+/// Asks the issuer for a leaf. Returns the leaf and the data of its Secret; `None` while the issuer has not
+/// answered. `known`: private key of the request, when the operator has it already.
+pub(crate) async fn ask(
     request: &LeafRequest,
     key: &DesiredKey,
-    old: Option<Vec<u8>>,
-    issuer: Option<&Issuer>,
+    known: Option<Vec<u8>>,
+    issuer: &Issuer,
+    revision: i64,
     now: Timestamp,
-) -> Result<(Certificate, SecretData), Error> {
-    let (leaf, tls_key) = match (key, issuer) {
-        (DesiredKey::Made { kind, encoding, keep }, issuer) => {
-            let (key, pem) = private_key(*kind, *encoding, old.filter(|_| *keep))?;
-            let leaf = match issuer {
-                Some(issuer) => leaf::issue(request, &key.subject_public_key_info(), issuer, now)?,
-                None => leaf::self_sign(request, &key, now)?,
+) -> Result<Option<(Certificate, SecretData)>, Error> {
+    let (spki, tls_key) = match key {
+        DesiredKey::Requested { spki } => (spki.clone(), None),
+        DesiredKey::Made { kind, encoding, .. } => {
+            let (kind, encoding) = (*kind, *encoding);
+            let make = move || private_key(kind, encoding, known);
+            let (key, pem) = match kind {
+                KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => {
+                    tokio::task::spawn_blocking(make).await?? // up to seconds
+                }
+                // The generation takes a fraction of a millisecond: less than another thread, which would
+                // need memory of its own.
+                _ => make()?,
             };
-            (leaf, Some(pem))
+            (key.subject_public_key_info(), Some(pem))
         }
-        (DesiredKey::Requested { spki }, Some(issuer)) => (leaf::issue(request, spki, issuer, now)?, None),
-        (DesiredKey::Requested { .. }, None) => return Err(Error::NoKey),
     };
-    let Leaf {
-        chain_pem,
-        ca_pem,
-        certificate,
-    } = leaf;
-    let (tls_crt, ca_crt) = (Some(chain_pem.into_bytes()), Some(ca_pem.into_bytes()));
-    Ok((
-        certificate,
-        SecretData {
-            tls_crt,
-            tls_key,
-            ca_crt,
-        },
-    ))
+    match issuer.ask(request, &spki, revision, now).await? {
+        Answer::Issued(leaf) => Ok(Some(with_leaf(*leaf, tls_key))),
+        Answer::Pending => Ok(None),
+    }
 }
 
-/// Returns the old key when it may stay and fits, otherwise a new key. The bytes of the old key change only
-/// with a change of the encoding.
+/// Returns a certificate that signs itself, and the data of its Secret.
+pub(crate) fn sign_itself(
+    request: &LeafRequest,
+    key: &DesiredKey,
+    known: Option<Vec<u8>>,
+    now: Timestamp,
+) -> Result<(Certificate, SecretData), Error> {
+    let DesiredKey::Made { kind, encoding, .. } = key else {
+        return Err(Error::NoKey);
+    };
+    let (key, pem) = private_key(*kind, *encoding, known)?;
+    Ok(with_leaf(leaf::self_sign(request, &key, now)?, Some(pem)))
+}
+
+/// Returns the data of a staged Secret with the private key of the next request, and no certificate.
+pub(crate) fn staged_key(key: &DesiredKey, known: Option<Vec<u8>>) -> Result<SecretData, Error> {
+    let DesiredKey::Made { kind, encoding, .. } = key else {
+        return Err(Error::NoKey);
+    };
+    Ok(SecretData {
+        // A Secret of type kubernetes.io/tls needs the entry.
+        tls_crt: Some(vec![]),
+        tls_key: Some(private_key(*kind, *encoding, known)?.1),
+        ca_crt: None,
+    })
+}
+
+fn with_leaf(leaf: Leaf, tls_key: Option<Vec<u8>>) -> (Certificate, SecretData) {
+    let data = SecretData {
+        tls_crt: Some(leaf.chain_pem.into_bytes()),
+        tls_key,
+        ca_crt: Some(leaf.ca_pem.into_bytes()),
+    };
+    (leaf.certificate, data)
+}
+
+/// Returns the known key when it is of the right kind, otherwise a new key. The bytes of a known key change
+/// only with a change of the encoding.
 fn private_key(
     kind: KeyKind,
     encoding: Encoding,
-    old: Option<Vec<u8>>,
+    known: Option<Vec<u8>>,
 ) -> Result<(rcgen::KeyPair, Vec<u8>), Error> {
-    let old = old.map(Zeroizing::new);
-    let kept = old
+    let known = known.map(Zeroizing::new);
+    let kept = known
         .as_ref()
         .and_then(|pem| keys::parse(pem).ok())
         .filter(|key| KeyKind::of(key) == Some(kind));
-    match (kept, old) {
+    match (kept, known) {
         (Some(key), Some(pem)) if keys::encoding_of(&pem) == Some(encoding) && pem::is_plain(&pem) => {
             Ok((key, pem.to_vec()))
         }

@@ -1,8 +1,12 @@
 //! Issuance of one client certificate: desired -> observe -> plan -> execute. Writes the Secret of the
 //! certificate and nothing else.
 
+pub mod action;
 pub mod desired;
 pub mod execute;
+pub mod issuer;
+pub mod known_key;
+pub mod leaf_secret;
 pub mod observe;
 pub mod observed;
 pub mod plan;

@@ -13,34 +13,20 @@ use zeroize::Zeroizing;
 
 use super::{
     desired::Desired,
-    observed::{Held, Observed, Problem},
+    issuer::Issuer,
+    leaf_secret::held,
+    observed::{Observed, Problem},
     signing_key_cache::{Keyed, SigningKeyCache},
 };
 
 use crate::{
     api::{AuthorityState, MtlsDomain, SecretKeyRef, conditions::Reason},
     model::authorities::{self, DesiredAuthority, DesiredSource},
-    pki::{
-        authority::Issuer, inspect::SecretData, keys::DesiredKey, keystore,
-        pem_certificates::parse_pem_bundle,
-    },
+    pki::authority::SigningAuthority,
     runtime::{self, apply},
     status::StepStatus,
-    trust::{
-        active_trust::Trust,
-        generated_authority,
-        self_signed::{CERTIFICATE_LABEL, next_secret},
-    },
+    trust::{active_trust::Trust, generated_authority, self_signed::next_secret},
 };
-
-/// Annotation on a leaf's Secret: number of leaves issued into the Secret.
-pub const REVISION: &str = "mtls-operator.io/revision";
-/// Maximum number of issues. The operator ignores a higher annotation, which another writer must have set.
-const MOST_REVISIONS: i64 = 1_000_000_000;
-/// Annotation on a leaf's Secret: last answered value of the annotation `mtls-operator.io/renew`.
-pub const RENEWED: &str = "mtls-operator.io/renewed";
-/// Key of the PKCS #12 keystore in a leaf's Secret, as cert-manager names it.
-pub const KEYSTORE: &str = "keystore.p12";
 
 /// Context of the observation.
 pub struct ObserveContext<'a> {
@@ -89,7 +75,11 @@ pub async fn observe(
             .await?
             .map(Some),
     };
-    let next = match d.self_signed {
+    let is_staged = match &issuer {
+        Ok(Some(issuer)) => issuer.may_be_pending(),
+        _ => d.self_signed,
+    };
+    let next = match is_staged {
         true => {
             observe_context
                 .secret(&d.namespace, &next_secret(&d.secret_name))
@@ -136,70 +126,6 @@ fn problem(reason: Reason, message: String) -> Problem {
     }
 }
 
-/// Returns the type of the Secret, which can never change: a Secret without private key cannot have the type
-/// `kubernetes.io/tls`.
-pub fn secret_type(key: &DesiredKey) -> &'static str {
-    match key {
-        DesiredKey::Made { .. } => "kubernetes.io/tls",
-        DesiredKey::Requested { .. } => "Opaque",
-    }
-}
-
-async fn held(d: &Desired, found: Secret, password: Option<&Zeroizing<String>>) -> Held {
-    let bytes = |key: &str| {
-        found
-            .data
-            .as_ref()
-            .and_then(|data| data.get(key))
-            .map(|ByteString(bytes)| bytes.clone())
-    };
-    let data = SecretData {
-        tls_crt: bytes("tls.crt"),
-        tls_key: bytes("tls.key"),
-        ca_crt: bytes("ca.crt"),
-    };
-    let keystore_fits = match (bytes(KEYSTORE), password) {
-        (Some(keystore), Some(password)) => {
-            let (data, password) = (data.clone(), password.clone());
-            // Opening a keystore takes longer the harder its password is to guess.
-            tokio::task::spawn_blocking(move || fits(&keystore, &data, &password))
-                .await
-                .unwrap_or_default()
-        }
-        _ => false,
-    };
-    let annotation = |key: &str| found.annotations().get(key);
-    Held {
-        data,
-        ours: is_ours(d, &found),
-        revision: annotation(REVISION)
-            .and_then(|text| revision(text))
-            .unwrap_or_default(),
-        renewed: annotation(RENEWED).cloned(),
-        keystore_fits,
-        found,
-    }
-}
-
-/// True for a Secret that carries the operator's label for this certificate and has the right type.
-fn is_ours(d: &Desired, found: &Secret) -> bool {
-    found.labels().get(CERTIFICATE_LABEL) == Some(&d.name)
-        && found.type_.as_deref() == Some(secret_type(&d.key))
-}
-
-fn revision(text: &str) -> Option<i64> {
-    text.parse()
-        .ok()
-        .filter(|revision| (1..=MOST_REVISIONS).contains(revision))
-}
-
-fn fits(keystore: &[u8], data: &SecretData, password: &str) -> bool {
-    let (Some(tls_crt), Some(tls_key)) = (&data.tls_crt, &data.tls_key) else {
-        return false;
-    };
-    parse_pem_bundle(tls_crt).is_ok_and(|chain| keystore::holds(keystore, tls_key, &chain, password))
-}
-
 /// Reads the password. A missing and a forbidden Secret give the same problem.
 async fn password(
     d: &Desired,
@@ -237,7 +163,7 @@ async fn issuer(
     domain: &MtlsDomain,
     trust: Option<&Trust>,
     observe_context: &ObserveContext<'_>,
-) -> Result<Result<Arc<Issuer>, Problem>, runtime::Error> {
+) -> Result<Result<Issuer, Problem>, runtime::Error> {
     let wanted = match authorities::authorities(domain) {
         Ok(wanted) => wanted,
         Err(refused) => {
@@ -261,7 +187,7 @@ async fn issuer(
         return own_key_of(wanted, d, domain, trust, observe_context).await;
     }
     let mut able = Vec::new();
-    for wanted in wanted.iter().filter(|w| w.issues()) {
+    for wanted in wanted.iter().filter(|w| w.may_issue()) {
         able.push((
             wanted.name.clone(),
             own_key_of(wanted, d, domain, trust, observe_context).await?,
@@ -272,10 +198,7 @@ async fn issuer(
 
 /// Returns the only authority that can issue. Without any, the problem is that authority's own; with several,
 /// the problem names them. `domain`: name of the MtlsDomain.
-fn only_one(
-    mut able: Vec<(String, Result<Arc<Issuer>, Problem>)>,
-    domain: &str,
-) -> Result<Arc<Issuer>, Problem> {
+fn only_one(mut able: Vec<(String, Result<Issuer, Problem>)>, domain: &str) -> Result<Issuer, Problem> {
     let names: Vec<_> = able
         .iter()
         .filter(|(_, issuer)| issuer.is_ok())
@@ -314,21 +237,28 @@ async fn own_key_of(
     domain: &MtlsDomain,
     trust: Option<&Trust>,
     observe_context: &ObserveContext<'_>,
-) -> Result<Result<Arc<Issuer>, Problem>, runtime::Error> {
-    let Keyed { issuer, labels } = match key_of(wanted, d, observe_context).await? {
+) -> Result<Result<Issuer, Problem>, runtime::Error> {
+    let Keyed { authority, labels } = match key_of(wanted, d, observe_context).await? {
         Ok(keyed) => keyed,
         Err(problem) => return Ok(Err(problem)),
     };
     let DesiredSource::Generated { request, .. } = &wanted.source else {
-        return Ok(Ok(issuer));
+        return Ok(Ok(Issuer::SecretKey(authority)));
     };
     let record = domain
         .annotations()
         .get(&generated_authority::annotation(&wanted.name));
     let trusted = trust.into_iter().flat_map(Trust::entries);
-    let owned = generated_authority::is_labelled(&labels, &d.domain.1, &wanted.name)
-        .and_then(|()| generated_authority::is_ours(issuer.chain(), &wanted.name, request, record, trusted));
-    Ok(owned.map(|()| issuer).map_err(|_| Problem {
+    let owned = generated_authority::is_labelled(&labels, &d.domain.1, &wanted.name).and_then(|()| {
+        generated_authority::is_ours(
+            authority.chain().certificates(),
+            &wanted.name,
+            request,
+            record,
+            trusted,
+        )
+    });
+    Ok(owned.map(|()| Issuer::SecretKey(authority)).map_err(|_| Problem {
         status: StepStatus::Working,
         reason: Reason::WaitingForAuthority,
         message: format!(
@@ -351,7 +281,7 @@ async fn key_of(
             format!("the authority {name} of MtlsDomain {domain} is Distrusted"),
         )));
     }
-    let Some(secret) = wanted.source.secret().filter(|_| wanted.issues()) else {
+    let Some(secret) = wanted.source.secret().filter(|_| wanted.may_issue()) else {
         return Ok(Err(problem(
             Reason::AuthorityNotFound,
             format!("the authority {name} of MtlsDomain {domain} has no key to issue with"),
@@ -385,10 +315,10 @@ async fn key_of(
             format!("the authority {name} of MtlsDomain {domain} has no key to issue with"),
         )));
     };
-    match Issuer::from_pem(crt, key, data("ca.crt")).map(Arc::new) {
-        Ok(issuer) => {
+    match SigningAuthority::from_pem(crt, key, data("ca.crt")).map(Arc::new) {
+        Ok(authority) => {
             let keyed = Keyed {
-                issuer,
+                authority,
                 labels: found.labels().clone(),
             };
             observe_context

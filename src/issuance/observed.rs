@@ -1,27 +1,25 @@
 //! Observed state of one `ClientCertificate`, in plain data. No I/O here; `observe` fills it, and `plan`
 //! evaluates it.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::Secret;
 use zeroize::Zeroizing;
 
+use super::issuer::Issuer;
+
 use crate::{
     api::conditions::Reason,
-    pki::{
-        authority::Issuer, certificate::Certificate, inspect::SecretData, pem_certificates::parse_pem_bundle,
-    },
+    pki::{certificate::Certificate, inspect::SecretData, pem_certificates::parse_pem_bundle},
     status::StepStatus,
     trust::active_trust::Trust,
 };
 
 pub struct Observed {
     pub domain_gone: bool,
-    /// Issuer with its key, or the reason why there is none; `Ok(None)` when the certificate signs itself.
-    pub issuer: Result<Option<Arc<Issuer>>, Problem>,
+    /// Issuer, or the reason why no issuer can issue; `Ok(None)` when the certificate signs itself.
+    pub issuer: Result<Option<Issuer>, Problem>,
     /// Secret of the certificate.
     pub secret: Option<Held>,
-    /// Secret of the next self-signed certificate.
+    /// Staged Secret: the next self-signed certificate, or the key of a request that the issuer may have.
     pub next: Option<Held>,
     /// Number of issued leaves according to the status. It is the only count when the Secret is lost, and
     /// decides nothing.

@@ -2,10 +2,12 @@
 //! action. Pure: no I/O, no clock.
 
 use jiff::{SignedDuration, Timestamp};
-use rcgen::PublicKeyData;
 
 use super::{
+    action::Action,
     desired::Desired,
+    issuer::Issuer,
+    known_key::staged_key,
     observed::{Held, Observed, Problem},
     self_signed,
 };
@@ -13,11 +15,9 @@ use super::{
 use crate::{
     api::conditions::{ConditionType, Reason},
     pki::{
-        authority::Issuer,
         certificate::Certificate,
-        form,
         inspect::{self, Inspection, Violation},
-        keys,
+        keys::DesiredKey,
     },
     status::{StepCondition, StepStatus, conditions, text},
     trust::{active_trust::Trust, self_signed::next_secret},
@@ -36,20 +36,8 @@ pub struct Plan {
     pub requeue_at: Option<Timestamp>,
 }
 
-/// Action on the Secret.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Correct the metadata and the keystore; key and leaf are in the desired state.
-    Complete,
-    /// Issue a leaf into the Secret.
-    Issue(Violation),
-    /// Generate the next self-signed certificate, and keep it in a second Secret.
-    Stage { revision: i64 },
-    /// Move the staged certificate into the Secret.
-    Swap,
-    /// Delete the staged Secret.
-    Unstage,
-}
+/// Delay until the operator asks an issuer again that has not answered.
+pub const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// Returns the plan. `propagation`: time that a truststore version must have been in use before every server
 /// of AWS has it.
@@ -101,22 +89,13 @@ pub fn after_failure(
     }
 }
 
-/// Returns the private key in the Secret, for `rotationPolicy: Never`, when an issued certificate is for this
-/// key. Without that check, a writer of the Secret could replace the key with a key of its own and have that
-/// key certified.
-pub(crate) fn own_key(o: &Observed) -> Option<Vec<u8>> {
-    let held = o.secret.as_ref().filter(|s| s.ours)?;
-    let (leaf, pem) = (held.leaf()?, held.data.tls_key.as_ref()?);
-    let is_vouched_for = match &o.issuer {
-        Ok(Some(issuer)) => {
-            leaf.is_issued_by(issuer.authority())
-                || o.trust.as_ref().is_some_and(|trust| trust.has_issued(&leaf))
-        }
-        Ok(None) => form::signed_itself(&leaf).is_ok(),
-        Err(_) => false,
-    };
-    let key = keys::parse(std::str::from_utf8(pem).ok().filter(|_| is_vouched_for)?).ok()?;
-    (key.subject_public_key_info() == leaf.spki_der()).then(|| pem.clone())
+/// Returns the condition Issued while the issuer has not answered the request.
+pub fn while_pending(planned: StepCondition, leaf: Option<&Certificate>) -> StepCondition {
+    let message = "the issuer has the request, and has not issued the certificate yet";
+    match leaf {
+        Some(leaf) if planned.status == StepStatus::Done => next_one(in_secret(leaf), message),
+        _ => step_condition(StepStatus::Working, Reason::Issuing, message.to_owned()),
+    }
 }
 
 /// Action and condition for the leaf in the Secret.
@@ -262,13 +241,15 @@ fn by_authority(
         secret: o.secret.as_ref().map(|s| &s.data),
         request: &d.request,
         key: &d.key,
-        issuer: Some(issuer),
+        issuer: Some(issuer.chain()),
         renew_before: d.renew_before,
         renewal_asked: d.renew.is_some() && o.secret.as_ref().is_some_and(|s| s.renewed != d.renew),
         now,
     };
     let Some(violation) = inspect::needs_issue(&inspection) else {
-        return (Some(Action::Complete), None, None);
+        // The staged key has its certificate; the staged Secret may still exist.
+        let action = o.next.as_ref().map_or(Action::Complete, |_| Action::Unstage);
+        return (Some(action), None, None);
     };
     let waits = |violation, what: &str, again| (None, Some((violation, Some(what.to_owned()))), again);
     // The operator never writes a leaf into the Secret before the domain trusts the leaf, and before the
@@ -276,7 +257,7 @@ fn by_authority(
     let Some(trust) = &o.trust else {
         return waits(violation, "the domain does not serve yet", None);
     };
-    if !trust.allows(issuer.authority(), d.request.duration) {
+    if !trust.allows(issuer.chain().authority(), d.request.duration) {
         return waits(
             violation,
             "the domain does not trust the issuing authority for certificates of this duration yet",
@@ -285,7 +266,9 @@ fn by_authority(
     }
     // A first leaf replaces nothing. A usable leaf is not replaced with a leaf that some servers do not trust
     // yet.
-    let everywhere = trust.since(issuer.authority()).map(|since| since + propagation);
+    let everywhere = trust
+        .since(issuer.chain().authority())
+        .map(|since| since + propagation);
     let moves =
         violation.reason == inspect::Reason::IssuerDiffers && usable.is_some_and(|leaf| trust.accepts(leaf));
     match everywhere.filter(|everywhere| moves && now < *everywhere) {
@@ -295,10 +278,21 @@ fn by_authority(
             everywhere,
         ),
         None => (
-            Some(Action::Issue(violation.clone())),
+            Some(request(d, o, issuer, &violation)),
             Some((violation, None)),
             None,
         ),
+    }
+}
+
+/// Returns the action that gets a certificate from the issuer.
+fn request(d: &Desired, o: &Observed, issuer: &Issuer, violation: &Violation) -> Action {
+    let needs_staged_key = issuer.may_be_pending() && matches!(d.key, DesiredKey::Made { .. });
+    match needs_staged_key && staged_key(d, o).is_none() {
+        true => Action::Stage {
+            revision: o.revision() + 1,
+        },
+        false => Action::Issue(violation.clone()),
     }
 }
 
@@ -331,11 +325,6 @@ fn step_condition(status: StepStatus, reason: Reason, message: String) -> StepCo
     }
 }
 
-/// Message about a full truststore, with the remedies.
-pub(crate) const FULL: &str = "the truststore of the domain is full, and this certificate does not fit: \
-                               request fewer or shorter names, or have certificates or authorities removed \
-                               that are no longer needed";
-
 fn trusted(
     d: &Desired,
     trust: Option<&Trust>,
@@ -345,9 +334,11 @@ fn trusted(
     let who = if d.self_signed { "it" } else { "its issuer" };
     let is_in = |leaf: &Certificate| trust.is_some_and(|trust| trust.accepts(leaf));
     let (status, reason, message) = match (trust, leaf) {
-        (Some(trust), leaf) if d.self_signed && trust.has_no_room(&d.entry) && !leaf.is_some_and(is_in) => {
-            (StepStatus::Blocked, Reason::TruststoreFull, FULL.to_owned())
-        }
+        (Some(trust), leaf) if d.self_signed && trust.has_no_room(&d.entry) && !leaf.is_some_and(is_in) => (
+            StepStatus::Blocked,
+            Reason::TruststoreFull,
+            self_signed::FULL.to_owned(),
+        ),
         (_, None) => (
             StepStatus::Working,
             Reason::WaitingForCertificate,

@@ -5,9 +5,9 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
+    action::Action,
     desired::Desired,
     observed::{Held, Observed},
-    plan::{Action, FULL},
 };
 
 use crate::{
@@ -18,6 +18,11 @@ use crate::{
     },
     trust::{active_trust::Trust, self_signed},
 };
+
+/// Message about a full truststore, with the remedies.
+pub(crate) const FULL: &str = "the truststore of the domain is full, and this certificate does not fit: \
+                               request fewer or shorter names, or have certificates or authorities removed \
+                               that are no longer needed";
 
 /// Next step, the reason for waiting, and the time of the next reconcile without another event.
 pub(crate) struct Step {

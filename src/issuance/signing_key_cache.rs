@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::pki::authority::Issuer;
+use crate::pki::authority::SigningAuthority;
 
 /// Cached authorities by namespace and name of the Secret.
 #[derive(Default)]
@@ -23,7 +23,7 @@ struct Read {
 /// Issuing authority, and the labels of its Secret.
 #[derive(Clone)]
 pub struct Keyed {
-    pub issuer: Arc<Issuer>,
+    pub authority: Arc<SigningAuthority>,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -66,12 +66,12 @@ mod tests {
         let one = Arc::new(issuer("Partners", at("2026-11-24T12:00:00Z")));
         let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
         let keyed = || Keyed {
-            issuer: one.clone(),
+            authority: one.clone(),
             labels: labels.clone(),
         };
         signing_keys.put(("ns", "ca"), Some("1".into()), keyed());
         let kept = signing_keys.get(("ns", "ca"), Some("1")).unwrap();
-        assert!(Arc::ptr_eq(&kept.issuer, &one) && kept.labels == labels);
+        assert!(Arc::ptr_eq(&kept.authority, &one) && kept.labels == labels);
         drop(kept);
         assert!(signing_keys.get(("ns", "other"), Some("1")).is_none());
         for another in [Some("2"), None] {

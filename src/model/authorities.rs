@@ -30,8 +30,8 @@ pub struct DesiredAuthority {
 }
 
 impl DesiredAuthority {
-    /// True when leaves may be issued under the authority once its key is available.
-    pub fn issues(&self) -> bool {
+    /// True when the spec permits leaves under the authority, once the operator can issue them.
+    pub fn may_issue(&self) -> bool {
         self.state == AuthorityState::Active
             && matches!(
                 self.source,

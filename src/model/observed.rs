@@ -90,11 +90,11 @@ impl Observed {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// The certificates, or their error; the certificates that only complete their chains; and whether the
-    /// private key of the first certificate is there too.
+    /// operator can issue under the first certificate.
     Read {
         certificates: Result<Vec<Certificate>, ParseError>,
         completing: Result<Vec<Certificate>, ParseError>,
-        key: Key,
+        can_issue: CanIssue,
     },
     /// The objects that a label selector finds, by their names.
     Several(BTreeMap<String, Source>),
@@ -125,13 +125,15 @@ pub enum LeafIssuer {
     KeyId(String),
 }
 
-/// Private key beside an authority's certificate.
+/// Answer to the question whether the operator can issue leaves under an authority, wherever its private key
+/// is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Key {
-    Absent,
-    Matches,
-    /// The key exists, but belongs to another certificate or cannot be read.
-    Mismatch,
+pub enum CanIssue {
+    Yes,
+    /// The source has nothing to issue with.
+    No,
+    /// The source has something to issue with that belongs to another certificate, or cannot be used.
+    Broken,
 }
 
 /// Bucket of the truststore.

@@ -1,7 +1,7 @@
 //! Certificate authorities: generation of a self-signed one, and loading of one that can issue.
 
 use jiff::{SignedDuration, Timestamp};
-use rcgen::{KeyPair, PublicKeyData};
+use rcgen::{KeyPair, PublicKeyData, SignatureAlgorithm};
 use x509_cert::{
     builder,
     ext::{
@@ -11,7 +11,12 @@ use x509_cert::{
     name::Name,
     spki::SubjectPublicKeyInfoRef,
 };
-use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Name};
+use x509_parser::{
+    certificate::X509Certificate,
+    prelude::FromDer,
+    public_key::PublicKey,
+    x509::{SubjectPublicKeyInfo, X509Name},
+};
 use zeroize::Zeroizing;
 
 use super::{
@@ -148,15 +153,19 @@ pub(crate) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// Authority that can issue: certificate, key, and the chain up to its root.
-pub struct Issuer {
+/// Certificate of an authority that issues, and its chain up to the root. The private key may be elsewhere.
+#[derive(Debug, PartialEq)]
+pub struct AuthorityChain(Vec<Certificate>);
+
+/// Authority that signs with a private key in memory.
+pub struct SigningAuthority {
     key: KeyPair,
-    chain: Vec<Certificate>,
+    chain: AuthorityChain,
 }
 
 /// Reason why a Secret cannot issue.
 #[derive(Debug, thiserror::Error)]
-pub enum IssuerError {
+pub enum SigningAuthorityError {
     #[error("tls.crt: {0}")]
     Certificate(ParseError),
     #[error("ca.crt: {0}")]
@@ -177,26 +186,26 @@ pub enum IssuerError {
     ChainIncomplete { subject: String, issuer: String },
 }
 
-impl Issuer {
+impl SigningAuthority {
     /// Loads an authority from the Secret's `tls.crt` (its first certificate is the authority), `tls.key` and
     /// `ca.crt`.
     pub fn from_pem(
         tls_crt: &(impl AsRef<[u8]> + ?Sized),
         tls_key: &(impl AsRef<[u8]> + ?Sized),
         ca_crt: Option<&[u8]>,
-    ) -> Result<Issuer, IssuerError> {
-        let mut pool = parse_pem_bundle(tls_crt).map_err(IssuerError::Certificate)?;
+    ) -> Result<SigningAuthority, SigningAuthorityError> {
+        let mut pool = parse_pem_bundle(tls_crt).map_err(SigningAuthorityError::Certificate)?;
         let authority = pool.remove(0);
         if let Some(ca_crt) = ca_crt.filter(|text| !pem::is_blank(text)) {
-            pool.extend(parse_pem_bundle(ca_crt).map_err(IssuerError::Chain)?);
+            pool.extend(parse_pem_bundle(ca_crt).map_err(SigningAuthorityError::Chain)?);
         }
         let key = keys::parse(tls_key)?;
         let subject = || authority.subject.clone();
         if key.subject_public_key_info() != authority.spki_der() {
-            return Err(IssuerError::KeyMismatch { subject: subject() });
+            return Err(SigningAuthorityError::KeyMismatch { subject: subject() });
         }
         if !authority.is_ca || !authority.may_sign {
-            return Err(IssuerError::NotAnAuthority { subject: subject() });
+            return Err(SigningAuthorityError::NotAnAuthority { subject: subject() });
         }
         let algorithm = KeyPair::algorithm(&key);
         let known = [
@@ -205,50 +214,70 @@ impl Issuer {
             &rcgen::PKCS_RSA_SHA256,
         ];
         if !known.contains(&algorithm) {
-            return Err(IssuerError::UnsupportedKey);
+            return Err(SigningAuthorityError::UnsupportedKey);
         }
         let chain = chain(&authority, &pool).map_err(|chain| {
             let last = &chain[chain.len() - 1];
-            IssuerError::ChainIncomplete {
+            SigningAuthorityError::ChainIncomplete {
                 subject: last.subject.clone(),
                 issuer: last.issuer.clone(),
             }
         })?;
-        Ok(Issuer { key, chain })
+        Ok(SigningAuthority {
+            key,
+            chain: AuthorityChain(chain),
+        })
     }
 
+    pub fn chain(&self) -> &AuthorityChain {
+        &self.chain
+    }
+
+    pub(crate) fn key(&self) -> &KeyPair {
+        &self.key
+    }
+}
+
+impl AuthorityChain {
     /// Returns the issuing certificate.
     pub fn authority(&self) -> &Certificate {
-        &self.chain[0]
+        &self.0[0]
     }
 
-    /// Returns the chain: the issuing certificate first, up to and including the root.
-    pub fn chain(&self) -> &[Certificate] {
-        &self.chain
+    /// Returns the certificates of the chain: the issuing certificate first, up to and including the root.
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.0
     }
 
     /// Returns the certificates that go with a leaf: the issuing certificate up to, but not including, the
     /// root.
     pub fn intermediates(&self) -> &[Certificate] {
-        &self.chain[..self.chain.len() - 1]
+        &self.0[..self.0.len() - 1]
     }
 
     /// Returns the Secret's `ca.crt` beside a leaf: the whole chain, issuing certificate first.
     pub fn ca_pem(&self) -> String {
-        self.chain.iter().map(Certificate::to_pem).collect()
+        self.0.iter().map(Certificate::to_pem).collect()
     }
 
     /// Returns the last moment at which the whole chain is valid; no leaf outlives it.
     pub fn not_after(&self) -> Timestamp {
-        self.chain
+        self.0
             .iter()
             .map(|certificate| certificate.not_after)
             .min()
             .expect("a chain has one certificate at least")
     }
 
-    pub(crate) fn key(&self) -> &KeyPair {
-        &self.key
+    /// Returns the algorithm of the authority's signatures; `None` for a kind of key that API Gateway does
+    /// not take.
+    pub(crate) fn signature(&self) -> Option<&'static SignatureAlgorithm> {
+        let (_, spki) = SubjectPublicKeyInfo::from_der(self.authority().spki_der()).ok()?;
+        match (KeyKind::of_der(self.authority().spki_der()), spki.parsed()) {
+            (Some(kind), _) => Some(kind.signature()),
+            (None, Ok(PublicKey::RSA(_))) => Some(&rcgen::PKCS_RSA_SHA256),
+            _ => None,
+        }
     }
 }
 
@@ -273,9 +302,9 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn issuer(common_name: &str, now: Timestamp) -> Issuer {
+    pub(crate) fn issuer(common_name: &str, now: Timestamp) -> SigningAuthority {
         let made = generate(&request(common_name), now).unwrap();
-        Issuer::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap()
+        SigningAuthority::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap()
     }
 
     #[test]
@@ -290,8 +319,8 @@ pub(crate) mod tests {
             now,
         )
         .unwrap();
-        let issuer = Issuer::from_pem(&made.certificate_pem, &made.key_pem, Some(b"")).unwrap();
-        let ca = issuer.authority();
+        let issuer = SigningAuthority::from_pem(&made.certificate_pem, &made.key_pem, Some(b"")).unwrap();
+        let ca = issuer.chain().authority();
         assert_eq!(ca.subject, "CN=Partners,O=Acme Labs,O=Acme");
         assert_eq!(
             (ca.version, ca.is_ca, ca.may_sign, ca.self_signed),
@@ -301,9 +330,9 @@ pub(crate) mod tests {
         assert_eq!(ca.not_after, at("2036-11-21T12:00:00Z"));
         assert_eq!(ca.serial.len(), 32);
         assert!(ca.subject_key_id.is_some());
-        assert_eq!(issuer.chain(), std::slice::from_ref(ca));
-        assert!(issuer.intermediates().is_empty());
-        assert_eq!(issuer.ca_pem(), made.certificate_pem);
+        assert_eq!(issuer.chain().certificates(), std::slice::from_ref(ca));
+        assert!(issuer.chain().intermediates().is_empty());
+        assert_eq!(issuer.chain().ca_pem(), made.certificate_pem);
         let again = generate(&request("Partners"), now).unwrap();
         assert_ne!(
             parse_pem_bundle(&again.certificate_pem).unwrap()[0].serial,
@@ -335,7 +364,7 @@ pub(crate) mod tests {
         let now = at("2026-11-24T12:00:00Z");
         let a = generate(&request("a"), now).unwrap();
         let b = generate(&request("b"), now).unwrap();
-        let load = |crt: &str, key: &str, ca: Option<&str>| match Issuer::from_pem(
+        let load = |crt: &str, key: &str, ca: Option<&str>| match SigningAuthority::from_pem(
             crt,
             key,
             ca.map(str::as_bytes),

@@ -324,7 +324,10 @@ mod tests {
             issuer("Partners", at("2026-11-24T12:00:00Z")),
             "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
         );
-        assert_eq!(read(&ca.ca_pem(), DAY), Err(CsrError::Other(Kind::Certificate)));
+        assert_eq!(
+            read(&ca.chain().ca_pem(), DAY),
+            Err(CsrError::Other(Kind::Certificate))
+        );
         assert_eq!(
             read(&format!("{good}{key}"), DAY),
             Err(CsrError::Pem(ParseError::PrivateKey))

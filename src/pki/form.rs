@@ -8,7 +8,7 @@
 //! releases before it.
 
 use jiff::Timestamp;
-use rcgen::{KeyPair, SignatureAlgorithm};
+use rcgen::SignatureAlgorithm;
 use x509_cert::{
     builder,
     ext::{
@@ -19,7 +19,7 @@ use x509_cert::{
 use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Name};
 
 use super::{
-    authority::{CLOCK_SLACK, Issuer, later},
+    authority::{AuthorityChain, CLOCK_SLACK, later},
     certificate::Certificate,
     compile::offer::whole_seconds,
     keys::{KeyKind, KeyStrength},
@@ -103,7 +103,7 @@ pub fn is_as_asked(
 pub fn issued_for(
     certificate: &Certificate,
     request: &LeafRequest,
-    issuer: &Issuer,
+    issuer: &AuthorityChain,
     now: Timestamp,
 ) -> Result<(), Mismatch> {
     let (authority, said) = (issuer.authority(), said(certificate).ok_or(Mismatch::Form)?);
@@ -115,7 +115,7 @@ pub fn issued_for(
         certificate,
         &said,
         (&authority.subject_der, key_id),
-        KeyPair::algorithm(issuer.key()),
+        issuer.signature().ok_or(Mismatch::Form)?,
     )?;
     if !certificate.is_issued_by(authority) {
         return Err(Mismatch::Signature);

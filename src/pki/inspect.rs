@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use rcgen::PublicKeyData;
 
 use super::{
-    authority::{CLOCK_SLACK, Issuer, earlier, later},
+    authority::{AuthorityChain, CLOCK_SLACK, earlier, later},
     certificate::Certificate,
     form,
     keys::{self, DesiredKey, Encoding, KeyKind},
@@ -30,7 +30,7 @@ pub struct Inspection<'a> {
     pub request: &'a LeafRequest,
     pub key: &'a DesiredKey,
     /// Issuer of the leaf; `None`: the leaf signs itself.
-    pub issuer: Option<&'a Issuer>,
+    pub issuer: Option<&'a AuthorityChain>,
     pub renew_before: RenewBefore,
     /// True when a user asked for a renewal that has not happened yet.
     pub renewal_asked: bool,
@@ -252,7 +252,7 @@ fn duration_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violat
 }
 
 fn issuer_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
-    match inspection.issuer.map(Issuer::authority) {
+    match inspection.issuer.map(AuthorityChain::authority) {
         Some(authority) if !found.leaf.is_issued_by(authority) => broken(
             Reason::IssuerDiffers,
             format!(
@@ -269,7 +269,7 @@ fn issuer_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violatio
 
 fn chain_differs(inspection: &Inspection<'_>, found: &Found) -> Option<Violation> {
     let (chain, intermediates) = match inspection.issuer {
-        Some(issuer) => (issuer.chain(), issuer.intermediates()),
+        Some(issuer) => (issuer.certificates(), issuer.intermediates()),
         None => (std::slice::from_ref(&found.leaf), &[][..]),
     };
     if found.ca != chain {

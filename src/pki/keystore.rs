@@ -72,7 +72,7 @@ mod tests {
 
     use crate::pki::{
         authority::{
-            Issuer,
+            SigningAuthority,
             tests::{at, issuer},
         },
         certificate::Certificate,
@@ -81,7 +81,7 @@ mod tests {
         pem_certificates::parse_pem_bundle,
     };
 
-    fn made(issuer: &Issuer, kind: KeyKind, encoding: Encoding) -> (String, Vec<Certificate>) {
+    fn made(issuer: &SigningAuthority, kind: KeyKind, encoding: Encoding) -> (String, Vec<Certificate>) {
         let key = generate(kind).unwrap();
         let leaf = issue(
             &request("client1"),

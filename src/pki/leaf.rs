@@ -20,7 +20,7 @@ use x509_cert::{
 use x509_parser::{prelude::FromDer, x509::X509Name};
 
 use super::{
-    authority::{CLOCK_SLACK, Issuer, earlier, key_id, later},
+    authority::{AuthorityChain, CLOCK_SLACK, SigningAuthority, earlier, key_id, later},
     certificate::Certificate,
     constraints::{self, Violation},
     name::normal_form,
@@ -50,8 +50,8 @@ pub struct LeafRequest {
 
 impl LeafRequest {
     /// Returns the end of a certificate that begins at `from`, under an issuer or without one.
-    pub(crate) fn end(&self, from: Timestamp, issuer: Option<&Issuer>) -> Timestamp {
-        let caps = [issuer.map(Issuer::not_after), self.not_after];
+    pub(crate) fn end(&self, from: Timestamp, issuer: Option<&AuthorityChain>) -> Timestamp {
+        let caps = [issuer.map(AuthorityChain::not_after), self.not_after];
         caps.into_iter()
             .flatten()
             .fold(later(from, self.duration), Timestamp::min)
@@ -195,13 +195,14 @@ fn is_email(value: &str) -> bool {
 pub fn issue(
     request: &LeafRequest,
     spki: &[u8],
-    issuer: &Issuer,
+    issuer: &SigningAuthority,
     now: Timestamp,
 ) -> Result<Leaf, IssueError> {
     validate(request)?;
-    let authority = issuer.authority();
+    let chain = issuer.chain();
+    let authority = chain.authority();
     let subject = || authority.subject.clone();
-    if now >= issuer.not_after() {
+    if now >= chain.not_after() {
         return Err(IssueError::IssuerExpired { subject: subject() });
     }
     if now < authority.not_before {
@@ -215,7 +216,7 @@ pub fn issue(
         issuer: authority.subject_der.clone(),
         subject: subject_der(request)?,
         not_before: earlier(now, CLOCK_SLACK).max(authority.not_before),
-        not_after: request.end(now, Some(issuer)),
+        not_after: request.end(now, Some(chain)),
         extensions: extensions(request, spki, issuer_key_id, usage())?,
         spki: spki.to_vec(),
     };
@@ -226,16 +227,16 @@ pub fn issue(
     if certificate.issuer_der != authority.subject_der || !certificate.is_issued_by(authority) {
         return Err(IssueError::IssuerName { subject: subject() });
     }
-    if let Some(violation) = constraints::of_leaf(&certificate, issuer.chain()) {
+    if let Some(violation) = constraints::of_leaf(&certificate, chain.certificates()) {
         return Err(violation.into());
     }
     let chain_pem = std::iter::once(&certificate)
-        .chain(issuer.intermediates())
+        .chain(chain.intermediates())
         .map(Certificate::to_pem)
         .collect();
     Ok(Leaf {
         chain_pem,
-        ca_pem: issuer.ca_pem(),
+        ca_pem: chain.ca_pem(),
         certificate,
     })
 }

@@ -206,7 +206,7 @@ mod tests {
 
     use crate::pki::{
         authority::{
-            Issuer,
+            SigningAuthority,
             tests::{at, issuer},
         },
         certificate::Certificate,
@@ -232,8 +232,8 @@ mod tests {
         };
         let day = SignedDuration::from_hours(24);
         let entries = vec![
-            entry("partners", ours.authority(), Some(day)),
-            entry("acme", theirs.authority(), None),
+            entry("partners", ours.chain().authority(), Some(day)),
+            entry("acme", theirs.chain().authority(), None),
             entry("clientcertificates/ns/client1/uid", &own.certificate, Some(day)),
         ];
         let trust = Trust::of(
@@ -244,7 +244,7 @@ mod tests {
             None,
             now,
         );
-        let under = |issuer: &Issuer| {
+        let under = |issuer: &SigningAuthority| {
             issue(&request("a"), &spki(KeyKind::EcdsaP256), issuer, now)
                 .unwrap()
                 .certificate

@@ -12,7 +12,7 @@ use crate::{
         authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
         front::managed,
-        observed::{Key, Observed, Source},
+        observed::{CanIssue, Observed, Source},
     },
     observation::seen::Unseen,
     pki::{
@@ -105,7 +105,7 @@ pub fn ownership<'o>(d: &Desired, o: &'o Observed, wanted: &DesiredAuthority) ->
         Some(Source::Read {
             certificates: Ok(own),
             completing,
-            key: Key::Matches | Key::Absent,
+            can_issue: CanIssue::Yes | CanIssue::No,
         }) => (own, completing),
         _ => return Ownership::Ours,
     };

@@ -16,10 +16,10 @@ use crate::{
     api::conditions::Reason,
     model::{
         authorities::{DesiredAuthority, DesiredSource},
-        observed::{Key, Source},
+        observed::{CanIssue, Source},
     },
     observation::seen::Unseen,
-    pki::{authority::Issuer, pem, pem_certificates::parse_pem_bundle},
+    pki::{authority::SigningAuthority, pem, pem_certificates::parse_pem_bundle},
     runtime::apply,
     status::text::listed,
 };
@@ -133,7 +133,7 @@ fn only_trusted(pem: &(impl AsRef<[u8]> + ?Sized)) -> Source {
     Source::Read {
         certificates: parse_pem_bundle(pem),
         completing: Ok(vec![]),
-        key: Key::Absent,
+        can_issue: CanIssue::No,
     }
 }
 
@@ -163,15 +163,15 @@ fn of_secret(name: &str, secret: &Secret) -> Source {
         (None, Some(ca_crt)) => (parse_pem_bundle(ca_crt), Ok(vec![])),
         (None, None) => return Source::Missing(format!("the Secret {name} has neither tls.crt nor ca.crt")),
     };
-    let key = match (tls_crt, tls_key) {
-        (Some(crt), Some(key)) if Issuer::from_pem(crt, key, ca_crt).is_ok() => Key::Matches,
-        (Some(_), Some(_)) => Key::Mismatch,
-        _ => Key::Absent,
+    let can_issue = match (tls_crt, tls_key) {
+        (Some(crt), Some(key)) if SigningAuthority::from_pem(crt, key, ca_crt).is_ok() => CanIssue::Yes,
+        (Some(_), Some(_)) => CanIssue::Broken,
+        _ => CanIssue::No,
     };
     Source::Read {
         certificates,
         completing,
-        key,
+        can_issue,
     }
 }
 
@@ -187,7 +187,7 @@ mod tests {
     };
 
     use crate::{
-        model::observed::{Key, Source},
+        model::observed::{CanIssue, Source},
         pki::{
             authority::{self, AuthorityRequest, tests::at},
             certificate::Certificate,
@@ -260,9 +260,9 @@ mod tests {
             ) {
                 Source::Read {
                     certificates: Ok(_),
-                    key,
+                    can_issue,
                     ..
-                } => key,
+                } => can_issue,
                 other => panic!("{other:?}"),
             }
         };
@@ -280,11 +280,11 @@ mod tests {
             &[made.certificate_pem.trim_end().as_bytes(), key.as_bytes()].concat(),
         ];
         for shape in shapes {
-            assert_eq!(of(shape), Key::Matches, "{}", String::from_utf8_lossy(shape));
+            assert_eq!(of(shape), CanIssue::Yes, "{}", String::from_utf8_lossy(shape));
         }
         assert_eq!(
             [of(other.key_pem.as_bytes()), of(b"garbage"), of(b" \n"), of(b"")],
-            [Key::Mismatch, Key::Mismatch, Key::Absent, Key::Absent]
+            [CanIssue::Broken, CanIssue::Broken, CanIssue::No, CanIssue::No]
         );
     }
 
@@ -318,32 +318,33 @@ mod tests {
     fn certificates_of_ca_crt_are_kept_apart_from_those_of_tls_crt() {
         let ((own, key), (other, _)) = (made("Own"), made("Other"));
         let certificate = |pem: &str| parse_pem_bundle(pem).unwrap();
-        let source = |certificates: Result<Vec<Certificate>, ParseError>, completing, key| Source::Read {
-            certificates,
-            completing,
-            key,
-        };
+        let source =
+            |certificates: Result<Vec<Certificate>, ParseError>, completing, can_issue| Source::Read {
+                certificates,
+                completing,
+                can_issue,
+            };
         let (own_, other_, none) = (certificate(&own), certificate(&other), Ok(vec![]));
         let cases: [(&[(&str, &str)], Source); 6] = [
             (
                 &[("tls.crt", &own), ("tls.key", &key), ("ca.crt", &other)],
-                source(Ok(own_.clone()), Ok(other_.clone()), Key::Matches),
+                source(Ok(own_.clone()), Ok(other_.clone()), CanIssue::Yes),
             ),
             (
                 &[("tls.crt", &own), ("tls.key", "")],
-                source(Ok(own_.clone()), none.clone(), Key::Absent),
+                source(Ok(own_.clone()), none.clone(), CanIssue::No),
             ),
             (
                 &[("ca.crt", &other)],
-                source(Ok(other_.clone()), none.clone(), Key::Absent),
+                source(Ok(other_.clone()), none.clone(), CanIssue::No),
             ),
             (
                 &[("tls.crt", "x"), ("ca.crt", &other)],
-                source(Err(ParseError::NotPem), Ok(other_), Key::Absent),
+                source(Err(ParseError::NotPem), Ok(other_), CanIssue::No),
             ),
             (
                 &[("tls.crt", &own), ("ca.crt", "x")],
-                source(Ok(own_), Err(ParseError::NotPem), Key::Absent),
+                source(Ok(own_), Err(ParseError::NotPem), CanIssue::No),
             ),
             (
                 &[("tls.key", &key)],

@@ -18,7 +18,7 @@ use crate::{
         authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
         front::managed,
-        observed::{Key, Observed, Published, Source},
+        observed::{CanIssue, Observed, Published, Source},
         step::{Step, StepPlan, StepState},
     },
     pki::{
@@ -246,22 +246,23 @@ pub(crate) fn source(
         AuthorityState::Distrusted => crate::pki::compile::offer::State::Distrusted,
     };
     let mut beside = Vec::new();
-    let (certificates, key) = match found {
+    let (certificates, can_issue) = match found {
         // The generated key has another certificate beside it: the operator does not trust that certificate.
         Some(Source::Read {
-            key: Key::Mismatch, ..
+            can_issue: CanIssue::Broken,
+            ..
         }) if matches!(wanted.source, DesiredSource::Generated { .. }) => {
-            (Err(SourceError::Missing), Key::Mismatch)
+            (Err(SourceError::Missing), CanIssue::Broken)
         }
         // The operator did not generate the Secret, or cannot know: it ignores the Secret's contents, for
         // trust and for distrust.
         Some(Source::Read { .. }) if generated_authority::ownership(d, o, wanted) != Ownership::Ours => {
-            (Err(SourceError::Missing), Key::Absent)
+            (Err(SourceError::Missing), CanIssue::No)
         }
         Some(Source::Read {
             certificates,
             completing,
-            key,
+            can_issue,
         }) => {
             let certificates = match (certificates, completing) {
                 (Err(error), _) => Err(SourceError::Unreadable(error.clone())),
@@ -274,13 +275,13 @@ pub(crate) fn source(
                     Ok(certificates.clone())
                 }
             };
-            (certificates, *key)
+            (certificates, *can_issue)
         }
-        Some(Source::Unseen(_)) => (Err(SourceError::Unseen), Key::Absent),
-        _ => (Err(SourceError::Missing), Key::Absent),
+        Some(Source::Unseen(_)) => (Err(SourceError::Unseen), CanIssue::No),
+        _ => (Err(SourceError::Missing), CanIssue::No),
     };
     // A Secret without its key may still have valid leaves: the bundle records that it could issue.
-    let issues = key == Key::Matches && wanted.issues();
+    let issues = can_issue == CanIssue::Yes && wanted.may_issue();
     let longest_leaf = issues.then_some(d.longest_leaf);
     crate::pki::compile::offer::Source {
         authority,

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Resource, ResourceExt, api::PartialObjectMeta, runtime::reflector::ObjectRef};
 
-use super::controller::Ctx;
+use super::context::Ctx;
 
 use crate::{
     api::{

@@ -10,7 +10,7 @@ use crate::{
         action::Action,
         authorities::DesiredSource,
         desired::Desired,
-        observed::{Api, Key, Observed, Source},
+        observed::{Api, CanIssue, Observed, Source},
         step::{Actions, StepPlan, StepState},
     },
     observation::seen::Unseen,
@@ -57,10 +57,11 @@ pub(crate) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
             (Some(Source::Unseen(why)), _) => unseen = Some(why),
             (
                 Some(Source::Read {
-                    key: Key::Mismatch, ..
+                    can_issue: CanIssue::Broken,
+                    ..
                 }),
                 _,
-            ) if wanted.issues() => problems.push((
+            ) if wanted.may_issue() => problems.push((
                 Reason::InvalidCACertificateRef,
                 format!(
                     "authority {}: the private key does not belong to its certificate",
@@ -68,18 +69,20 @@ pub(crate) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
                 ),
             )),
             // The operator generated both, and the certificate issues nothing without its key.
-            (Some(Source::Read { key: Key::Absent, .. }), DesiredSource::Generated { secret, .. })
-                if wanted.state == AuthorityState::Active =>
-            {
-                problems.push((
-                    Reason::AuthorityKeyLost,
-                    format!(
-                        "authority {}: the Secret {secret} has no private key any more. Restore it from a \
+            (
+                Some(Source::Read {
+                    can_issue: CanIssue::No,
+                    ..
+                }),
+                DesiredSource::Generated { secret, .. },
+            ) if wanted.state == AuthorityState::Active => problems.push((
+                Reason::AuthorityKeyLost,
+                format!(
+                    "authority {}: the Secret {secret} has no private key any more. Restore it from a \
                          backup, or add an authority under another name and set issuingAuthority to it",
-                        wanted.name
-                    ),
-                ))
-            }
+                    wanted.name
+                ),
+            )),
             (Some(Source::Read { .. } | Source::NotOwned(_)), _) => {}
             // A finding reports the missing source, unless the truststore records what the entry distrusts.
             (_, _) if wanted.state == AuthorityState::Distrusted => {

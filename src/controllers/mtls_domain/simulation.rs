@@ -40,7 +40,7 @@ use crate::{
         action::Action,
         authorities::{DesiredAuthority, DesiredSource},
         desired::{Desired, DesiredCertificate},
-        observed::{Api, Key, Source},
+        observed::{Api, CanIssue, Source},
         placement::{DesiredDns, Placement},
         step::{Step, StepPlan, StepState},
     },
@@ -565,7 +565,7 @@ fn an_unknown_selection_keeps_its_certificates() {
             Source::Read {
                 certificates: partner(name),
                 completing: Ok(vec![]),
-                key: Key::Absent,
+                can_issue: CanIssue::No,
             },
         )
     };

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api::{ClientCertificate, ClientGrant, Namespaces, object_id::DomainKey},
-    controllers::client_certificate::controller::tests::{certificate, domain, grant, guard},
+    controllers::client_certificate::fixture::{certificate, domain, grant, guard},
     grants::evaluation::Decision,
     runtime::{fake::store, watch::Cached},
 };

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::ResourceExt;
@@ -16,15 +17,18 @@ use zeroize::Zeroizing;
 
 use crate::{
     api::{ClientCertificate, SecretKeyRef},
-    controllers::client_certificate::controller::tests::certificate,
+    controllers::client_certificate::fixture::certificate,
     issuance::{
         desired::{Desired, desired},
-        observe::{KEYSTORE, RENEWED, REVISION},
+        issuer::Issuer,
+        leaf_secret::{KEYSTORE, RENEWED, REVISION},
         observed::Held,
     },
     pki::{
+        certificate::Certificate,
         inspect::SecretData,
         keys::{DesiredKey, Encoding, KeyKind},
+        leaf::LeafRequest,
     },
     runtime::{self, fake},
     trust::self_signed::{CERTIFICATE_LABEL, TRUSTED_BY},
@@ -78,6 +82,24 @@ fn wanted(change: impl FnOnce(&mut serde_json::Value)) -> (ClientCertificate, De
     let cert = certificate(change);
     let d = desired(&cert, None, None).unwrap();
     (cert, d)
+}
+
+fn issuer() -> Issuer {
+    let authority = crate::pki::authority::tests::issuer("a", Timestamp::now());
+    Issuer::SecretKey(Arc::new(authority))
+}
+
+fn issued(
+    request: &LeafRequest,
+    key: &DesiredKey,
+    known: Option<Vec<u8>>,
+    issuer: &Issuer,
+) -> (Certificate, SecretData) {
+    let asked = ask(request, key, known, issuer, 1, Timestamp::now()).now_or_never();
+    asked
+        .unwrap()
+        .unwrap()
+        .expect("a key in a Secret answers at once")
 }
 
 fn data() -> SecretData {
@@ -292,8 +314,8 @@ async fn a_keystore_is_written_when_it_is_missing_or_does_not_fit() {
             name: "p".into(),
             key: "password".into(),
         });
-        let issuer = crate::pki::authority::tests::issuer("a", Timestamp::now());
-        let (_, data) = make(&d.request, &d.key, None, Some(&issuer), Timestamp::now()).unwrap();
+        let issuer = issuer();
+        let (_, data) = issued(&d.request, &d.key, None, &issuer);
         let password = Zeroizing::new("s3cret".to_owned());
         let apply_context = ApplyContext {
             cert: &cert,
@@ -318,49 +340,28 @@ async fn a_keystore_is_written_when_it_is_missing_or_does_not_fit() {
 
 #[test]
 fn a_self_signed_certificate_needs_a_generated_key() {
-    let (_, mut d) = wanted(|_| {});
-    d.key = DesiredKey::Requested {
+    let (_, made) = wanted(|_| {});
+    let key = DesiredKey::Requested {
         spki: crate::pki::leaf::tests::spki(KeyKind::EcdsaP256),
     };
-    let issuer = crate::pki::authority::tests::issuer("a", Timestamp::now());
     assert!(matches!(
-        make(&d.request, &d.key, None, None, Timestamp::now()),
+        sign_itself(&made.request, &key, None, Timestamp::now()),
         Err(Error::NoKey)
     ));
-    let (_, data) = make(&d.request, &d.key, None, Some(&issuer), Timestamp::now()).unwrap();
+    let (_, data) = issued(&made.request, &key, None, &issuer());
     assert!(data.tls_key.is_none());
-    let made = || {
-        make(
-            &wanted(|_| {}).1.request,
-            &wanted(|_| {}).1.key,
-            None,
-            Some(&issuer),
-            Timestamp::now(),
-        )
-        .unwrap()
-    };
-    assert!(made().1.tls_key.is_some());
+    let (_, data) = issued(&made.request, &made.key, None, &issuer());
+    assert!(data.tls_key.is_some());
 }
 
 #[test]
-fn a_key_stays_only_where_the_spec_keeps_it() {
-    let issuer = crate::pki::authority::tests::issuer("a", Timestamp::now());
-    let (_, old) = private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, None).unwrap();
-    for keep in [true, false] {
-        let (_, d) = wanted(|_| {});
-        let key = DesiredKey::Made {
-            kind: KeyKind::EcdsaP256,
-            encoding: Encoding::Pkcs8,
-            keep,
-        };
-        let (_, data) = make(
-            &d.request,
-            &key,
-            Some(old.clone()),
-            Some(&issuer),
-            Timestamp::now(),
-        )
-        .unwrap();
-        assert_eq!(data.tls_key.as_ref() == Some(&old), keep);
-    }
+fn a_known_key_gets_the_certificate() {
+    let (_, known) = private_key(KeyKind::EcdsaP256, Encoding::Pkcs8, None).unwrap();
+    let (_, d) = wanted(|_| {});
+    let (_, data) = issued(&d.request, &d.key, Some(known.clone()), &issuer());
+    assert_eq!(data.tls_key, Some(known.clone()));
+    let (_, data) = sign_itself(&d.request, &d.key, Some(known.clone()), Timestamp::now()).unwrap();
+    assert_eq!(data.tls_key, Some(known.clone()));
+    let staged = staged_key(&d.key, Some(known.clone())).unwrap();
+    assert_eq!((staged.tls_crt, staged.tls_key), (Some(vec![]), Some(known)));
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command};
 
 use crate::pki::{
-    authority::Issuer,
+    authority::SigningAuthority,
     certificate::Certificate,
     constraints::of_leaf,
     keys::KeyKind,
@@ -218,7 +218,7 @@ fn openssl_and_the_operator_agree_on_constraints() {
         assert!(found.unwrap_or_default().contains(told), "{told}");
         // The issuing side reports the same constraint before it writes anything.
         let read = |name: &str| std::fs::read_to_string(at.join(name)).unwrap();
-        let issuer = Issuer::from_pem(
+        let issuer = SigningAuthority::from_pem(
             &read("issuing.pem"),
             &read("issuing.key"),
             Some(read("root.pem").as_bytes()),

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::pki::{
     authority::{
-        CLOCK_SLACK, Issuer, earlier,
+        CLOCK_SLACK, SigningAuthority, earlier,
         tests::{at, issuer},
     },
     certificate::Certificate,
@@ -215,7 +215,7 @@ fn certificates_of_this_and_of_earlier_releases_are_ours() {
         let issued = issue(&full(), &key.subject_public_key_info(), &ca, now())
             .unwrap()
             .certificate;
-        assert_eq!(issued_for(&issued, &full(), &ca, now()), Ok(()), "{kind}");
+        assert_eq!(issued_for(&issued, &full(), ca.chain(), now()), Ok(()), "{kind}");
 
         // Earlier releases: five minutes of clock slack, and key encipherment for RSA keys.
         let five = drafted(&full(), &key, |d| {
@@ -646,7 +646,10 @@ fn the_number_of_a_revision_is_the_only_number() {
     let leaf = issue(&numbered("2"), &spki(KeyKind::EcdsaP256), &ca, now())
         .unwrap()
         .certificate;
-    assert_eq!(issued_for(&leaf, &full(), &ca, now()), Err(Mismatch::Request));
+    assert_eq!(
+        issued_for(&leaf, &full(), ca.chain(), now()),
+        Err(Mismatch::Request)
+    );
 }
 
 #[test]
@@ -721,8 +724,8 @@ fn a_certificate_of_ours_is_valid_no_longer_than_allowed() {
 fn a_leaf_by_another_holder_of_the_issuers_key_is_not_ours() {
     let (ca, other) = (issuer("Partners", now()), issuer("Partners", now()));
     let key = spki(KeyKind::EcdsaP256);
-    let by = |change: &dyn Fn(&mut Draft), signer: &Issuer| {
-        let authority = ca.authority();
+    let by = |change: &dyn Fn(&mut Draft), signer: &SigningAuthority| {
+        let authority = ca.chain().authority();
         let key_id = authority.subject_key_id.clone().unwrap();
         let mut draft = Draft {
             issuer: authority.subject_der.clone(),
@@ -734,7 +737,7 @@ fn a_leaf_by_another_holder_of_the_issuers_key_is_not_ours() {
         };
         change(&mut draft);
         let certificate = Certificate::from_der(&sign(draft, signer.key()).unwrap()).unwrap();
-        issued_for(&certificate, &full(), &ca, now())
+        issued_for(&certificate, &full(), ca.chain(), now())
     };
     assert_eq!(by(&|_| (), &ca), Ok(()));
     assert_eq!(by(&|_| (), &other), Err(Mismatch::Signature));

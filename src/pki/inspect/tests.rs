@@ -2,7 +2,7 @@
 
 use crate::pki::{
     authority::{
-        self, CLOCK_SLACK, Issuer, earlier, later,
+        self, CLOCK_SLACK, SigningAuthority, earlier, later,
         tests::{at, issuer},
     },
     certificate::Certificate,
@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use rcgen::PublicKeyData;
 
 struct World {
-    issuer: Option<Issuer>,
+    issuer: Option<SigningAuthority>,
     request: LeafRequest,
     secret: Option<SecretData>,
     key: DesiredKey,
@@ -39,7 +39,7 @@ fn made(kind: KeyKind, encoding: Encoding) -> DesiredKey {
 }
 
 impl World {
-    fn new(now: Timestamp, issuer: Issuer, request: LeafRequest) -> World {
+    fn new(now: Timestamp, issuer: SigningAuthority, request: LeafRequest) -> World {
         let key = keys::generate(KeyKind::EcdsaP256).unwrap();
         let leaf = issue(&request, &key.subject_public_key_info(), &issuer, now).unwrap();
         World::holding(Some(issuer), request, leaf, &key, now)
@@ -52,7 +52,7 @@ impl World {
     }
 
     fn holding(
-        issuer: Option<Issuer>,
+        issuer: Option<SigningAuthority>,
         request: LeafRequest,
         leaf: Leaf,
         key: &rcgen::KeyPair,
@@ -79,7 +79,7 @@ impl World {
             secret: self.secret.as_ref(),
             request: &self.request,
             key: &self.key,
-            issuer: self.issuer.as_ref(),
+            issuer: self.issuer.as_ref().map(SigningAuthority::chain),
             renew_before: self.renew_before,
             renewal_asked: self.renewal_asked,
             now: self.now,
@@ -237,18 +237,28 @@ fn each_rule_in_its_order() {
         ),
         (
             "another ca.crt",
-            |w| w.data().ca_crt = Some(issuer("x", born()).ca_pem().into()),
+            |w| w.data().ca_crt = Some(issuer("x", born()).chain().ca_pem().into()),
             Some(Reason::ChainDiffers),
         ),
         (
             "ca.crt with other line ends",
-            |w| w.data().ca_crt = Some(w.issuer.as_ref().unwrap().ca_pem().replace('\n', "\r\n").into()),
+            |w| {
+                w.data().ca_crt = Some(
+                    w.issuer
+                        .as_ref()
+                        .unwrap()
+                        .chain()
+                        .ca_pem()
+                        .replace('\n', "\r\n")
+                        .into(),
+                )
+            },
             None,
         ),
         (
             "more in tls.crt",
             |w| {
-                let more = w.issuer.as_ref().unwrap().ca_pem();
+                let more = w.issuer.as_ref().unwrap().chain().ca_pem();
                 w.data().tls_crt.as_mut().unwrap().extend(more.bytes());
             },
             Some(Reason::ChainDiffers),
@@ -348,7 +358,7 @@ fn a_leaf_that_no_release_of_the_operator_wrote_is_issued_again() {
                 false => World::new(born(), issuer("Partners", born()), request("client1")),
             };
             let subject = subject_der(&world.request).unwrap();
-            let authority = world.issuer.as_ref().map(Issuer::authority);
+            let authority = world.issuer.as_ref().map(|issuer| issuer.chain().authority());
             let key_id = authority.map_or_else(
                 || key_id_of(&spki).unwrap(),
                 |a| a.subject_key_id.clone().unwrap(),
@@ -365,7 +375,7 @@ fn a_leaf_that_no_release_of_the_operator_wrote_is_issued_again() {
                 extensions,
                 spki: spki.clone(),
             };
-            let der = sign(draft, world.issuer.as_ref().map_or(&key, Issuer::key)).unwrap();
+            let der = sign(draft, world.issuer.as_ref().map_or(&key, SigningAuthority::key)).unwrap();
             let pem = Certificate::from_der(&der).unwrap().to_pem().into_bytes();
             if by_itself {
                 world.data().ca_crt = Some(pem.clone());
@@ -404,9 +414,12 @@ fn near_the_end_of_its_authority_a_leaf_is_not_renewed_without_end() {
         ..authority::tests::request("short")
     };
     let made = authority::generate(&wanted, born()).unwrap();
-    let ca = Issuer::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap();
+    let ca = SigningAuthority::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap();
     let mut world = World::new(born(), ca, request("client1"));
-    assert_eq!(world.leaf().not_after, world.issuer.as_ref().unwrap().not_after());
+    assert_eq!(
+        world.leaf().not_after,
+        world.issuer.as_ref().unwrap().chain().not_after()
+    );
     assert_eq!(
         world.reason(),
         None,

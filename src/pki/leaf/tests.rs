@@ -7,7 +7,7 @@ use rcgen::PublicKeyData;
 
 use crate::pki::{
     authority::{
-        self, Issuer,
+        self, SigningAuthority,
         tests::{at, issuer},
     },
     keys::{self, KeyKind},
@@ -91,10 +91,10 @@ fn openssl_accepts_issued_leaves() {
     ];
     for (request, kind) in cases {
         let leaf = issue(&request, &spki(kind), &issuer, now).unwrap();
-        let verdict = openssl_verify(&issuer.ca_pem(), &leaf.chain_pem, now);
+        let verdict = openssl_verify(&issuer.chain().ca_pem(), &leaf.chain_pem, now);
         assert!(verdict.trim_end().ends_with(": OK"), "{verdict}");
         let late = openssl_verify(
-            &issuer.ca_pem(),
+            &issuer.chain().ca_pem(),
             &leaf.chain_pem,
             leaf.certificate.not_after + SignedDuration::from_secs(1),
         );
@@ -113,7 +113,7 @@ fn the_leaf_has_the_content_of_the_request() {
         c.subject,
         "CN=client1,OU=b,OU=a,O=Größe & Söhne,O=Acme,L=Berlin,ST=Berlin,C=DE"
     );
-    assert_eq!(c.issuer_der, ca.authority().subject_der);
+    assert_eq!(c.issuer_der, ca.chain().authority().subject_der);
     assert_eq!(
         (c.version, c.is_ca, c.may_sign, c.self_signed),
         (3, false, false, false)
@@ -168,13 +168,16 @@ fn times_stay_within_the_issuer() {
         ..authority::tests::request("short")
     };
     let made = authority::generate(&young, born).unwrap();
-    let ca = Issuer::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap();
+    let ca = SigningAuthority::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap();
     let soon = issue(&request("x"), &key, &ca, born - SignedDuration::from_mins(4))
         .unwrap()
         .certificate;
     assert_eq!(
         (soon.not_before, soon.not_after),
-        (ca.authority().not_before, ca.authority().not_after)
+        (
+            ca.chain().authority().not_before,
+            ca.chain().authority().not_after
+        )
     );
     let error = |now| issue(&request("x"), &key, &ca, now).unwrap_err().to_string();
     assert!(error(born + SignedDuration::from_hours(24)).contains("has expired"));
@@ -189,7 +192,7 @@ fn a_clock_ten_minutes_wrong_keeps_no_caller_out() {
     let key = spki(KeyKind::EcdsaP256);
     for made in [right - off, right, right + off] {
         let made_by = authority::generate(&authority::tests::request("ca"), made).unwrap();
-        let ca = Issuer::from_pem(&made_by.certificate_pem, &made_by.key_pem, None).unwrap();
+        let ca = SigningAuthority::from_pem(&made_by.certificate_pem, &made_by.key_pem, None).unwrap();
         // The other operator has another clock.
         for now in [right - off, right, right + off] {
             // A difference of twenty minutes is more than either clock is wrong.
@@ -197,7 +200,7 @@ fn a_clock_ten_minutes_wrong_keeps_no_caller_out() {
                 continue;
             }
             let leaf = issue(&request("x"), &key, &ca, now).unwrap().certificate;
-            for certificate in [&leaf, ca.authority()] {
+            for certificate in [&leaf, ca.chain().authority()] {
                 assert!(certificate.not_before <= right, "{made} {now}: not valid yet");
             }
         }
@@ -235,7 +238,7 @@ fn a_third_party_intermediate_issues() {
      @/ext -out @/ca.pem",
     );
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
-    let incomplete = Issuer::from_pem(&read("ca.pem"), &read("ca.key"), None)
+    let incomplete = SigningAuthority::from_pem(&read("ca.pem"), &read("ca.key"), None)
         .map(|_| ())
         .unwrap_err()
         .to_string();
@@ -243,14 +246,14 @@ fn a_third_party_intermediate_issues() {
         incomplete.contains("the chain stops at CN=Issuing"),
         "{incomplete}"
     );
-    let ca = Issuer::from_pem(
+    let ca = SigningAuthority::from_pem(
         &read("ca.pem"),
         &read("ca.key"),
         Some(read("root.pem").as_bytes()),
     )
     .unwrap();
-    assert_eq!(ca.chain().len(), 2);
-    let now = ca.authority().not_before + SignedDuration::from_hours(1);
+    assert_eq!(ca.chain().certificates().len(), 2);
+    let now = ca.chain().authority().not_before + SignedDuration::from_hours(1);
     let leaf = issue(&full(), &spki(KeyKind::EcdsaP256), &ca, now).unwrap();
     assert_eq!(parse_pem_bundle(&leaf.chain_pem).unwrap().len(), 2);
     let verdict = openssl_verify(&read("root.pem"), &leaf.chain_pem, now);

@@ -11,7 +11,7 @@ use crate::{
     model::{
         authorities::{DesiredAuthority, DesiredSource},
         desired::{Desired, SelfSigned},
-        observed::{Key, Observed, Pinned, Published, Source},
+        observed::{CanIssue, Observed, Pinned, Published, Source},
     },
     observation::seen::Unseen,
     pki::{
@@ -384,7 +384,7 @@ fn a_forged_anchor_in_the_truststore_leaves_at_once() {
     let source = Source::Read {
         certificates: Ok(vec![anchor.clone()]),
         completing: Ok(vec![]),
-        key: Key::Absent,
+        can_issue: CanIssue::No,
     };
     world.o.authorities.insert("pasted".into(), source);
     world.d.authorities.push(DesiredAuthority {

@@ -6,7 +6,7 @@ use crate::{
     model::{
         authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
-        observed::{Key, Observed, Pinned, Source},
+        observed::{CanIssue, Observed, Pinned, Source},
     },
     observation::seen::Unseen,
     pki::{
@@ -39,12 +39,12 @@ fn an_authority_with_the_name_clientcertificates_is_an_ordinary_authority() {
     let found = || Source::Read {
         certificates: Ok(vec![certificate.clone()]),
         completing: Ok(vec![]),
-        key: Key::Absent,
+        can_issue: CanIssue::No,
     };
     let keyed = || Source::Read {
         certificates: Ok(vec![certificate.clone()]),
         completing: Ok(vec![]),
-        key: Key::Matches,
+        can_issue: CanIssue::Yes,
     };
     let several = || Source::Several([("third.party".to_owned(), found())].into());
     let secret = "partners.clientcertificates-ca".to_owned();
@@ -110,7 +110,7 @@ fn an_authority_with_the_name_clientcertificates_is_an_ordinary_authority() {
         let broken = Source::Read {
             certificates: parse("nothing"),
             completing: Ok(vec![]),
-            key: Key::Absent,
+            can_issue: CanIssue::No,
         };
         let several = matches!(o.authorities[&name], Source::Several(_));
         let broken = if several {

@@ -16,7 +16,7 @@ use crate::{
         action::Action,
         authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
-        observed::{Key, Observed, Pinned, Published, Source},
+        observed::{CanIssue, Observed, Pinned, Published, Source},
         step::Plan,
     },
     observation::seen::Unseen,
@@ -50,7 +50,7 @@ fn read(certificates: &[&Certificate]) -> Source {
     Source::Read {
         certificates,
         completing: Ok(vec![]),
-        key: Key::Absent,
+        can_issue: CanIssue::No,
     }
 }
 
@@ -58,7 +58,7 @@ fn broken() -> Source {
     Source::Read {
         certificates: Err(ParseError::NotPem),
         completing: Ok(vec![]),
-        key: Key::Absent,
+        can_issue: CanIssue::No,
     }
 }
 
@@ -417,7 +417,7 @@ fn a_distrust_does_not_need_a_readable_chain() {
     let secret = |completing| Source::Read {
         certificates: Ok(vec![one.clone()]),
         completing,
-        key: Key::Absent,
+        can_issue: CanIssue::No,
     };
     let mut world = World::new(&one, &other);
     world.lists("out", Distrusted, secret(Err(ParseError::NotPem)));

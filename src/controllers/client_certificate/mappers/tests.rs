@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api::ClientCertificate,
-    controllers::client_certificate::controller::tests::{
-        Stage, There, certificate, domain, grant, guard, secret,
-    },
+    controllers::client_certificate::fixture::{Stage, There, certificate, domain, grant, guard, secret},
     issuance::desired::RENEW,
     runtime::watch::Cached,
 };

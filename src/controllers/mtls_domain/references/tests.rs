@@ -10,7 +10,7 @@ use crate::{
         action::Action,
         authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
-        observed::{Key, Observed, Source},
+        observed::{CanIssue, Observed, Source},
         step::{Step, StepPlan, StepState},
     },
     observation::seen::Unseen,
@@ -31,11 +31,11 @@ fn made(common_name: &str) -> Certificate {
         .remove(0)
 }
 
-fn read(certificates: &[&Certificate], key: Key) -> Source {
+fn read(certificates: &[&Certificate], can_issue: CanIssue) -> Source {
     Source::Read {
         certificates: Ok(certificates.iter().map(|c| (*c).clone()).collect()),
         completing: Ok(vec![]),
-        key,
+        can_issue,
     }
 }
 
@@ -83,7 +83,7 @@ fn a_planted_secret_is_reported_and_neither_trusted_nor_used_to_issue() {
         "the operator generates it"
     );
 
-    let (d, mut o) = with_next(read(&[&own, &own], Key::Matches));
+    let (d, mut o) = with_next(read(&[&own, &own], CanIssue::Yes));
     o.recorded.insert("next".into(), own.spki_sha256.clone());
     assert_eq!(resolved(&d, &o), (None, String::new(), 0));
     assert!(trusts(&d, &o, &own));
@@ -92,14 +92,14 @@ fn a_planted_secret_is_reported_and_neither_trusted_nor_used_to_issue() {
     for (what, found, planted) in [
         (
             "another subject",
-            read(&[&mallory, &mallory], Key::Matches),
+            read(&[&mallory, &mallory], CanIssue::Yes),
             &mallory,
         ),
-        ("without a key", read(&[&mallory], Key::Absent), &mallory),
-        ("the right subject", read(&[&twin, &twin], Key::Matches), &twin),
+        ("without a key", read(&[&mallory], CanIssue::No), &mallory),
+        ("the right subject", read(&[&twin, &twin], CanIssue::Yes), &twin),
         (
             "with the owned certificate",
-            read(&[&own, &mallory], Key::Matches),
+            read(&[&own, &mallory], CanIssue::Yes),
             &mallory,
         ),
         ("without labels", unlabelled, &mallory),
@@ -131,7 +131,7 @@ fn a_missing_key_is_lost_with_or_without_a_record() {
     // Another certificate in the Secret does not replace the lost key.
     let twin = made("Partners");
     o.authorities
-        .insert("partners".into(), read(&[&twin, &twin], Key::Matches));
+        .insert("partners".into(), read(&[&twin, &twin], CanIssue::Yes));
     assert_eq!(resolved(&d, &o).0, Some(Reason::SecretNotOwned));
     let (_, own) = settled();
     o.authorities = own.authorities;
@@ -145,7 +145,7 @@ fn a_missing_key_is_lost_with_or_without_a_record() {
     };
     let own = certificates[0].clone();
     o.authorities
-        .insert("partners".into(), read(&[&own], Key::Absent));
+        .insert("partners".into(), read(&[&own], CanIssue::No));
     assert_eq!(
         resolved(&d, &o).0,
         Some(Reason::AuthorityKeyLost),
@@ -202,18 +202,19 @@ fn distrust_removes_the_certificates_of_the_entry_with_any_planted_secret() {
         state: AuthorityState::Active,
         source: DesiredSource::Pem(String::new()),
     });
-    o.authorities.insert("other".into(), read(&[&other], Key::Absent));
+    o.authorities
+        .insert("other".into(), read(&[&other], CanIssue::No));
     assert!(trusts(&d, &o, &own[0]) && trusts(&d, &o, &other));
     d.authorities[0].state = AuthorityState::Distrusted;
     let unlabelled = Source::NotOwned("it lacks the label x=y".into());
     for (what, found) in [
-        ("its own", read(&[&own[0], &own[0]], Key::Matches)),
+        ("its own", read(&[&own[0], &own[0]], CanIssue::Yes)),
         (
             "a trusted certificate of another authority",
-            read(&[&other, &other], Key::Matches),
+            read(&[&other, &other], CanIssue::Yes),
         ),
-        ("the same without a key", read(&[&other], Key::Absent)),
-        ("the same with its own", read(&[&own[0], &other], Key::Matches)),
+        ("the same without a key", read(&[&other], CanIssue::No)),
+        ("the same with its own", read(&[&own[0], &other], CanIssue::Yes)),
         ("without labels", unlabelled),
         ("none", Source::Missing("no Secret".into())),
     ] {

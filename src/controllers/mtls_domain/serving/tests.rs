@@ -27,7 +27,7 @@ use crate::{
         action::Action,
         authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
-        observed::{Key, Observed, Source},
+        observed::{CanIssue, Observed, Source},
         step::{Plan, Step, StepPlan, StepState},
     },
     observation::seen::Unseen,
@@ -137,14 +137,14 @@ fn distrust_goes_first_then_a_change_of_the_spec_then_a_new_domain_then_drift() 
     let distrusted = DesiredAuthority {
         name: "other".into(),
         state: AuthorityState::Distrusted,
-        source: DesiredSource::Pem(other.authority().to_pem()),
+        source: DesiredSource::Pem(other.chain().authority().to_pem()),
     };
     let mut without = d.clone();
     without.authorities.push(distrusted);
     let mut seen = o.clone();
     let entry = Entry {
         authority: "other".into(),
-        certificate: other.authority().clone(),
+        certificate: other.chain().authority().clone(),
         max_leaf: None,
         keep_until: None,
     };
@@ -155,9 +155,9 @@ fn distrust_goes_first_then_a_change_of_the_spec_then_a_new_domain_then_drift() 
         bundle.entries.push(entry.clone());
     }
     let source = Source::Read {
-        certificates: Ok(vec![other.authority().clone()]),
+        certificates: Ok(vec![other.chain().authority().clone()]),
         completing: Ok(vec![]),
-        key: Key::Absent,
+        can_issue: CanIssue::No,
     };
     seen.authorities.insert("other".into(), source);
     let plan = planned(&without, &seen);

@@ -32,7 +32,7 @@ use crate::{
         action::Action,
         authorities::{DesiredAuthority, DesiredSource},
         desired::{Desired, DesiredCertificate, DesiredRequest},
-        observed::{self, Api, Key, Leftovers, Observed, Pinned, Published, Source, ZoneChoice},
+        observed::{self, Api, CanIssue, Leftovers, Observed, Pinned, Published, Source, ZoneChoice},
         placement::{DesiredDns, Placement, TruststoreObject},
     },
     observation::seen::Seen,
@@ -297,7 +297,7 @@ impl World {
         let source = Source::Read {
             certificates: Ok(AUTHORITY.clone()),
             completing: Ok(vec![]),
-            key: Key::Matches,
+            can_issue: CanIssue::Yes,
         };
         let missing = Source::Missing("there is no Secret".into());
         let pinned = self.pinned().map(|s| Pinned {

@@ -214,7 +214,7 @@ pub(crate) fn domain(change: impl FnOnce(&mut Value)) -> MtlsDomain {
         "spec": {
             "domainName": "mtls.example.com", "dns": {"external": {"verify": "None"}},
             "truststore": {"bucket": "truststores", "bucketCreation": "IfMissing"},
-            "trust": {"authorities": [{"name": "acme", "pem": issuer("Acme", now()).authority().to_pem()}]},
+            "trust": {"authorities": [{"name": "acme", "pem": issuer("Acme", now()).chain().authority().to_pem()}]},
         },
     });
     change(&mut object);

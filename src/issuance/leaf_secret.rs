@@ -1,0 +1,88 @@
+//! Secret of a leaf: its type, its annotations, and its reading.
+
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::ResourceExt;
+use zeroize::Zeroizing;
+
+use super::{desired::Desired, observed::Held};
+
+use crate::{
+    pki::{inspect::SecretData, keys::DesiredKey, keystore, pem_certificates::parse_pem_bundle},
+    trust::self_signed::CERTIFICATE_LABEL,
+};
+
+/// Annotation on a leaf's Secret: number of leaves issued into the Secret.
+pub const REVISION: &str = "mtls-operator.io/revision";
+/// Maximum number of issues. The operator ignores a higher annotation, which another writer must have set.
+pub(crate) const MOST_REVISIONS: i64 = 1_000_000_000;
+/// Annotation on a leaf's Secret: last answered value of the annotation `mtls-operator.io/renew`.
+pub const RENEWED: &str = "mtls-operator.io/renewed";
+/// Key of the PKCS #12 keystore in a leaf's Secret, as cert-manager names it.
+pub const KEYSTORE: &str = "keystore.p12";
+
+/// Returns the type of the Secret, which can never change: a Secret without private key cannot have the type
+/// `kubernetes.io/tls`.
+pub fn secret_type(key: &DesiredKey) -> &'static str {
+    match key {
+        DesiredKey::Made { .. } => "kubernetes.io/tls",
+        DesiredKey::Requested { .. } => "Opaque",
+    }
+}
+
+pub(crate) async fn held(d: &Desired, found: Secret, password: Option<&Zeroizing<String>>) -> Held {
+    let bytes = |key: &str| {
+        found
+            .data
+            .as_ref()
+            .and_then(|data| data.get(key))
+            .map(|ByteString(bytes)| bytes.clone())
+    };
+    let data = SecretData {
+        tls_crt: bytes("tls.crt"),
+        tls_key: bytes("tls.key"),
+        ca_crt: bytes("ca.crt"),
+    };
+    let keystore_fits = match (bytes(KEYSTORE), password) {
+        (Some(keystore), Some(password)) => {
+            let (data, password) = (data.clone(), password.clone());
+            // Opening a keystore takes longer the harder its password is to guess.
+            tokio::task::spawn_blocking(move || fits(&keystore, &data, &password))
+                .await
+                .unwrap_or_default()
+        }
+        _ => false,
+    };
+    let annotation = |key: &str| found.annotations().get(key);
+    Held {
+        data,
+        ours: is_ours(d, &found),
+        revision: annotation(REVISION)
+            .and_then(|text| revision(text))
+            .unwrap_or_default(),
+        renewed: annotation(RENEWED).cloned(),
+        keystore_fits,
+        found,
+    }
+}
+
+/// True for a Secret that carries the operator's label for this certificate and has the right type.
+fn is_ours(d: &Desired, found: &Secret) -> bool {
+    found.labels().get(CERTIFICATE_LABEL) == Some(&d.name)
+        && found.type_.as_deref() == Some(secret_type(&d.key))
+}
+
+fn revision(text: &str) -> Option<i64> {
+    text.parse()
+        .ok()
+        .filter(|revision| (1..=MOST_REVISIONS).contains(revision))
+}
+
+fn fits(keystore: &[u8], data: &SecretData, password: &str) -> bool {
+    let (Some(tls_crt), Some(tls_key)) = (&data.tls_crt, &data.tls_key) else {
+        return false;
+    };
+    parse_pem_bundle(tls_crt).is_ok_and(|chain| keystore::holds(keystore, tls_key, &chain, password))
+}
+
+#[cfg(test)]
+mod tests;
