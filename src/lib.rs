@@ -12,6 +12,7 @@ pub mod grants;
 pub mod issuance;
 pub mod model;
 pub mod observation;
+pub mod operator;
 pub mod pki;
 pub mod policy;
 pub mod probe;

@@ -238,18 +238,25 @@ impl<'ast> Visit<'ast> for Paths {
     }
 }
 
-/// Returns the modules that each module imports. `main.rs` is no module: it may import everything.
-fn imports() -> BTreeMap<Module, BTreeSet<Module>> {
-    let files: Vec<_> = rust_files(&source())
+/// Source without its tests.
+struct Source {
+    files: BTreeMap<Module, PathBuf>,
+    /// Modules that each module imports.
+    imports: BTreeMap<Module, BTreeSet<Module>>,
+}
+
+/// Reads the source. `main.rs` is no module: it may import everything.
+fn read_source() -> Source {
+    let files: BTreeMap<Module, PathBuf> = rust_files(&source())
         .into_iter()
         .filter(|file| !file.ends_with("src/main.rs"))
+        .map(|file| (module_of(&file), file))
         .collect();
-    let modules: BTreeSet<Module> = files.iter().map(|file| module_of(file)).collect();
     let mut paths = Vec::new();
-    for file in &files {
+    for (me, file) in &files {
         let code = syn::parse_file(&fs::read_to_string(file).unwrap()).unwrap();
         let mut visitor = Paths {
-            me: module_of(file),
+            me: me.clone(),
             ..Paths::default()
         };
         // Imports come first, wherever they are in the file.
@@ -269,9 +276,9 @@ fn imports() -> BTreeMap<Module, BTreeSet<Module>> {
         (0..=path.len())
             .rev()
             .map(|n| path[..n].to_vec())
-            .find(|prefix| modules.contains(prefix))
+            .find(|prefix| files.contains_key(prefix))
     };
-    paths
+    let imports = paths
         .iter()
         .filter(|paths| !is_tested(&paths.me))
         .map(|paths| {
@@ -279,7 +286,10 @@ fn imports() -> BTreeMap<Module, BTreeSet<Module>> {
             let others = found.filter(|found| *found != paths.me && !found.is_empty());
             (paths.me.clone(), others.collect())
         })
-        .collect()
+        .collect();
+    let mut files = files;
+    files.retain(|module, _| !is_tested(module));
+    Source { files, imports }
 }
 
 /// Returns the groups of nodes that reach each other.
@@ -310,7 +320,7 @@ fn circles(edges: &BTreeMap<Module, BTreeSet<Module>>) -> BTreeSet<BTreeSet<Stri
 #[test]
 fn modules_import_only_what_is_allowed() {
     let mut edges: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (from, to) in imports() {
+    for (from, to) in read_source().imports {
         let Some(from) = from.first() else { continue };
         let others = to.iter().map(|to| to[0].clone()).filter(|to| to != from);
         edges.entry(from.clone()).or_default().extend(others);
@@ -342,7 +352,7 @@ fn modules_import_only_what_is_allowed() {
 
 #[test]
 fn no_module_imports_itself_through_others() {
-    let found = circles(&imports());
+    let found = circles(&read_source().imports);
     assert!(found.is_empty(), "{found:#?}");
 }
 
@@ -350,12 +360,12 @@ fn no_module_imports_itself_through_others() {
 fn files_and_folders_can_be_read_at_once() {
     let mut long = Vec::new();
     let mut siblings: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
-    for file in rust_files(&source()) {
+    for (module, file) in read_source().files {
         let text = fs::read_to_string(&file).unwrap();
         let head: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
         let lines = text.lines().count();
         if lines > MAX_LINES && !head.contains(REASON) {
-            long.push(format!("{lines} {}", module_of(&file).join("::")));
+            long.push(format!("{lines} {}", module.join("::")));
         }
         let mut path = file.as_path();
         while let Some(folder) = path.parent().filter(|folder| folder.starts_with(source())) {

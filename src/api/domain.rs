@@ -1,5 +1,6 @@
 //! The MtlsDomain kind: an API Gateway custom domain with mutual TLS. Trust, identity and status are in
 //! modules of their own.
+//! Long because most of it is the users' manual.
 
 #![allow(clippy::duplicated_attributes)] // misfires on several printcolumns of one type
 

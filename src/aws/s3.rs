@@ -1,5 +1,6 @@
 //! S3: the bucket that holds truststores, and their versions. Every call names the account that must own the
 //! bucket, so S3 itself refuses a bucket of that name in another account.
+//! Long because each service has one file.
 
 use std::collections::BTreeMap;
 

@@ -3,3 +3,4 @@
 pub mod client_certificate;
 pub mod client_grant;
 pub mod mtls_domain;
+pub mod watches;

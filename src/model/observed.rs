@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::front::ObservedFront;
+
 use crate::{
     aws::{
         acm,
@@ -13,7 +14,7 @@ use crate::{
         route53,
     },
     observation::seen::{Seen, Unseen},
-    pki::{certificate::Certificate, pem::ParseError, truststore::Bundle},
+    pki::{certificate::Certificate, pem_error::ParseError, truststore::Bundle},
     probe::{https, public_dns::PublicName},
 };
 

@@ -5,19 +5,22 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-use super::seen::{Seen, unseen};
+use super::{
+    refresh_intervals::RefreshIntervals,
+    seen::{Seen, unseen},
+    single_flight::SingleFlight,
+};
 
 use crate::{
     aws::{
         acm,
-        errors::{Error, Kind},
+        errors::Kind,
         gateway::{
             apis::{self, Protocol},
             authorizers,
@@ -32,44 +35,6 @@ use crate::{
     },
     probe::https::ProbeResult,
 };
-
-/// Maximum age of cached reads. Account-wide lists have the shortest interval. Whatever changes least and
-/// concerns callers least has the longest.
-#[derive(Clone, Copy, Debug)]
-pub struct RefreshIntervals {
-    /// Interval for custom domains, APIs and certificates, from the lists of the account and Region. Also the
-    /// time between two reconciles of an object in sync.
-    pub short: Duration,
-    /// Interval for mappings, records and hosted zones, and for the answer of the default endpoint.
-    pub medium: Duration,
-    /// Interval for truststore and bucket, stages, integrations and authorizers, and for tags and validation
-    /// of certificates.
-    pub long: Duration,
-}
-
-/// Minimum of every interval.
-const LEAST: Duration = Duration::from_secs(1);
-
-impl RefreshIntervals {
-    /// Returns the intervals for a full resync within `interval`.
-    pub fn within(interval: Duration) -> Self {
-        RefreshIntervals {
-            short: (interval / 15).max(LEAST),
-            medium: (interval / 3).max(LEAST),
-            long: interval,
-        }
-    }
-
-    /// Returns the intervals of one object: up to a fifth shorter, so that not all objects are due at once.
-    pub fn of(self, object: &str) -> Self {
-        let mut hasher = DefaultHasher::new();
-        object.hash(&mut hasher);
-        let share = 0.8 + 0.2 * (hasher.finish() % 1000) as f64 / 1000.0;
-        let [short, medium, long] =
-            [self.short, self.medium, self.long].map(|interval| interval.mul_f64(share));
-        RefreshIntervals { short, medium, long }
-    }
-}
 
 /// All cached reads, by the access that they were read with: other permissions may show other resources.
 #[derive(Default)]
@@ -113,57 +78,9 @@ pub struct SessionCache {
     objects: SingleFlight<(String, String), Option<s3::Object>>,
 }
 
-/// Cached reads, each with its start. The first caller that finds a read too old reads again, and all others
-/// wait for that read.
-struct SingleFlight<K, V>(Mutex<HashMap<K, Entry<V>>>);
-type Entry<V> = Arc<tokio::sync::Mutex<Option<(Instant, Seen<V>)>>>;
-
-impl<K, V> Default for SingleFlight<K, V> {
-    fn default() -> Self {
-        SingleFlight(Mutex::default())
-    }
-}
-
-/// Age at which an unused entry is evicted.
-const EVICTED_AFTER: Duration = Duration::from_secs(24 * 3600);
-
-impl<K: Eq + Hash, V: Clone> SingleFlight<K, V> {
-    /// Returns the cached value if its read began at `oldest` or later, otherwise the result of `read`. A
-    /// failure is shared only with the callers that wait for it.
-    async fn get(&self, key: K, oldest: Instant, read: impl Future<Output = Result<V, Error>>) -> Seen<V> {
-        let asked = Instant::now();
-        let entry = self.entry(key);
-        let mut cache = entry.lock().await;
-        match &*cache {
-            Some((begun, Ok(value))) if *begun >= oldest => return Ok(value.clone()),
-            Some((begun, Err(why))) if *begun >= asked => return Err(why.clone()),
-            _ => {}
-        }
-        let begun = Instant::now();
-        // Boxed: a dozen of the SDK's futures side by side are larger than a thread's stack.
-        let value = Box::pin(read).await.map_err(|error| unseen(&error));
-        *cache = Some((begun, value.clone()));
-        value
-    }
-
-    fn entry(&self, key: K) -> Entry<V> {
-        let mut all = self.0.lock().expect("no holder of the lock panics");
-        if !all.contains_key(&key) {
-            let is_young = |entry: &Entry<V>| match entry.try_lock() {
-                Ok(cache) => cache
-                    .as_ref()
-                    .is_some_and(|(begun, _)| begun.elapsed() < EVICTED_AFTER),
-                Err(_) => true,
-            };
-            all.retain(|_, entry| Arc::strong_count(entry) > 1 || is_young(entry));
-        }
-        all.entry(key).or_default().clone()
-    }
-}
-
 /// Returns the earliest start of a read that counts: at most `interval` ago, and not before `settled`,
 /// because the operator has written nothing since then.
-fn oldest(now: Instant, interval: Duration, settled: Instant) -> Instant {
+pub(crate) fn oldest(now: Instant, interval: Duration, settled: Instant) -> Instant {
     now.checked_sub(interval).unwrap_or(settled).max(settled)
 }
 
@@ -426,4 +343,4 @@ impl<'a> AwsReader<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -24,8 +24,9 @@ use super::{
     chain::chain,
     keys::{self, Encoding, KeyError, KeyKind},
     name::normal_form,
-    pem::{self, ParseError},
     pem_certificates::parse_pem_bundle,
+    pem_error::ParseError,
+    pem_text,
     signing::{Draft, Subject, sign},
     subject::{Problem, subject_part},
 };
@@ -196,7 +197,7 @@ impl SigningAuthority {
     ) -> Result<SigningAuthority, SigningAuthorityError> {
         let mut pool = parse_pem_bundle(tls_crt).map_err(SigningAuthorityError::Certificate)?;
         let authority = pool.remove(0);
-        if let Some(ca_crt) = ca_crt.filter(|text| !pem::is_blank(text)) {
+        if let Some(ca_crt) = ca_crt.filter(|text| !pem_text::is_blank(text)) {
             pool.extend(parse_pem_bundle(ca_crt).map_err(SigningAuthorityError::Chain)?);
         }
         let key = keys::parse(tls_key)?;

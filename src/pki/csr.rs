@@ -14,7 +14,8 @@ use super::{
     keys::KeyStrength,
     leaf::{LeafRequest, validate},
     name,
-    pem::{self, Block, Kind, ParseError},
+    pem::{self, Block},
+    pem_error::{Kind, ParseError},
     subject::Problem,
 };
 
@@ -172,7 +173,8 @@ mod tests {
     use crate::pki::{
         authority::tests::{at, issuer},
         leaf::issue,
-        pem::{self, Kind, ParseError},
+        pem,
+        pem_error::{Kind, ParseError},
     };
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -200,8 +202,8 @@ mod tests {
     fn the_issued_leaf_equals_the_request() {
         let pem = openssl(&format!(
             "{EC} -utf8 -subj /CN=client1/O=Acme/OU=a/OU=b/C=DE/L=Köln/ST=NRW -addext \
-     subjectAltName=DNS:a.example,URI:spiffe://acme/c,email:ops@acme.example -addext \
-     basicConstraints=CA:TRUE -addext extendedKeyUsage=serverAuth"
+ subjectAltName=DNS:a.example,URI:spiffe://acme/c,email:ops@acme.example -addext \
+ basicConstraints=CA:TRUE -addext extendedKeyUsage=serverAuth"
         ));
         let csr = read(&pem, DAY).unwrap();
         let r = &csr.request;

@@ -14,7 +14,10 @@ use x509_cert::der::{
 use x509_parser::{public_key::PublicKey, x509::SubjectPublicKeyInfo};
 use zeroize::Zeroizing;
 
-use super::pem::{Block, Kind, ParseError};
+use super::{
+    pem::Block,
+    pem_error::{Kind, ParseError},
+};
 
 /// Kind of a key that the operator generates, as `spec.privateKey.{algorithm,size}` names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -320,4 +323,4 @@ fn private_block(text: &[u8]) -> Result<Block, KeyError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

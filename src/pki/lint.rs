@@ -12,7 +12,7 @@ use super::{
     chain::{Broken, MAX_CHAIN, Pool},
     constraints,
     keys::KeyStrength,
-    pem::ParseError,
+    pem_error::ParseError,
     truststore::identity,
 };
 
@@ -362,4 +362,4 @@ fn refusal(certificate: &Certificate, pools: Pools<'_>, once: bool) -> Option<(R
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

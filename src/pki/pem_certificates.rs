@@ -4,10 +4,10 @@ use memchr::memmem;
 
 use super::{
     certificate::Certificate,
-    pem::{
-        BEGIN, Block, Kind, MAX_SOURCE_BYTES, MAX_SOURCE_CERTIFICATES, ParseError, TRUSTED_CERTIFICATE,
-        is_blank, names_private_key, scan, trusted,
-    },
+    pem::{Block, TRUSTED_CERTIFICATE, scan, trusted},
+    pem_error::{Kind, MAX_SOURCE_BYTES, MAX_SOURCE_CERTIFICATES, ParseError},
+    pem_outside::names_private_key,
+    pem_text::{BEGIN, is_blank},
 };
 
 /// Reads every certificate of a PEM text, of at most [`pem::MAX_SOURCE_BYTES`] and

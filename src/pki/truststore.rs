@@ -5,11 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{
-    certificate::Certificate,
-    pem::{self, ParseError},
-    pem_certificates,
-};
+use super::{certificate::Certificate, pem, pem_certificates, pem_error::ParseError, pem_text};
 
 /// Content of one truststore object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,7 +117,7 @@ impl Bundle {
     pub fn parse(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Bundle, ParseError> {
         let text = text.as_ref();
         let mut bundle = Bundle::default();
-        if pem::is_blank(text) {
+        if pem_text::is_blank(text) {
             return Ok(bundle);
         }
         bundle.distrusted = distrusted(&String::from_utf8_lossy(text));

@@ -7,6 +7,7 @@ pub mod logging;
 pub mod metrics;
 pub mod object_metrics;
 pub mod process;
+pub mod queue_metrics;
 
 #[cfg(test)]
 pub(crate) mod docs;

@@ -18,12 +18,14 @@ use prometheus_client::{
     registry::Unit,
 };
 
+use super::queue_metrics::queue;
+
 use crate::{
     api::{
         ClientCertificate, ClientGrant, MtlsDomain,
         conditions::{ConditionType, Reason},
     },
-    aws::quota::{QueuePosition, Quota},
+    aws::quota::Quota,
     status::ConditionStatus,
 };
 
@@ -298,50 +300,7 @@ struct Sum {
     due: Option<Timestamp>,
 }
 
-fn queue(quota: &Quota, encoder: &mut DescriptorEncoder) -> fmt::Result {
-    let waiting = quota.waiting();
-    let mut put = |name: &str, help: &str, unit: Option<&Unit>, value: &dyn Fn(&QueuePosition) -> i64| {
-        let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        waiting.iter().try_for_each(|position| {
-            let (namespace, name) = position.object.split_once('/').unwrap_or_default();
-            let labels = [
-                ("namespace", namespace),
-                ("name", name),
-                ("operation", position.operation.name()),
-            ];
-            gauge(&mut metric, &labels, value(position))
-        })
-    };
-    let seconds = Some(&Unit::Seconds);
-    let whole = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    put(
-        "aws_quota_queue_position",
-        "Number of MtlsDomains ahead in the queue for an AWS operation with a quota",
-        None,
-        &|position| whole(position.ahead),
-    )?;
-    // The name of earlier releases, served for this one more.
-    put(
-        "aws_quota_place",
-        "Deprecated name of mtls_operator_aws_quota_queue_position, served for this release only",
-        None,
-        &|position| whole(position.ahead),
-    )?;
-    put(
-        "aws_quota_wait",
-        "Estimated time until an MtlsDomain gets the AWS operation that it waits for",
-        seconds,
-        &|position| i64::try_from(position.about.as_secs()).unwrap_or(i64::MAX),
-    )?;
-    put(
-        "aws_quota_waiting_since_timestamp",
-        "Time since which an MtlsDomain waits for an AWS operation with a quota",
-        seconds,
-        &|position| position.since.as_second(),
-    )
-}
-
-fn gauge(metric: &mut MetricEncoder, labels: &impl EncodeLabelSet, value: i64) -> fmt::Result {
+pub(crate) fn gauge(metric: &mut MetricEncoder, labels: &impl EncodeLabelSet, value: i64) -> fmt::Result {
     metric.encode_family(labels)?.encode_gauge(&value)
 }
 
@@ -377,7 +336,7 @@ fn authorities(d: &MtlsDomain) -> BTreeMap<&str, Timestamp> {
     ends
 }
 
-fn ready(c: &ClientCertificate) -> ConditionStatus {
+pub(crate) fn ready(c: &ClientCertificate) -> ConditionStatus {
     let conditions = c.status.as_ref().map_or(&[][..], |s| &s.conditions);
     let ready = conditions
         .iter()
@@ -396,13 +355,13 @@ fn is_kept(c: &ClientCertificate) -> bool {
     !c.spec.suspend && !is_refused
 }
 
-fn namespace(object: &impl ResourceExt) -> &str {
+pub(crate) fn namespace(object: &impl ResourceExt) -> &str {
     object.meta().namespace.as_deref().unwrap_or_default()
 }
 
-fn name(object: &impl ResourceExt) -> &str {
+pub(crate) fn name(object: &impl ResourceExt) -> &str {
     object.meta().name.as_deref().unwrap_or_default()
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -9,3 +9,4 @@ pub mod self_signed;
 pub mod self_signed_sources;
 pub mod sources;
 pub mod truststore;
+pub mod truststore_sources;

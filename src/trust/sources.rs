@@ -19,7 +19,7 @@ use crate::{
         observed::{CanIssue, Source},
     },
     observation::seen::Unseen,
-    pki::{authority::SigningAuthority, pem, pem_certificates::parse_pem_bundle},
+    pki::{authority::SigningAuthority, pem_certificates::parse_pem_bundle, pem_text},
     runtime::apply,
     status::text::listed,
 };
@@ -154,7 +154,7 @@ fn of_secret(name: &str, secret: &Secret) -> Source {
     };
     let (tls_crt, ca_crt) = (bytes("tls.crt"), bytes("ca.crt"));
     // A Secret of type kubernetes.io/tls must have this entry, so it may be blank.
-    let tls_key = bytes("tls.key").filter(|key| !pem::is_blank(key));
+    let tls_key = bytes("tls.key").filter(|key| !pem_text::is_blank(key));
     let (certificates, completing) = match (tls_crt, ca_crt) {
         (Some(tls_crt), ca_crt) => (
             parse_pem_bundle(tls_crt),
@@ -192,8 +192,8 @@ mod tests {
             authority::{self, AuthorityRequest, tests::at},
             certificate::Certificate,
             keys::{self, Encoding, KeyKind},
-            pem::ParseError,
             pem_certificates::parse_pem_bundle,
+            pem_error::ParseError,
         },
     };
 

@@ -1,39 +1,33 @@
 //! The step TruststorePublished: the desired truststore, compiled from the sources and the recorded state, in
 //! S3.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 
 use super::{
-    bucket,
-    generated_authority::{self, Ownership},
-    self_signed_sources,
+    bucket, self_signed_sources,
+    truststore_sources::{NOTHING_SELECTED, merged, merged_keys, sources},
 };
 
 use crate::{
     api::{AdoptionPolicy, AuthorityState, conditions::Reason},
-    aws::action::S3Action,
+    aws::action::s3::S3Action,
     model::{
-        authorities::{DesiredAuthority, DesiredSource},
         desired::Desired,
         front::managed,
-        observed::{CanIssue, Observed, Published, Source},
+        observed::{Observed, Published, Source},
         step::{Step, StepPlan, StepState},
     },
     pki::{
         compile::{Compiled, offer::CompileInput},
         digest::sha256,
-        lint::{self, Finding, Severity, SourceError},
-        truststore::{Bundle, DistrustedKeys},
+        lint::{self, Finding, Severity},
+        truststore::Bundle,
     },
     status::{Refused, conditions, text},
 };
 
 /// Maximum bytes of a subject in a message: a long name must not hide the rest of the message.
 const MAX_SUBJECT: usize = 256;
-
-const NOTHING_SELECTED: &str = "no ConfigMap in this namespace has the labels of its configMapSelector";
 
 /// Returns the text of a finding: the authority, the certificate, the problem and the remedy.
 pub fn told(finding: &Finding) -> String {
@@ -133,167 +127,6 @@ pub(crate) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
     Some(compiled)
 }
 
-/// Merges the published bundle with the bundle in use. The published bundle holds the recorded state of a
-/// certificate. Certificates in use stay, also after another writer removed the version that followed.
-fn merged(published: Option<&Bundle>, pinned: Option<&Bundle>) -> Option<Bundle> {
-    let mut all = published.or(pinned)?.clone();
-    for entry in pinned.iter().flat_map(|b| &b.entries) {
-        if all.find(&entry.certificate).is_none() {
-            all.entries.push(entry.clone());
-        }
-    }
-    all.distrusted = merged_keys([published, pinned].into_iter().flatten());
-    Some(all)
-}
-
-fn merged_keys<'b>(bundles: impl Iterator<Item = &'b Bundle>) -> DistrustedKeys {
-    let mut all = DistrustedKeys::new();
-    for (authority, keys) in bundles.flat_map(|bundle| &bundle.distrusted) {
-        let known = all.entry(authority.clone()).or_default();
-        for (key, took_effect) in keys {
-            *known.entry(key.clone()).or_default() |= took_effect;
-        }
-    }
-    all
-}
-
-/// Returns the compile sources of an authority. Each object of a label selector is a source of its own,
-/// `<authority>/<object>`: a broken object keeps its last certificates, and the other objects still take
-/// effect.
-fn sources(
-    wanted: &DesiredAuthority,
-    o: &Observed,
-    d: &Desired,
-    previous: Option<&Bundle>,
-) -> Vec<crate::pki::compile::offer::Source> {
-    let part = |object: &str| format!("{}/{object}", wanted.name);
-    let found = o.authorities.get(&wanted.name);
-    let mut all = match (found, &wanted.source) {
-        (Some(Source::Several(all)), _) => all
-            .iter()
-            .map(|(object, found)| source(part(object), wanted, Some(found), d, o))
-            .collect(),
-        // Unknown source: its present parts stay.
-        (_, DesiredSource::ConfigMaps { .. }) => {
-            let names: BTreeSet<_> = previous
-                .iter()
-                .flat_map(|b| &b.entries)
-                .map(|entry| &entry.authority)
-                .collect();
-            let is_part = |name: &&String| {
-                name.starts_with(&part("")) && !crate::trust::self_signed::is_self_signed(name)
-            };
-            let parts = names.into_iter().filter(is_part);
-            parts
-                .map(|name| source(name.clone(), wanted, found, d, o))
-                .collect()
-        }
-        (found, _) => vec![source(wanted.name.clone(), wanted, found, d, o)],
-    };
-    if wanted.state == AuthorityState::Distrusted {
-        let is_seen = !matches!(found, Some(Source::Unseen(_)));
-        all.extend(recalled(wanted, &all, is_seen, previous));
-    }
-    all
-}
-
-/// Returns the parts of a Distrusted entry that its source no longer has: parts with distrusted keys, or with
-/// entries in the truststore under its name.
-fn recalled(
-    wanted: &DesiredAuthority,
-    known: &[crate::pki::compile::offer::Source],
-    is_seen: bool,
-    previous: Option<&Bundle>,
-) -> Vec<crate::pki::compile::offer::Source> {
-    let of_entries = previous
-        .iter()
-        .flat_map(|b| &b.entries)
-        .map(|entry| &entry.authority);
-    let names: BTreeSet<_> = previous
-        .iter()
-        .flat_map(|b| b.distrusted.keys())
-        .chain(of_entries)
-        .collect();
-    let is_part = |name: &str| name.split('/').next() == Some(&wanted.name);
-    let names = names
-        .into_iter()
-        .filter(|name| is_part(name) && !known.iter().any(|s| s.authority == **name));
-    let gone = |name: &String| crate::pki::compile::offer::Source {
-        authority: name.clone(),
-        state: crate::pki::compile::offer::State::Distrusted,
-        issues: false,
-        longest_leaf: None,
-        certificates: if is_seen {
-            Ok(vec![])
-        } else {
-            Err(SourceError::Unseen)
-        },
-        completing: vec![],
-        client: false,
-    };
-    names.map(gone).collect()
-}
-
-pub(crate) fn source(
-    authority: String,
-    wanted: &DesiredAuthority,
-    found: Option<&Source>,
-    d: &Desired,
-    o: &Observed,
-) -> crate::pki::compile::offer::Source {
-    let state = match wanted.state {
-        AuthorityState::Active => crate::pki::compile::offer::State::Active,
-        AuthorityState::Distrusted => crate::pki::compile::offer::State::Distrusted,
-    };
-    let mut beside = Vec::new();
-    let (certificates, can_issue) = match found {
-        // The generated key has another certificate beside it: the operator does not trust that certificate.
-        Some(Source::Read {
-            can_issue: CanIssue::Broken,
-            ..
-        }) if matches!(wanted.source, DesiredSource::Generated { .. }) => {
-            (Err(SourceError::Missing), CanIssue::Broken)
-        }
-        // The operator did not generate the Secret, or cannot know: it ignores the Secret's contents, for
-        // trust and for distrust.
-        Some(Source::Read { .. }) if generated_authority::ownership(d, o, wanted) != Ownership::Ours => {
-            (Err(SourceError::Missing), CanIssue::No)
-        }
-        Some(Source::Read {
-            certificates,
-            completing,
-            can_issue,
-        }) => {
-            let certificates = match (certificates, completing) {
-                (Err(error), _) => Err(SourceError::Unreadable(error.clone())),
-                // A distrust does not need the certificates that only complete a chain.
-                (Ok(_), Err(error)) if state == crate::pki::compile::offer::State::Active => {
-                    Err(SourceError::Unreadable(error.clone()))
-                }
-                (Ok(certificates), completing) => {
-                    beside.extend(completing.iter().flatten().cloned());
-                    Ok(certificates.clone())
-                }
-            };
-            (certificates, *can_issue)
-        }
-        Some(Source::Unseen(_)) => (Err(SourceError::Unseen), CanIssue::No),
-        _ => (Err(SourceError::Missing), CanIssue::No),
-    };
-    // A Secret without its key may still have valid leaves: the bundle records that it could issue.
-    let issues = can_issue == CanIssue::Yes && wanted.may_issue();
-    let longest_leaf = issues.then_some(d.longest_leaf);
-    crate::pki::compile::offer::Source {
-        authority,
-        state,
-        issues,
-        longest_leaf,
-        certificates,
-        completing: beside,
-        client: false,
-    }
-}
-
 pub(crate) fn publish(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled>) -> StepPlan {
     match bucket::bucket(d, o) {
         Err(missing) => missing,
@@ -303,7 +136,7 @@ pub(crate) fn publish(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Opti
     }
 }
 
-fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled>) -> StepPlan {
+pub(crate) fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled>) -> StepPlan {
     let (bucket, key) = (&d.truststore.bucket, &d.truststore.key);
     let published = match (&o.published, &o.pinned, &o.front) {
         (Err(why), ..) | (_, Err(why), _) | (.., Err(why)) => return StepState::unknown(why).into(),

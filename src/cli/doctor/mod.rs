@@ -3,18 +3,18 @@
 //! remedies. Writes nothing anywhere: the gate of its AWS calls lets no write pass.
 
 pub mod facts;
+pub mod finding;
 pub mod findings;
 pub mod gather;
+pub mod gather_aws;
+pub mod trust_findings;
 
 use std::{fmt::Write, path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::doctor::{
-    facts::Facts,
-    findings::{Finding, findings},
-};
+use super::doctor::{facts::Facts, finding::Finding, findings::findings};
 
 use crate::probe::https::ProbeOptions;
 

@@ -13,10 +13,8 @@ use futures::{
     stream,
 };
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Resource, ResourceExt,
-    api::PartialObjectMeta,
     runtime::{
         Controller,
         controller::{Action as Next, Config},
@@ -36,9 +34,10 @@ use super::{
     report::{self, Leaf},
 };
 
+use crate::controllers::watches::Watches;
 use crate::{
     api::{
-        ClientCertificate, ClientCertificateStatus, ClientGrant, MtlsDomain,
+        ClientCertificate, ClientCertificateStatus,
         conditions::ConditionType,
         events::Notice,
         object_id::{self, DomainKey},
@@ -52,10 +51,7 @@ use crate::{
         plan::{self, conditions_after_issue},
     },
     pki::inspect,
-    runtime::{
-        reconcile::Error,
-        watch::{Cached, Watch},
-    },
+    runtime::{reconcile::Error, watch::Cached},
     status::{Acceptance, StepCondition},
     telemetry::{heartbeat, logging, metrics},
 };
@@ -67,18 +63,14 @@ pub const AT_ONCE: usize = 32;
 /// each: so many certificates wait only after a bulk change.
 const WAITING: u16 = 512;
 
-pub struct Watches {
-    pub certificates: Watch<Cached<ClientCertificate>>,
-    pub domains: Watch<Cached<MtlsDomain>>,
-    pub secrets: Watch<PartialObjectMeta<Secret>>,
-    pub grants: Watch<Cached<ClientGrant>>,
-    pub namespaces: Watch<PartialObjectMeta<Namespace>>,
-    /// Domains whose trust has changed.
-    pub active_trust: UnboundedReceiver<DomainKey>,
-}
-
-/// Runs the controller until `stop`, and finishes running reconciles first.
-pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
+/// Runs the controller until `stop`, and finishes running reconciles first. `trust_changes`: domains whose
+/// trust has changed.
+pub async fn run(
+    ctx: Arc<Ctx>,
+    watches: &Watches,
+    trust_changes: UnboundedReceiver<DomainKey>,
+    stop: CancellationToken,
+) {
     let (by_domain, by_conflict, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
     let (by_grant, by_namespace) = (ctx.clone(), ctx.clone());
     let deletions = watches
@@ -86,9 +78,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
         .subscribe()
         .take_until(stop.clone().cancelled_owned());
     let deletions = deletions.for_each(|c| tell_of_deletion(c, &ctx));
-    let trusts = watches
-        .active_trust
-        .flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
+    let trusts = trust_changes.flat_map(move |key| stream::iter(of_domain(&by_trust, &key)));
     let (used, heartbeat) = (ctx.clone(), ctx.heartbeat.clone());
     heartbeat.record(metrics::Controller::Certificate);
     // The mapper of shared slots gets its certificates from this stream too: a subscriber of its own would

@@ -5,10 +5,8 @@ use std::{hash::Hash, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Client, Resource, ResourceExt,
-    api::PartialObjectMeta,
     runtime::{
         Controller,
         controller::{Action as Next, Config},
@@ -17,6 +15,7 @@ use kube::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::controllers::watches::Watches;
 use crate::{
     api::{
         ClientCertificate, ClientGrant, ClientGrantStatus, MtlsDomain,
@@ -27,12 +26,7 @@ use crate::{
         evaluation::Decision,
         index::{self, GrantIndex},
     },
-    runtime::{
-        events::Events,
-        reconcile::Error,
-        status_writer,
-        watch::{Cached, Watch},
-    },
+    runtime::{events::Events, reconcile::Error, status_writer, watch::Cached},
     status::{Acceptance, ConditionStatus, StepCondition, StepStatus, conditions},
     telemetry::{
         heartbeat::{self, Heartbeat},
@@ -55,13 +49,6 @@ pub struct Ctx {
     pub grants: Store<Cached<ClientGrant>>,
     pub domains: Store<Cached<MtlsDomain>>,
     pub grant_index: Arc<GrantIndex>,
-}
-
-pub struct Watches {
-    pub grants: Watch<Cached<ClientGrant>>,
-    pub certificates: Watch<Cached<ClientCertificate>>,
-    pub domains: Watch<Cached<MtlsDomain>>,
-    pub namespaces: Watch<PartialObjectMeta<Namespace>>,
 }
 
 /// Runs until `stop`; finishes the reconciles that are under way.

@@ -31,7 +31,7 @@ use crate::{
     background::bypass_scan::Bypasses,
     dataplane::api_gateway::contention::Contention,
     grants::index::GrantIndex,
-    observation::read_cache::{ReadCache, RefreshIntervals},
+    observation::{read_cache::ReadCache, refresh_intervals::RefreshIntervals},
     policy::follow::InForce,
     probe::{https::EndpointProbe, public_dns::PublicDns},
     runtime::{
@@ -261,4 +261,4 @@ pub(crate) fn event_of(turned: &Transition) -> Option<EventReason> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

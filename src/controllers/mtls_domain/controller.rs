@@ -5,10 +5,8 @@ use std::sync::{Arc, LazyLock};
 
 use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
     Resource, ResourceExt,
-    api::PartialObjectMeta,
     runtime::{Controller, controller::Action as Next, reflector::ObjectRef},
 };
 use tokio::time::Instant;
@@ -23,11 +21,12 @@ use super::{
         referring, trusting,
     },
     permission::Permission,
-    report, serving,
+    quota_class, report, serving,
 };
 
+use crate::controllers::watches::Watches;
 use crate::{
-    api::{ClientCertificate, ClientGrant, MtlsDomain},
+    api::MtlsDomain,
     aws::{
         errors::{self, Kind},
         session::{Access, Session},
@@ -36,10 +35,7 @@ use crate::{
     model::{authorities, placement},
     observation::seen,
     policy::Policy,
-    runtime::{
-        reconcile::Error,
-        watch::{Cached, Watch},
-    },
+    runtime::{reconcile::Error, watch::Cached},
     status::Acceptance,
     telemetry::{heartbeat, logging, metrics},
     trust::self_signed::TRUSTED_BY,
@@ -48,23 +44,13 @@ use crate::{
 /// Maximum number of concurrent MtlsDomain reconciles. AWS quotas set the pace; this limit only bounds
 /// memory.
 pub const AT_ONCE: usize = 32;
-/// Watches of the kinds that a domain depends on.
-pub struct Watches {
-    pub domains: Watch<Cached<MtlsDomain>>,
-    pub certificates: Watch<Cached<ClientCertificate>>,
-    pub secrets: Watch<PartialObjectMeta<Secret>>,
-    pub config_maps: Watch<PartialObjectMeta<ConfigMap>>,
-    pub namespaces: Watch<PartialObjectMeta<Namespace>>,
-    pub grants: Watch<Cached<ClientGrant>>,
-}
-
 /// Runs until `stop`, then finishes the reconciles in progress.
 pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     let state = ctx.domains.state();
     let queued = state
         .iter()
         .filter_map(|d| d.0.as_ref().ok())
-        .filter(|d| d.status.as_ref().is_some_and(serving::is_queued));
+        .filter(|d| d.status.as_ref().is_some_and(quota_class::is_queued));
     ctx.gate.quota.restore_waiters(queued.map(queue_key));
     let granted = ctx.gate.quota.granted().filter_map(|object| async move {
         let (namespace, name) = object.split_once('/')?;

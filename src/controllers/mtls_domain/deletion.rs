@@ -12,8 +12,11 @@ use super::{
     execute::{self, ApplyContext},
     observe,
     permission::Permission,
-    report::{self, Outcome},
-    serving::waiting_since,
+    quota_class::waiting_since,
+    report::{
+        self,
+        step_conditions::{self, Outcome},
+    },
     teardown,
 };
 
@@ -101,7 +104,8 @@ pub(crate) async fn delete(
         &apply_context,
     )
     .await;
-    let step_condition = report::deletion_condition(&step_plan, done.outcomes.get(&Step::DomainProgrammed));
+    let step_condition =
+        step_conditions::deletion_condition(&step_plan, done.outcomes.get(&Step::DomainProgrammed));
     let generation = domain.metadata.generation.unwrap_or_default();
     let why = step_condition.message.clone();
     let new = report::with_conditions(old, generation, &Acceptance::Accepted, &[step_condition], now);

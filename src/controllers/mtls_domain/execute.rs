@@ -7,12 +7,12 @@ use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::me
 use kube::{Client, api::ObjectMeta};
 use tracing::Instrument;
 
-use super::report::{self, Outcome, Outcomes};
+use super::report::step_conditions::{self, Outcome, Outcomes};
 
 use crate::{
     api::MtlsDomain,
     aws::{
-        action::{AcmAction, ActionContext},
+        action::{acm::AcmAction, context::ActionContext},
         quota::{Bucket, Class, Grant, Quota, Ticket},
         session::Session,
     },
@@ -77,7 +77,7 @@ pub async fn execute(
             Err(outcome) => {
                 if let Outcome::Failed(error) = &outcome {
                     let (domain, error) = (&apply_context.placement.domain_name, logging::chain(error));
-                    match report::stands_in(apply_context.old_conditions, step, &outcome) {
+                    match step_conditions::stands_in(apply_context.old_conditions, step, &outcome) {
                         true => tracing::debug!(%domain, %action, %error, "refused again"),
                         false => tracing::warn!(%domain, %action, %error, "refused"),
                     }
@@ -241,4 +241,4 @@ async fn generate(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -13,8 +13,10 @@ pub mod mappers;
 pub mod observe;
 pub mod permission;
 pub mod plan;
+pub mod quota_class;
 pub mod references;
 pub mod report;
+pub mod requeue;
 pub mod serving;
 pub mod teardown;
 

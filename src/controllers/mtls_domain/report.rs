@@ -2,18 +2,21 @@
 
 pub mod dns;
 pub mod server_certificate;
+pub mod step_conditions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::report::step_conditions::{Outcomes, step_condition};
 
 use crate::{
     api::{
         AuthorityStatus, MappingState, MtlsDomain, MtlsDomainStatus, TruststoreState,
         conditions::{ConditionType, Reason},
     },
-    aws::{errors, gateway::domains::Domain},
+    aws::gateway::domains::Domain,
     background::bypass_scan::Bypass,
     dataplane::api_gateway::custom_domain,
     model::{
@@ -21,38 +24,11 @@ use crate::{
         placement::Placement,
         step::{Plan, Step, StepPlan, StepState},
     },
-    observation::seen::{Unseen, refusal},
+    observation::seen::Unseen,
     pki::{certificate::Certificate, lint::Severity},
     status::{Acceptance, ConditionStatus, StepCondition, StepStatus, conditions, text},
     trust::truststore::told,
 };
-
-/// Outcome of the first action of a step that did not succeed at once.
-#[derive(Clone, Debug)]
-pub enum Outcome {
-    /// The action waits in the queue for AWS quota.
-    Queued {
-        ahead: usize,
-        about: std::time::Duration,
-    },
-    /// This process may not write at the moment; another process may.
-    NotLeading,
-    /// The action was done before, and AWS does not show its effect yet.
-    NotShown(String),
-    Failed(errors::Error),
-    /// The Kubernetes API refused the request or did not answer.
-    Kubernetes(String),
-}
-
-impl Outcome {
-    pub fn is_queued(&self) -> bool {
-        matches!(self, Outcome::Queued { .. })
-    }
-}
-
-/// Outcomes by step. A step has at most one, because it stops at its first failure, and does not affect other
-/// steps.
-pub type Outcomes = BTreeMap<Step, Outcome>;
 
 /// Returns the status after a reconcile of a served spec.
 pub fn report(
@@ -208,110 +184,15 @@ pub fn without_credentials(
     with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now)
 }
 
-/// Returns the single condition of an object that is being deleted.
-pub fn deletion_condition(step_plan: &StepPlan, outcome: Option<&Outcome>) -> StepCondition {
-    let step_condition = step_condition(Step::DomainProgrammed, step_plan, outcome);
-    match step_condition.status {
-        // A finished step is reported as deleting too: the resource is not available any more.
-        StepStatus::Done | StepStatus::Working => StepCondition {
-            status: StepStatus::Working,
-            reason: Reason::Deleting,
-            ..step_condition
-        },
-        _ => step_condition,
-    }
-}
-
-pub fn step_condition(step: Step, step_plan: &StepPlan, outcome: Option<&Outcome>) -> StepCondition {
-    let (status, reason, message) = match (step_plan, outcome) {
-        (StepPlan::Correcting(reason, message, _), Some(outcome)) => {
-            let (_, _, problem) = explain(outcome);
-            (StepStatus::Done, *reason, format!("{message}; {problem}"))
-        }
-        (StepPlan::Done(reason, message) | StepPlan::Correcting(reason, message, _), _) => {
-            (StepStatus::Done, *reason, message.clone())
-        }
-        (StepPlan::Pending(StepState::Blocked(reason, message), _), _) => {
-            let status = match reason {
-                Reason::KeptOpen => StepStatus::Waived,
-                _ => StepStatus::Blocked,
-            };
-            (status, *reason, message.clone())
-        }
-        (_, Some(outcome)) => explain(outcome),
-        (StepPlan::InProgress(what, _), None) => (StepStatus::Working, Reason::Progressing, what.clone()),
-        (StepPlan::Pending(StepState::Wait(reason, message), _), None) => {
-            (StepStatus::Working, *reason, message.clone())
-        }
-        (StepPlan::Pending(StepState::WaitingFor(before), _), None) => {
-            let (reason, what) = before.awaited();
-            (StepStatus::Working, reason, format!("waiting for {what}"))
-        }
-        (StepPlan::Pending(StepState::Unknown(unseen), _), None) => {
-            let status = match unseen.reason {
-                Reason::PermissionDenied | Reason::HostedZoneNotFound => StepStatus::Blocked,
-                _ => StepStatus::Unreachable,
-            };
-            (status, unseen.reason, unseen.message.clone())
-        }
-    };
-    StepCondition {
-        type_: step.condition(),
-        status,
-        reason,
-        message,
-    }
-}
-
-/// True when the conditions already report this outcome of the step.
-pub fn stands_in(conditions: &[Condition], step: Step, outcome: &Outcome) -> bool {
-    let (type_, (_, reason, message)) = (step.condition().as_str(), explain(outcome));
-    conditions
-        .iter()
-        .any(|c| c.type_ == type_ && c.reason == reason.as_str() && c.message == message)
-}
-
-/// True when a user has to create a missing resource first: frequent retries are useless, and occasional ones
-/// are not.
-pub fn is_missing(outcome: &Outcome) -> bool {
-    explain(outcome).1 == Reason::RefNotFound
-}
-
-/// True when a retry soon may help. It does not when another account has the domain name, and each attempt
-/// uses up AWS quota.
-pub fn passes(outcome: &Outcome) -> bool {
-    explain(outcome).1 != Reason::ForeignOwner
-}
-
-fn explain(outcome: &Outcome) -> (StepStatus, Reason, String) {
-    match outcome {
-        Outcome::Queued { ahead, about } => {
-            let when = match (ahead, about.as_secs()) {
-                (0, _) => "next",
-                (_, 0..=300) => "within 5 minutes",
-                (_, 301..=1800) => "within 30 minutes",
-                _ => "in more than 30 minutes",
-            };
-            (
-                StepStatus::Working,
-                Reason::Queued,
-                format!("queued for AWS quota: {when}"),
-            )
-        }
-        Outcome::NotLeading => (
-            StepStatus::Unreachable,
-            Reason::Unreachable,
-            "this operator does not hold its lease at the moment".into(),
-        ),
-        Outcome::NotShown(what) => (StepStatus::Working, Reason::Progressing, what.clone()),
-        Outcome::Kubernetes(why) => (StepStatus::Unreachable, Reason::Unreachable, why.clone()),
-        Outcome::Failed(error) => refusal(error),
-    }
-}
-
 /// Sets the facts of a status that users would otherwise search for. A fact that could not be read stays as
 /// it was.
-fn facts(status: &mut MtlsDomainStatus, placement: &Placement, plan: &Plan, o: &Observed, now: Timestamp) {
+pub(crate) fn facts(
+    status: &mut MtlsDomainStatus,
+    placement: &Placement,
+    plan: &Plan,
+    o: &Observed,
+    now: Timestamp,
+) {
     for step in Step::ALL.iter().filter(|step| !plan.steps.contains_key(step)) {
         let type_ = step.condition().as_str();
         status.conditions.retain(|condition| condition.type_ != type_);
@@ -423,7 +304,7 @@ pub fn with_bypasses(
 }
 
 /// Returns the number of ClientCertificates with an unexpired leaf under this authority.
-fn living_leaves(authority: &Certificate, o: &Observed, now: Timestamp) -> i32 {
+pub(crate) fn living_leaves(authority: &Certificate, o: &Observed, now: Timestamp) -> i32 {
     let key_id = authority
         .subject_key_id
         .iter()
@@ -449,4 +330,4 @@ pub fn blind(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Time
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{
     Resource, ResourceExt,
     runtime::{controller::Action as Next, reflector::ObjectRef},
@@ -18,31 +18,29 @@ use super::{
     observe::{self, ObserveContext},
     permission::Permission,
     plan,
-    report::{self, Outcome, Outcomes, server_certificate},
+    quota_class::{class, waiting_since},
+    report::{self, server_certificate},
+    requeue::{Requeue, cached_since, in_sync_since, is_in_sync, pending_change, requeue, requeue_when_idle},
 };
 
-use crate::model::front::Progress;
 use crate::{
-    api::{
-        ClientCertificate, ManagementPolicy, MtlsDomain, MtlsDomainStatus,
-        conditions::{ConditionType, Reason},
-    },
-    aws::{action::ApiGatewayAction, quota::Class, session::Session},
-    dataplane::api_gateway::identity,
+    api::{ClientCertificate, ManagementPolicy, MtlsDomain},
+    aws::session::Session,
+    dataplane::api_gateway::contention,
     model::{
-        action::Action,
         desired::Desired,
-        observed::{Leaf, LeafIssuer, Observed, Pinned, Preflight},
+        front::Progress,
+        observed::{Leaf, LeafIssuer, Observed, Preflight},
         placement,
-        step::{Plan, StepPlan, StepState},
+        step::Plan,
     },
-    observation::{read_cache::AwsReader, seen::Seen},
+    observation::read_cache::AwsReader,
     pki::truststore::Bundle,
     policy::AccessRequest,
     runtime::{finalizer, reconcile::Error, watch::Cached},
-    status::{Acceptance, ConditionStatus, Refused},
+    status::{Acceptance, Refused},
     telemetry::metrics::{Controller, Stage},
-    trust::{self_signed_sources, truststore},
+    trust::truststore,
 };
 
 /// Observed state of a domain, and the plan for it.
@@ -213,89 +211,6 @@ fn writes(domain: &MtlsDomain) -> bool {
     domain.spec.management_policy != ManagementPolicy::Observe
 }
 
-/// Returns the time since which this generation of the domain has been in sync; `None`: the operator must not
-/// use cached reads.
-fn cached_since(in_sync: Option<(i64, Instant)>, generation: i64) -> Option<Instant> {
-    in_sync
-        .filter(|(of, _)| *of == generation)
-        .map(|(_, since)| since)
-}
-
-/// Returns the start of the time in sync after a live pass that began at `began`; `None`: the plan has
-/// actions or waits.
-fn in_sync_since(plan: &Plan, generation: i64, began: Instant) -> Option<(i64, Instant)> {
-    is_in_sync(plan).then_some((generation, began))
-}
-
-/// Returns the record change to ask Route 53 about in the next reconcile; `None` once Route 53 reports it in
-/// sync.
-fn pending_change(before: Option<String>, in_sync: &Seen<bool>) -> Option<String> {
-    before.filter(|_| *in_sync != Ok(true))
-}
-
-/// Time of the next reconcile when no event comes first.
-#[derive(Debug, PartialEq)]
-enum Requeue {
-    /// The operator changed something: the next action follows immediately.
-    Immediately,
-    /// AWS is working on something, did not answer, or failed a call: requeue with backoff.
-    Backoff,
-    /// Another party has to create something first, and no event will announce it: requeue with a longer
-    /// backoff.
-    SlowBackoff,
-    /// The domain is in sync: resync soon, from the cache.
-    ResyncSoon,
-    /// Another party has to act, or the cached pass was inconclusive.
-    ResyncLater,
-}
-
-fn requeue(plan: &Plan, effects: usize, outcomes: &Outcomes, cache_was_stale: bool) -> Requeue {
-    let is_waiting = |step_plan: &StepPlan| {
-        matches!(
-            step_plan,
-            StepPlan::Pending(StepState::Wait(..) | StepState::Unknown(_), _)
-        )
-    };
-    let waits = plan.steps.values().any(is_waiting);
-    // The quota queue triggers the reconcile of a queued domain. Polling would only take calls from the
-    // domains ahead of it.
-    let is_retryable = |outcome: &Outcome| report::passes(outcome) && !outcome.is_queued();
-    let retryable = || outcomes.values().filter(|outcome| is_retryable(outcome));
-    if effects > 0 {
-        Requeue::Immediately
-    } else if !waits && retryable().count() > 0 && retryable().all(report::is_missing) {
-        Requeue::SlowBackoff
-    } else if waits || outcomes.values().any(is_retryable) {
-        Requeue::Backoff
-    } else {
-        requeue_when_idle(plan, cache_was_stale)
-    }
-}
-
-/// Returns the next reconcile when there is nothing to do now. `cache_was_stale`: a cached pass was
-/// inconclusive.
-fn requeue_when_idle(plan: &Plan, cache_was_stale: bool) -> Requeue {
-    if is_in_sync(plan) && !cache_was_stale {
-        Requeue::ResyncSoon
-    } else {
-        Requeue::ResyncLater
-    }
-}
-
-/// True when the plan has no actions, and every step is done or is kept open by the spec.
-fn is_in_sync(plan: &Plan) -> bool {
-    let is_fine = |step_plan: &StepPlan| {
-        let is_kept_open = || {
-            matches!(
-                step_plan,
-                StepPlan::Pending(StepState::Blocked(Reason::KeptOpen, _), _)
-            )
-        };
-        step_plan.is_done() || is_kept_open()
-    };
-    plan.actions().next().is_none() && plan.steps.values().all(is_fine)
-}
-
 /// Returns the access that the operator's policy has to allow.
 fn access_requests(d: &Desired, domain: &MtlsDomain, preflight: &Preflight) -> Vec<AccessRequest> {
     [
@@ -325,7 +240,7 @@ async fn view(
         pending_change: state.change.clone(),
     };
     let mut observed = observe::observe(d, reader, &observe_context, preflight).await;
-    let in_place = identity::in_place(d, &observed);
+    let in_place = contention::in_place(d, &observed);
     let generation = domain.metadata.generation.unwrap_or_default();
     observed.corrections = ctx.update_state(&uid, |state| {
         state.corrections.count(generation, in_place, &observed)
@@ -367,7 +282,7 @@ fn publish_trust(d: &Desired, o: &Observed, plan: &Plan, ctx: &Ctx) {
 
 /// Truststore that a domain uses.
 #[derive(Debug, PartialEq)]
-enum InUse<'a> {
+pub(crate) enum InUse<'a> {
     /// The bundle in use, and the entries with a certificate that does not fit into the next bundle.
     Bundle(&'a Bundle, Option<&'a BTreeSet<String>>),
     NoDomain,
@@ -376,7 +291,7 @@ enum InUse<'a> {
     Unknown,
 }
 
-fn trust_in_use<'a>(o: &'a Observed, plan: &'a Plan) -> InUse<'a> {
+pub(crate) fn trust_in_use<'a>(o: &'a Observed, plan: &'a Plan) -> InUse<'a> {
     match (&o.front, &o.pinned) {
         (Ok(Some(front)), Ok(Some(pinned))) if front.progress != Progress::Changing => InUse::Bundle(
             &pinned.bundle,
@@ -387,53 +302,5 @@ fn trust_in_use<'a>(o: &'a Observed, plan: &'a Plan) -> InUse<'a> {
     }
 }
 
-/// Returns the priority class for calls with a low AWS quota. The class and the waiting time decide the
-/// position in the quota queue.
-fn class(d: &Desired, o: &Observed, plan: &Plan, old: &MtlsDomainStatus, generation: i64) -> Class {
-    let withdrawn = |pinned: &Pinned| !self_signed_sources::withdrawn(d, &pinned.bundle).is_empty();
-    let served = old.conditions.iter().any(|c| {
-        c.type_ == ConditionType::Ready.as_str()
-            && c.status == "True"
-            && c.observed_generation == Some(generation)
-    });
-    if plan
-        .actions()
-        .any(|(_, a)| matches!(a, Action::ApiGateway(ApiGatewayAction::CreateDomain(_))))
-    {
-        Class::Creation
-    } else if plan
-        .truststore
-        .as_ref()
-        .is_some_and(|compiled| compiled.distrusts)
-        || o.pinned.iter().flatten().any(withdrawn)
-    {
-        Class::Distrust
-    } else if served {
-        Class::Drift
-    } else {
-        Class::SpecChange
-    }
-}
-
-/// Returns the start of the domain's wait according to its status. Kept in the status, this time decides the
-/// position in the quota queue also after a restart.
-pub(crate) fn waiting_since(old: &MtlsDomainStatus) -> Option<Timestamp> {
-    let programmed = old
-        .conditions
-        .iter()
-        .find(|c| c.type_ == ConditionType::DomainProgrammed.as_str());
-    programmed
-        .filter(|c| c.status == ConditionStatus::Unknown.as_str())
-        .map(|c| c.last_transition_time.0)
-}
-
-/// True when the domain was queued at the time its status was written.
-pub(crate) fn is_queued(old: &MtlsDomainStatus) -> bool {
-    let is_it = |c: &Condition| {
-        c.type_ == ConditionType::DomainProgrammed.as_str() && c.reason == Reason::Queued.as_str()
-    };
-    old.conditions.iter().any(is_it)
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,11 +2,17 @@
 //! the operator does not fight that writer forever. The count is in memory only: it starts again with each
 //! change of the spec and with a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::identity::InPlace;
+use super::{
+    authorizer,
+    parameters::{covered, expression, value},
+};
 
-use crate::{aws::gateway::integrations::Place, model::observed::Observed};
+use crate::{
+    aws::gateway::{authorizers::Authorization, integrations::Place},
+    model::{desired::Desired, observed::Observed},
+};
 
 #[derive(Clone, Debug, Default)]
 pub struct Contention {
@@ -49,4 +55,48 @@ impl Contention {
         self.last = there;
         self.counts.clone()
     }
+}
+
+/// Maximum number of corrections of one API's headers. After that, a user has to find the writer that removes
+/// them.
+pub const MAX_CORRECTIONS: u32 = 3;
+
+/// Headers in place, by API, integration and header name; and authorizers in place, by API, route and
+/// authorizer ID.
+pub type InPlace = BTreeSet<(String, Place, String)>;
+
+/// Returns the headers in place, with or without their tag, and the owned authorizers in use.
+pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
+    let mut all = InPlace::new();
+    for (id, api) in o
+        .apis
+        .iter()
+        .filter_map(|(id, api)| Some((id, api.as_ref().ok()?.as_ref()?)))
+    {
+        for (name, source) in &d.identity {
+            let expression = expression(api.api.protocol, source);
+            let there = covered(api).filter(|i| value(api, i, name) == Some(&expression));
+            all.extend(there.map(|i| (id.clone(), i.at.clone(), name.clone())));
+        }
+        for there in api.authorizers.iter().flatten() {
+            let is_ours = |asked: &String| {
+                there
+                    .all
+                    .iter()
+                    .any(|a| a.id == *asked && authorizer::is_ours(&d.placement, a))
+            };
+            all.extend(
+                there
+                    .routes
+                    .iter()
+                    .filter_map(|route| match &route.authorization {
+                        Authorization::Authorizer(asked) if is_ours(asked) => {
+                            Some((id.clone(), route.at.clone(), asked.clone()))
+                        }
+                        _ => None,
+                    }),
+            );
+        }
+    }
+    all
 }

@@ -11,18 +11,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     apis::unsupported,
     authorizer::{self, AUTHORIZER_TAG},
+    contention::MAX_CORRECTIONS,
     custom_domain,
+    deployments::{PENDING_IDENTITY_TAG, deployment, deployments},
+    parameters::parameters,
 };
 
 use crate::{
     api::{RestDeployment, conditions::Reason},
     aws::{
-        action::ApiGatewayAction,
-        gateway::{
-            apis::{Protocol, Stage},
-            authorizers::Authorization,
-            integrations::{Integration, Place},
-        },
+        action::api_gateway::ApiGatewayAction,
+        gateway::apis::{Protocol, Stage},
     },
     model::{
         action::Action,
@@ -37,15 +36,6 @@ use crate::{
 /// Tag of an API before the operator sets a header there, followed by the header's name; its value is the
 /// owner.
 pub const HEADER_TAG: &str = "mtls-operator.io/header.";
-
-/// Tag of an API between a change of its headers and its deployment: the IDs of the earlier deployments of
-/// the mapped stages.
-pub const PENDING_IDENTITY_TAG: &str = "mtls-operator.io/pending-identity";
-/// Maximum length of a tag's value. Source: API Gateway Developer Guide, "Tag restrictions".
-const LONGEST_TAG: usize = 256;
-/// Maximum number of corrections of one API's headers. After that, a user has to find the writer that removes
-/// them.
-pub const MAX_CORRECTIONS: u32 = 3;
 
 /// Desired headers and authorizer of an API; none for an API without a mapping.
 #[derive(Clone, Copy)]
@@ -64,10 +54,6 @@ impl Wanted<'_> {
         self.headers.is_empty() && self.authorizer.is_none()
     }
 }
-
-/// Headers in place, by API, integration and header name; and authorizers in place, by API, route and
-/// authorizer ID.
-pub type InPlace = BTreeSet<(String, Place, String)>;
 
 /// Returns the step plan; `None` when the spec has no identity and the operator has nothing left to remove.
 pub(crate) fn identity(d: &Desired, o: &Observed) -> Option<StepPlan> {
@@ -153,42 +139,6 @@ pub(crate) fn holds(placement: &Placement, api: &Seen<Option<Api>>) -> bool {
     }
 }
 
-/// Returns the headers in place, with or without their tag, and the owned authorizers in use.
-pub fn in_place(d: &Desired, o: &Observed) -> InPlace {
-    let mut all = InPlace::new();
-    for (id, api) in o
-        .apis
-        .iter()
-        .filter_map(|(id, api)| Some((id, api.as_ref().ok()?.as_ref()?)))
-    {
-        for (name, source) in &d.identity {
-            let expression = expression(api.api.protocol, source);
-            let there = covered(api).filter(|i| value(api, i, name) == Some(&expression));
-            all.extend(there.map(|i| (id.clone(), i.at.clone(), name.clone())));
-        }
-        for there in api.authorizers.iter().flatten() {
-            let is_ours = |asked: &String| {
-                there
-                    .all
-                    .iter()
-                    .any(|a| a.id == *asked && authorizer::is_ours(&d.placement, a))
-            };
-            all.extend(
-                there
-                    .routes
-                    .iter()
-                    .filter_map(|route| match &route.authorization {
-                        Authorization::Authorizer(asked) if is_ours(asked) => {
-                            Some((id.clone(), route.at.clone(), asked.clone()))
-                        }
-                        _ => None,
-                    }),
-            );
-        }
-    }
-    all
-}
-
 /// Returns the names of the headers with the ownership tag of this MtlsDomain.
 pub(crate) fn ours<'a>(placement: &'a Placement, api: &'a Api) -> impl Iterator<Item = &'a str> {
     ownership_tags(api)
@@ -196,7 +146,7 @@ pub(crate) fn ours<'a>(placement: &'a Placement, api: &'a Api) -> impl Iterator<
         .map(|(name, _)| name)
 }
 
-fn ownership_tags(api: &Api) -> impl Iterator<Item = (&str, &String)> {
+pub(crate) fn ownership_tags(api: &Api) -> impl Iterator<Item = (&str, &String)> {
     api.api
         .tags
         .iter()
@@ -401,183 +351,6 @@ pub(crate) fn of_api(
             "every integration of the mapped APIs that takes headers passes them on",
         ),
     })
-}
-
-/// Changes of one API's integrations.
-#[derive(Default)]
-pub(crate) struct Parameters {
-    /// Tags to set before all other changes.
-    tags: BTreeMap<String, String>,
-    actions: Vec<ApiGatewayAction>,
-    missing: Vec<String>,
-    /// Headers that another writer sets.
-    not_owned: Vec<String>,
-    /// Headers in the desired state without the ownership tag.
-    untagged: Vec<String>,
-}
-
-pub(crate) fn parameters(
-    placement: &Placement,
-    api: &Api,
-    headers: &BTreeMap<String, String>,
-    leaving: &[String],
-) -> Parameters {
-    let id = &api.api.id;
-    let mut p = Parameters::default();
-    let mut changes: BTreeMap<&Place, (BTreeMap<String, String>, BTreeSet<String>)> = BTreeMap::new();
-    for (name, source) in headers {
-        let expression = expression(api.api.protocol, source);
-        let tag = ownership_tags(api)
-            .find(|(tagged, _)| tagged == name)
-            .map(|(_, owner)| owner);
-        let wrong: Vec<_> = covered(api)
-            .filter(|i| value(api, i, name) != Some(&expression))
-            .collect();
-        let is_ours = tag == Some(&placement.owner);
-        let theirs = wrong
-            .iter()
-            .find(|i| !is_ours && (tag.is_some() || sets(i, name)));
-        if let Some(there) = theirs {
-            p.not_owned.push(format!("{name} at {} of {id}", there.at));
-            continue;
-        }
-        if wrong.is_empty() {
-            // The operator cannot know which writer set the headers.
-            if !is_ours && covered(api).next().is_some() {
-                p.untagged.push(format!("{name} of {id}"));
-            }
-            continue;
-        }
-        if !is_ours {
-            p.tags
-                .insert(format!("{HEADER_TAG}{name}"), placement.owner.clone());
-        }
-        for integration in wrong {
-            p.missing.push(format!("{name} at {} of {id}", integration.at));
-            let (set, remove) = changes.entry(&integration.at).or_default();
-            // Under other keys, API Gateway would also pass on the caller's own header.
-            remove.extend(
-                keys(integration, name)
-                    .filter(|key| **key != parameter(api, name))
-                    .cloned(),
-            );
-            set.insert(parameter(api, name), expression.clone());
-        }
-    }
-    for name in leaving {
-        for integration in api
-            .integrations
-            .iter()
-            .flatten()
-            .flatten()
-            .filter(|i| value(api, i, name).is_some_and(|v| is_context(v)))
-        {
-            changes
-                .entry(&integration.at)
-                .or_default()
-                .1
-                .insert(parameter(api, name));
-        }
-    }
-    for integration in api.integrations.iter().flatten().flatten() {
-        let Some((set, remove)) = changes.remove(&integration.at) else {
-            continue;
-        };
-        let others = integration
-            .parameters
-            .iter()
-            .filter(|(key, _)| !set.contains_key(*key) && !remove.contains(*key));
-        let others = others.map(|(key, value)| (key.clone(), value.clone())).collect();
-        let (api_id, at) = (id.clone(), integration.at.clone());
-        p.actions.push(ApiGatewayAction::ChangeParameters {
-            api_id,
-            at,
-            set,
-            remove,
-            others,
-        });
-    }
-    p
-}
-
-/// Returns the integrations that support header mappings.
-pub(crate) fn covered(api: &Api) -> impl Iterator<Item = &Integration> {
-    api.integrations
-        .iter()
-        .flatten()
-        .flatten()
-        .filter(|integration| integration.takes_headers)
-}
-
-/// Returns the request parameter that sets a header and replaces the caller's value. `append:` would keep the
-/// caller's value first.
-fn parameter(api: &Api, name: &str) -> String {
-    match api.api.protocol {
-        Protocol::Rest => format!("integration.request.header.{name}"),
-        Protocol::Http | Protocol::WebSocket => format!("overwrite:header.{name}"),
-    }
-}
-
-/// Returns the request parameters for a header, in any spelling of its name.
-pub(crate) fn keys<'a>(integration: &'a Integration, name: &'a str) -> impl Iterator<Item = &'a String> {
-    let about = move |key: &str| {
-        key.rsplit_once("header.")
-            .is_some_and(|(_, header)| header.eq_ignore_ascii_case(name))
-    };
-    integration.parameters.keys().filter(move |key| about(key))
-}
-
-/// True when any writer has set the header on the integration.
-fn sets(integration: &Integration, name: &str) -> bool {
-    keys(integration, name).next().is_some()
-}
-
-/// Returns the value of a header that is set under the operator's key and no other key.
-pub(crate) fn value<'a>(api: &Api, integration: &'a Integration, name: &str) -> Option<&'a String> {
-    let mut about = keys(integration, name);
-    match (about.next(), about.next()) {
-        (Some(key), None) if *key == parameter(api, name) => integration.parameters.get(key),
-        _ => None,
-    }
-}
-
-/// Returns the source of the value in the syntax of the API's protocol.
-pub(crate) fn expression(protocol: Protocol, source: &str) -> String {
-    match protocol {
-        Protocol::Rest => format!("context.{source}"),
-        Protocol::Http | Protocol::WebSocket => format!("$context.{source}"),
-    }
-}
-
-pub(crate) fn is_context(value: &str) -> bool {
-    let value = value.trim_start_matches('$');
-    ["context.identity.clientCert.", "context.authorizer."]
-        .iter()
-        .any(|source| value.starts_with(source))
-}
-
-/// Returns the deployment of a stage, or a placeholder for a stage without deployment, whose first deployment
-/// differs from it.
-pub(crate) fn deployment(stage: &Stage) -> &str {
-    if stage.deployment_id.is_empty() {
-        "none"
-    } else {
-        &stage.deployment_id
-    }
-}
-
-/// Returns the deployments that fit into the tag. The remainder, after more than twenty stages with a
-/// deployment of their own each, counts as deployed.
-fn deployments(stages: &[&Stage]) -> String {
-    let ids: BTreeSet<_> = stages.iter().map(|stage| deployment(stage)).collect();
-    let mut all = String::new();
-    for id in ids {
-        if all.len() + id.len() < LONGEST_TAG {
-            all += if all.is_empty() { "" } else { " " };
-            all += id;
-        }
-    }
-    all
 }
 
 #[cfg(test)]

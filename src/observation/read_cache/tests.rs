@@ -1,7 +1,5 @@
 //! Tests of `read_cache`.
 
-use super::*;
-
 use std::{
     sync::{
         Arc, Mutex,
@@ -13,7 +11,14 @@ use std::{
 use futures::future::join_all;
 use tokio::time::{Instant, advance, sleep};
 
-use crate::aws::errors::{Error, Kind};
+use crate::{
+    aws::errors::{Error, Kind},
+    observation::{
+        read_cache::{AwsReader, SessionCache, oldest},
+        refresh_intervals::RefreshIntervals,
+        single_flight::{EVICTED_AFTER, SingleFlight},
+    },
+};
 
 #[test]
 fn refresh_intervals_are_fractions_of_the_full_resync_with_a_minimum() {

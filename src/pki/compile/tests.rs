@@ -15,7 +15,7 @@ use crate::pki::{
         pass,
     },
     lint::{MAX_CERTIFICATES, Reason, Severity, SourceError},
-    pem::ParseError,
+    pem_error::ParseError,
     truststore::{Bundle, Entry},
 };
 

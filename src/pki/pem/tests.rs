@@ -11,11 +11,10 @@ use x509_cert::der::pem::{LineEnding, encode_string};
 use crate::pki::{
     certificate::Certificate,
     csr, keys,
-    pem::{
-        BEGIN, HYPHENS, Kind, MAX_SOURCE_BYTES, MAX_SOURCE_CERTIFICATES, ParseError, TRUSTED_CERTIFICATE,
-        decode, decode_public, is_plain, scan, trusted,
-    },
+    pem::{TRUSTED_CERTIFICATE, is_plain, scan, trusted},
     pem_certificates::{certificates, certificates_beside_keys, source},
+    pem_error::{Kind, MAX_SOURCE_BYTES, MAX_SOURCE_CERTIFICATES, ParseError},
+    pem_text::{BEGIN, HYPHENS, decode, decode_public},
 };
 
 /// Certificate, its private key and a request of that key.

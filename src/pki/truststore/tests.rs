@@ -1,11 +1,14 @@
 //! Tests of `truststore`.
 
-use super::*;
+use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 
-use jiff::{SignedDuration, Timestamp};
-
-use crate::pki::{authority::tests::at, certificate::Certificate, pem::ParseError};
+use crate::pki::{
+    authority::tests::at,
+    certificate::Certificate,
+    pem_error::ParseError,
+    truststore::{Bundle, Entry},
+};
 
 /// Certificate straight from rcgen: the operator's own authorities refuse strange names, other
 /// authorities have them.

@@ -136,7 +136,7 @@ fn an_authority_with_the_name_clientcertificates_is_an_ordinary_authority() {
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Certificate>, crate::pki::pem::ParseError> {
+fn parse(text: &str) -> Result<Vec<Certificate>, crate::pki::pem_error::ParseError> {
     crate::pki::pem_certificates::parse_pem_bundle(text)
 }
 

@@ -3,14 +3,13 @@
 use AuthorityState::{Active, Distrusted};
 use jiff::SignedDuration;
 
-use crate::controllers::mtls_domain::simulation::world::front_again;
 use crate::{
     api::{AuthorityState, MtlsDomainStatus, conditions::Reason},
-    aws::action::S3Action,
+    aws::action::s3::S3Action,
     controllers::mtls_domain::{
         plan::plan,
         report,
-        simulation::world::{authority_certificate, now, settled},
+        simulation::world::{authority_certificate, front_again, now, settled},
     },
     model::{
         action::Action,
@@ -26,8 +25,8 @@ use crate::{
         digest::{sha256, short_hash},
         keys::KeyKind,
         lint::{self, Finding, Severity},
-        pem::ParseError,
         pem_certificates::parse_pem_bundle,
+        pem_error::ParseError,
         truststore::Bundle,
     },
     trust::truststore::{told, without_trust},

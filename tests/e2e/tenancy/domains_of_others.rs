@@ -7,7 +7,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use mtls_operator::{
-    api::MtlsDomain, aws::tags::OWNER_TAG, dataplane::api_gateway::identity::PENDING_IDENTITY_TAG,
+    api::MtlsDomain, aws::tags::OWNER_TAG, dataplane::api_gateway::deployments::PENDING_IDENTITY_TAG,
 };
 use sandbox::{control::Calls, prepare::http_api};
 use serde_json::{Value, json};

@@ -1,7 +1,5 @@
 //! Tests of `execute`.
 
-use super::*;
-
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
@@ -13,7 +11,7 @@ use crate::{
     api::MtlsDomain,
     aws::{
         acm::CertificateRequest,
-        action::{AcmAction, ApiGatewayAction, LambdaAction, S3Action},
+        action::{acm::AcmAction, api_gateway::ApiGatewayAction, lambda::LambdaAction, s3::S3Action},
         call_guard::Gate,
         fake,
         gateway::{
@@ -24,7 +22,8 @@ use crate::{
         rates::{Operation, Rates},
     },
     controllers::mtls_domain::{
-        report::Outcome,
+        execute::{ApplyContext, Done, execute},
+        report::step_conditions::Outcome,
         simulation::world::{desired, now},
     },
     model::{action::Action, step::Step},

@@ -1,23 +1,25 @@
 //! Tests of `report`.
 
-use super::*;
-
 use std::time::Duration;
 
-use crate::controllers::mtls_domain::simulation::world::front_again;
 use crate::{
     api::{
         MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
     aws::{
-        action::ApiGatewayAction,
+        action::api_gateway::ApiGatewayAction,
         errors::{self, Error, Kind},
     },
     background::bypass_scan::Bypass,
     controllers::mtls_domain::{
         plan::plan,
-        simulation::world::{now, settled},
+        report::{
+            blind, living_leaves, observing, report,
+            step_conditions::{Outcome, Outcomes, deletion_condition, explain, passes, step_condition},
+            unclear, with_bypasses,
+        },
+        simulation::world::{front_again, now, settled},
     },
     model::{
         action::Action,

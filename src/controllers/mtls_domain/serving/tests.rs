@@ -1,27 +1,27 @@
 //! Tests of `serving`.
 
-use super::*;
-
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::controllers::mtls_domain::simulation::world::front_again;
 use crate::{
     api::{
         AuthorityState, MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
     aws::{
-        action::ApiGatewayAction,
+        action::api_gateway::ApiGatewayAction,
         errors::{self, Kind},
         gateway::domains::DomainStatus,
         quota::Class,
     },
     controllers::mtls_domain::{
         plan,
-        report::Outcome,
-        simulation::world::{empty, now, settled},
+        quota_class::{class, is_queued, waiting_since},
+        report::step_conditions::Outcome,
+        requeue::{Requeue, cached_since, in_sync_since, pending_change, requeue},
+        serving::{InUse, trust_in_use},
+        simulation::world::{empty, front_again, now, settled},
     },
     model::{
         action::Action,

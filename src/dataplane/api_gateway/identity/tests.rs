@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use crate::{
     api::{RestDeployment, conditions::Reason},
     aws::{
-        action::ApiGatewayAction,
+        action::api_gateway::ApiGatewayAction,
         gateway::{
             apis::{self, Protocol, Stage},
             authorizers::{Authorization, Authorizer, Route},
@@ -19,9 +19,10 @@ use crate::{
     controllers::mtls_domain::simulation::world::desired,
     dataplane::api_gateway::{
         authorizer::{self, AUTHORIZER_TAG},
-        identity::{
-            MAX_CORRECTIONS, PENDING_IDENTITY_TAG, Wanted, covered, expression, is_context, of_api, value,
-        },
+        contention::MAX_CORRECTIONS,
+        deployments::PENDING_IDENTITY_TAG,
+        identity::{Wanted, of_api},
+        parameters::{covered, expression, is_context, value},
     },
     model::{
         action::Action,

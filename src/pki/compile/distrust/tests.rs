@@ -13,7 +13,7 @@ use crate::pki::{
         tests::{POOL, authority, distrusted, issuing, names, reasons, run, source, start},
     },
     lint::{Reason, Severity, SourceError},
-    pem::ParseError,
+    pem_error::ParseError,
     truststore::Bundle,
 };
 

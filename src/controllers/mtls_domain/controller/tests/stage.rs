@@ -21,7 +21,7 @@ use crate::{
     },
     controllers::mtls_domain::{context::Ctx, credentials::ServiceAccount, simulation::world::now},
     grants::index::GrantIndex,
-    observation::read_cache::{ReadCache, RefreshIntervals},
+    observation::{read_cache::ReadCache, refresh_intervals::RefreshIntervals},
     pki::authority::tests::issuer,
     policy::file,
     probe::{

@@ -1,0 +1,422 @@
+//! Wiring of the operator: connects watches, leader election, controllers and probes, and runs them until a
+//! signal or the loss of the Lease.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::{ArgAction, Args};
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    aws::{
+        call_guard::Gate,
+        quota::Quota,
+        rates::{RateOverride, Rates},
+        session::Sessions,
+    },
+    background::bypass_scan::Bypasses,
+    controllers::{
+        client_certificate::{self, due_queue::DueQueue, secret_index::SecretIndex},
+        client_grant,
+        mtls_domain::{
+            self,
+            credentials::{self, ServiceAccount},
+        },
+        watches::Watches,
+    },
+    grants::index::GrantIndex,
+    issuance::signing_key_cache::SigningKeyCache,
+    observation::{read_cache::ReadCache, refresh_intervals::RefreshIntervals},
+    policy::follow::{self, InForce},
+    probe::{
+        https::{EndpointProbe, ProbeOptions},
+        public_dns::PublicDns,
+    },
+    proxy::Proxies,
+    runtime::{
+        cluster_id,
+        events::Events,
+        leader_election::{self, Leadership},
+        reconcile::ConcurrencyLimit,
+    },
+    server_certificate::request_limiter::RequestLimiter,
+    telemetry::{
+        health,
+        heartbeat::Heartbeat,
+        logging::{self, Format},
+        metrics::{self, Metrics},
+        object_metrics::Objects,
+    },
+    trust::active_trust::ActiveTrust,
+};
+
+/// Name of the Lease, the same for every replica.
+const LEASE: &str = "mtls-operator";
+
+/// Runs the operator when no command is given. AWS credentials and Region come from the usual sources of an
+/// AWS SDK.
+#[derive(Args)]
+pub struct Options {
+    /// Namespace to watch. Can be given several times (in the environment: separated by commas). Default: all
+    /// namespaces.
+    #[arg(long, env = "MTLS_OPERATOR_WATCH_NAMESPACE", value_delimiter = ',')]
+    pub watch_namespace: Vec<String>,
+    /// Name of this cluster in every ownership tag. Never change it while objects exist. Default: the UID of
+    /// the namespace kube-system.
+    #[arg(long, env = "MTLS_OPERATOR_CLUSTER_ID")]
+    pub cluster_id: Option<String>,
+    /// Namespace of the Lease. Default: the operator's own namespace.
+    #[arg(long, env = "MTLS_OPERATOR_LEASE_NAMESPACE")]
+    pub lease_namespace: Option<String>,
+    /// Versioned bucket for the truststores of domains that name none. The operator replaces {account} and
+    /// {region}. Default: none; a domain without a bucket is rejected.
+    #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_BUCKET")]
+    pub truststore_bucket: Option<String>,
+    /// Full resync interval of truststores, integrations and the inputs of certificates, for example 15m.
+    /// Mappings and records refresh every third of it, account-wide lists of domains, APIs and certificates
+    /// every fifteenth.
+    #[arg(long, env = "MTLS_OPERATOR_DRIFT_INTERVAL", default_value = "15m", value_parser = interval)]
+    pub drift_interval: Duration,
+    /// Interval between two scans of all custom domains of an account and Region for mTLS bypasses, for
+    /// example 15m.
+    #[arg(long, env = "MTLS_OPERATOR_BYPASS_SCAN_INTERVAL", default_value = "15m", value_parser = interval)]
+    pub bypass_scan_interval: Duration,
+    /// Time that a new truststore version takes to reach every server of AWS, for example 90s. The operator
+    /// hands out a self-signed certificate, or moves certificates to another authority, only after this time.
+    #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_PROPAGATION", default_value = "90s", value_parser = interval)]
+    pub truststore_propagation: Duration,
+    /// YAML file with the policy that limits what namespaces may do with the operator's permissions in AWS
+    /// (docs/policy.md). Default: no limits.
+    #[arg(long, env = "MTLS_OPERATOR_POLICY")]
+    pub policy: Option<PathBuf>,
+    /// Rate of an AWS operation, OPERATION=RATE:BURST, for example CreateDomainName=1/60:1 or *=unlimited.
+    /// Can be given several times. Default: AWS's documented quotas.
+    #[arg(long, env = "MTLS_OPERATOR_AWS_RATE", value_delimiter = ',')]
+    pub aws_rate: Vec<RateOverride>,
+    #[command(flatten)]
+    pub outside: ProbeOptions,
+    /// Address and port of /livez, /readyz, /metrics and /loglevel (docs/metrics.md). [::] is every address
+    /// of the machine, IPv6 and IPv4; on a machine without IPv6 it means 0.0.0.0.
+    #[arg(long, env = "MTLS_OPERATOR_LISTEN", default_value = "[::]:8080")]
+    pub listen: SocketAddr,
+    /// Serves three metric series for each ClientCertificate; set it to false with very many of them.
+    #[arg(long, env = "MTLS_OPERATOR_METRICS_PER_CERTIFICATE", default_value_t = true, action = ArgAction::Set)]
+    pub metrics_per_certificate: bool,
+    /// Log level, or tracing directives.
+    #[arg(long, env = "MTLS_OPERATOR_LOG", default_value = "info")]
+    pub log: String,
+    /// Format of log lines.
+    #[arg(long, env = "MTLS_OPERATOR_LOG_FORMAT", value_enum, default_value = "json")]
+    pub log_format: Format,
+    /// Name of this replica in Events and in the Lease. Default: the host's name.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: Option<String>,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let parsed: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "write a duration such as 30s or 5m".to_owned())?;
+    let duration = Duration::try_from(parsed).map_err(|_| "a duration is not negative".to_owned())?;
+    if duration < Duration::from_secs(1) {
+        Err("at least 1s".into())
+    } else {
+        Ok(duration)
+    }
+}
+
+/// Parts that the start connects and the leader's work uses.
+struct Operator {
+    options: Options,
+    client: Client,
+    /// Name of this replica.
+    host: String,
+    watches: Watches,
+    policy: InForce,
+    gate: Gate,
+    metrics: Metrics,
+    heartbeat: Heartbeat,
+    leadership: Leadership,
+}
+
+/// Runs the operator until a signal; fails when it cannot start, or when it has lost the Lease.
+pub async fn run(options: Options, level: logging::Level) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    stop_on_signal(stop.clone())?;
+    let (metrics, mut registry) = Metrics::new();
+    let mut background = JoinSet::new();
+    let policy = policy_in_force(&options, &metrics, &mut background)?;
+    let (client, own_namespace) = connect(&options).await?;
+    let host = options
+        .pod_name
+        .clone()
+        .or_else(host_name)
+        .unwrap_or_else(|| "mtls-operator".into());
+    let watches = Watches::start(&client, &options.watch_namespace, &policy, &mut background);
+    let (identity, end_of_lease) = (leader_election::identity(&host), CancellationToken::new());
+    let (leadership, election) = leader_election::elect(
+        client.clone(),
+        &own_namespace,
+        LEASE,
+        &identity,
+        end_of_lease.clone(),
+    );
+    let may_write = leadership.clone();
+    let gate = Gate::new(Quota::new(Rates::with(&options.aws_rate)), move || {
+        may_write.may_write()
+    });
+    let operator = Operator {
+        options,
+        client,
+        host,
+        watches,
+        policy,
+        gate,
+        metrics,
+        heartbeat: Heartbeat::default(),
+        leadership,
+    };
+    operator.register(&mut registry);
+    operator.serve_probes(registry, level, stop.clone(), &mut background)?;
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = operator.leadership.acquired() => {
+            tracing::info!(%identity, "leading");
+            operator.lead(&stop, &mut background).await?;
+        }
+    }
+    end_of_lease.cancel();
+    election.await.context("the election did not end")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+impl Operator {
+    /// Registers the metrics of AWS calls and of single objects.
+    fn register(&self, registry: &mut Registry) {
+        let own = registry.sub_registry_with_prefix(metrics::PREFIX);
+        self.gate.calls.register(own);
+        let leads = self.leadership.clone();
+        own.register_collector(Box::new(Objects {
+            domains: self.watches.domains.store(),
+            certificates: self.watches.certificates.store(),
+            grants: self.watches.grants.store(),
+            quota: self.gate.quota.clone(),
+            leads: Box::new(move || leads.is_held()),
+            each_certificate: self.options.metrics_per_certificate,
+        }));
+    }
+
+    /// Serves liveness, readiness, metrics and the log level until `stop`.
+    fn serve_probes(
+        &self,
+        registry: Registry,
+        level: logging::Level,
+        stop: CancellationToken,
+        background: &mut JoinSet<()>,
+    ) -> anyhow::Result<()> {
+        let listen = self.options.listen;
+        let listener = health::listen(listen).with_context(|| format!("cannot listen at {listen}"))?;
+        tracing::info!(address = %listener.local_addr()?, "serving /livez, /readyz, /metrics and /loglevel");
+        let (to_sync, watched) = (self.watches.synced.clone(), self.watches.synced.clone());
+        let (heartbeat, candidate) = (self.heartbeat.clone(), self.leadership.clone());
+        let not_live = move || {
+            let dead = watched
+                .iter()
+                .find(|s| s.has_ended())
+                .map(|s| format!("the watch of {} has ended", s.kind()));
+            let out = candidate
+                .is_over()
+                .then(|| "the leader election has ended in this process".to_owned());
+            heartbeat.problem().or(dead).or(out)
+        };
+        let shown = health::Shown {
+            registry,
+            unready: Box::new(move || to_sync.iter().find_map(|s| s.problem())),
+            not_live: Box::new(not_live),
+            level,
+        };
+        background.spawn(async move {
+            if let Err(error) = health::serve(listener, shown, stop).await {
+                tracing::error!(error = %logging::chain(&error), "probes");
+            }
+        });
+        Ok(())
+    }
+
+    /// Runs the controllers until `stop`; fails when another process may lead.
+    async fn lead(self, stop: &CancellationToken, background: &mut JoinSet<()>) -> anyhow::Result<()> {
+        self.metrics.leads(true);
+        self.gate.quota.start_over();
+        for s in &self.watches.synced {
+            tokio::select! { () = s.wait() => {}, () = stop.cancelled() => {} }
+        }
+        // Read only now: a new leader reads everything again.
+        let cluster_id = cluster_id::cluster_id(self.client.clone(), self.options.cluster_id.as_deref())
+            .await
+            .context("set --cluster-id when the operator may not read namespaces")?;
+        let leadership = self.leadership.clone();
+        tokio::select! {
+            done = self.control(cluster_id, stop, background) => done,
+            // Another process may lead from here on. Calls in flight end by their own timeouts; no new call
+            // starts.
+            () = leadership.lost() => anyhow::bail!("the lease was lost"),
+        }
+    }
+
+    /// Runs the three controllers and the scan for bypasses, which share caches and what they know of trust
+    /// and grants.
+    async fn control(
+        self,
+        cluster_id: String,
+        stop: &CancellationToken,
+        background: &mut JoinSet<()>,
+    ) -> anyhow::Result<()> {
+        let Operator { options, watches, .. } = &self;
+        let events = Events::new(self.client.clone(), &self.host);
+        let bypasses = Arc::new(Bypasses::default());
+        let (active_trust, trust_changes) = ActiveTrust::new();
+        let active_trust = Arc::new(active_trust);
+        let grant_index = Arc::new(GrantIndex::new(
+            watches.grants.store(),
+            watches.certificates.store(),
+            watches.domains.store(),
+            watches.namespaces.store(),
+        ));
+        let sessions = Sessions::new(&self.gate);
+        let service_account = Arc::new(ServiceAccount::new(self.client.clone()));
+        let (asked, account) = (sessions.clone(), service_account.clone());
+        background.spawn(async move { credentials::check(asked, &account).await });
+        let domain = Arc::new(mtls_domain::context::Ctx {
+            client: self.client.clone(),
+            cluster_id,
+            truststore_bucket: options.truststore_bucket.clone(),
+            watched: (!options.watch_namespace.is_empty())
+                .then(|| options.watch_namespace.iter().cloned().collect()),
+            refresh: RefreshIntervals::within(options.drift_interval),
+            cache: ReadCache::default(),
+            sessions,
+            service_account,
+            gate: self.gate.clone(),
+            probe: EndpointProbe::new(&options.outside)?,
+            public_dns: PublicDns::new(options.outside.resolver)?,
+            events: events.clone(),
+            metrics: self.metrics.clone(),
+            heartbeat: self.heartbeat.clone(),
+            domains: watches.domains.store(),
+            certificates: watches.certificates.store(),
+            active_trust: active_trust.clone(),
+            request_limiter: RequestLimiter::default(),
+            bypasses: bypasses.clone(),
+            policy: self.policy.clone(),
+            namespaces: watches.namespaces.store(),
+            grant_index: grant_index.clone(),
+            concurrency: ConcurrencyLimit::new(mtls_domain::controller::AT_ONCE),
+            states: Mutex::new(HashMap::new()),
+        });
+        let certificate = Arc::new(client_certificate::context::Ctx {
+            client: self.client.clone(),
+            events: events.clone(),
+            metrics: self.metrics.clone(),
+            heartbeat: self.heartbeat.clone(),
+            grant_index: grant_index.clone(),
+            certificates: watches.certificates.store(),
+            domains: watches.domains.store(),
+            active_trust,
+            secrets: watches.secrets.store(),
+            signing_keys: SigningKeyCache::default(),
+            secret_index: SecretIndex::default(),
+            due_queue: DueQueue::default(),
+            concurrency: ConcurrencyLimit::new(client_certificate::controller::AT_ONCE),
+            started: Instant::now(),
+            propagation: jiff::SignedDuration::try_from(options.truststore_propagation)?,
+            states: Mutex::new(HashMap::new()),
+        });
+        let grant = Arc::new(client_grant::controller::Ctx {
+            client: self.client.clone(),
+            events,
+            metrics: self.metrics.clone(),
+            heartbeat: self.heartbeat.clone(),
+            grants: watches.grants.store(),
+            domains: watches.domains.store(),
+            grant_index,
+        });
+        tokio::join!(
+            mtls_domain::controller::run(domain, watches, stop.clone()),
+            client_certificate::controller::run(certificate, watches, trust_changes, stop.clone()),
+            client_grant::controller::run(grant, watches, stop.clone()),
+            bypasses.run(options.bypass_scan_interval, stop.clone()),
+        );
+        Ok(())
+    }
+}
+
+fn policy_in_force(
+    options: &Options,
+    metrics: &Metrics,
+    background: &mut JoinSet<()>,
+) -> anyhow::Result<InForce> {
+    let Some(file) = options.policy.clone() else {
+        return Ok(follow::none(metrics));
+    };
+    let (policy, follow) = follow::follow(file, metrics.clone())?;
+    background.spawn(follow);
+    Ok(policy)
+}
+
+/// Returns a client of the API server, and the namespace of the Lease.
+async fn connect(options: &Options) -> anyhow::Result<(Client, String)> {
+    let proxies = Proxies::from_env()?;
+    let config = proxies.kubernetes_config().await?;
+    let own_namespace = options
+        .lease_namespace
+        .clone()
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let client = Client::try_from(config).context("cannot use the Kubernetes configuration")?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), watching = ?options.watch_namespace, "starting");
+    if let Some(proxy) = proxies.shown() {
+        tracing::info!(
+            proxy,
+            "HTTPS_PROXY is set: calls to AWS use the proxy, probes do not"
+        );
+    }
+    Ok((client, own_namespace))
+}
+
+fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping");
+        stop.cancel();
+    });
+    Ok(())
+}
+
+fn host_name() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals() {
+        assert_eq!(interval("5m"), Ok(Duration::from_secs(300)));
+        assert!(interval("0s").is_err() && interval("-5m").is_err() && interval("soon").is_err());
+    }
+}
