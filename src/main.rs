@@ -20,7 +20,7 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: operator::Options,
+    run: operator::options::Options,
 }
 
 #[derive(Subcommand)]
@@ -75,7 +75,7 @@ fn doctor(args: doctor::Doctor) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(doctor::run(args))
 }
 
-fn start(run: operator::Options) -> anyhow::Result<ExitCode> {
+fn start(run: operator::options::Options) -> anyhow::Result<ExitCode> {
     let level = logging::init(&run.log, run.log_format)?;
     runtime()?.block_on(operator::run(run, level))?;
     Ok(ExitCode::SUCCESS)

@@ -1,34 +1,27 @@
 //! Wiring of the operator: connects watches, leader election, controllers and probes, and runs them until a
 //! signal or the loss of the Lease.
 
+pub mod options;
+
 use std::{
     collections::HashMap,
-    net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::Context;
-use clap::{ArgAction, Args};
 use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    aws::{
-        call_guard::Gate,
-        quota::Quota,
-        rates::{RateOverride, Rates},
-        session::Sessions,
-    },
+    aws::{call_guard::Gate, quota::Quota, rates::Rates, session::Sessions},
     background::bypass_scan::Bypasses,
     controllers::{
-        client_certificate::{self, due_queue::DueQueue, secret_index::SecretIndex},
-        client_grant,
+        client_certificate::{due_queue::DueQueue, secret_index::SecretIndex},
         mtls_domain::{
-            self,
+            context, controller,
             credentials::{self, ServiceAccount},
         },
         watches::Watches,
@@ -36,11 +29,9 @@ use crate::{
     grants::index::GrantIndex,
     issuance::signing_key_cache::SigningKeyCache,
     observation::{read_cache::ReadCache, refresh_intervals::RefreshIntervals},
+    operator::options::Options,
     policy::follow::{self, InForce},
-    probe::{
-        https::{EndpointProbe, ProbeOptions},
-        public_dns::PublicDns,
-    },
+    probe::{https::EndpointProbe, public_dns::PublicDns},
     proxy::Proxies,
     runtime::{
         cluster_id,
@@ -52,7 +43,7 @@ use crate::{
     telemetry::{
         health,
         heartbeat::Heartbeat,
-        logging::{self, Format},
+        logging::{self},
         metrics::{self, Metrics},
         object_metrics::Objects,
     },
@@ -61,78 +52,6 @@ use crate::{
 
 /// Name of the Lease, the same for every replica.
 const LEASE: &str = "mtls-operator";
-
-/// Runs the operator when no command is given. AWS credentials and Region come from the usual sources of an
-/// AWS SDK.
-#[derive(Args)]
-pub struct Options {
-    /// Namespace to watch. Can be given several times (in the environment: separated by commas). Default: all
-    /// namespaces.
-    #[arg(long, env = "MTLS_OPERATOR_WATCH_NAMESPACE", value_delimiter = ',')]
-    pub watch_namespace: Vec<String>,
-    /// Name of this cluster in every ownership tag. Never change it while objects exist. Default: the UID of
-    /// the namespace kube-system.
-    #[arg(long, env = "MTLS_OPERATOR_CLUSTER_ID")]
-    pub cluster_id: Option<String>,
-    /// Namespace of the Lease. Default: the operator's own namespace.
-    #[arg(long, env = "MTLS_OPERATOR_LEASE_NAMESPACE")]
-    pub lease_namespace: Option<String>,
-    /// Versioned bucket for the truststores of domains that name none. The operator replaces {account} and
-    /// {region}. Default: none; a domain without a bucket is rejected.
-    #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_BUCKET")]
-    pub truststore_bucket: Option<String>,
-    /// Full resync interval of truststores, integrations and the inputs of certificates, for example 15m.
-    /// Mappings and records refresh every third of it, account-wide lists of domains, APIs and certificates
-    /// every fifteenth.
-    #[arg(long, env = "MTLS_OPERATOR_DRIFT_INTERVAL", default_value = "15m", value_parser = interval)]
-    pub drift_interval: Duration,
-    /// Interval between two scans of all custom domains of an account and Region for mTLS bypasses, for
-    /// example 15m.
-    #[arg(long, env = "MTLS_OPERATOR_BYPASS_SCAN_INTERVAL", default_value = "15m", value_parser = interval)]
-    pub bypass_scan_interval: Duration,
-    /// Time that a new truststore version takes to reach every server of AWS, for example 90s. The operator
-    /// hands out a self-signed certificate, or moves certificates to another authority, only after this time.
-    #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_PROPAGATION", default_value = "90s", value_parser = interval)]
-    pub truststore_propagation: Duration,
-    /// YAML file with the policy that limits what namespaces may do with the operator's permissions in AWS
-    /// (docs/policy.md). Default: no limits.
-    #[arg(long, env = "MTLS_OPERATOR_POLICY")]
-    pub policy: Option<PathBuf>,
-    /// Rate of an AWS operation, OPERATION=RATE:BURST, for example CreateDomainName=1/60:1 or *=unlimited.
-    /// Can be given several times. Default: AWS's documented quotas.
-    #[arg(long, env = "MTLS_OPERATOR_AWS_RATE", value_delimiter = ',')]
-    pub aws_rate: Vec<RateOverride>,
-    #[command(flatten)]
-    pub outside: ProbeOptions,
-    /// Address and port of /livez, /readyz, /metrics and /loglevel (docs/metrics.md). [::] is every address
-    /// of the machine, IPv6 and IPv4; on a machine without IPv6 it means 0.0.0.0.
-    #[arg(long, env = "MTLS_OPERATOR_LISTEN", default_value = "[::]:8080")]
-    pub listen: SocketAddr,
-    /// Serves three metric series for each ClientCertificate; set it to false with very many of them.
-    #[arg(long, env = "MTLS_OPERATOR_METRICS_PER_CERTIFICATE", default_value_t = true, action = ArgAction::Set)]
-    pub metrics_per_certificate: bool,
-    /// Log level, or tracing directives.
-    #[arg(long, env = "MTLS_OPERATOR_LOG", default_value = "info")]
-    pub log: String,
-    /// Format of log lines.
-    #[arg(long, env = "MTLS_OPERATOR_LOG_FORMAT", value_enum, default_value = "json")]
-    pub log_format: Format,
-    /// Name of this replica in Events and in the Lease. Default: the host's name.
-    #[arg(long, env = "POD_NAME")]
-    pub pod_name: Option<String>,
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let parsed: jiff::SignedDuration = text
-        .parse()
-        .map_err(|_| "write a duration such as 30s or 5m".to_owned())?;
-    let duration = Duration::try_from(parsed).map_err(|_| "a duration is not negative".to_owned())?;
-    if duration < Duration::from_secs(1) {
-        Err("at least 1s".into())
-    } else {
-        Ok(duration)
-    }
-}
 
 /// Parts that the start connects and the leader's work uses.
 struct Operator {
@@ -296,7 +215,7 @@ impl Operator {
         let service_account = Arc::new(ServiceAccount::new(self.client.clone()));
         let (asked, account) = (sessions.clone(), service_account.clone());
         background.spawn(async move { credentials::check(asked, &account).await });
-        let domain = Arc::new(mtls_domain::context::Ctx {
+        let domain = Arc::new(context::Ctx {
             client: self.client.clone(),
             cluster_id,
             truststore_bucket: options.truststore_bucket.clone(),
@@ -320,10 +239,10 @@ impl Operator {
             policy: self.policy.clone(),
             namespaces: watches.namespaces.store(),
             grant_index: grant_index.clone(),
-            concurrency: ConcurrencyLimit::new(mtls_domain::controller::AT_ONCE),
+            concurrency: ConcurrencyLimit::new(controller::AT_ONCE),
             states: Mutex::new(HashMap::new()),
         });
-        let certificate = Arc::new(client_certificate::context::Ctx {
+        let certificate = Arc::new(crate::controllers::client_certificate::context::Ctx {
             client: self.client.clone(),
             events: events.clone(),
             metrics: self.metrics.clone(),
@@ -336,12 +255,12 @@ impl Operator {
             signing_keys: SigningKeyCache::default(),
             secret_index: SecretIndex::default(),
             due_queue: DueQueue::default(),
-            concurrency: ConcurrencyLimit::new(client_certificate::controller::AT_ONCE),
+            concurrency: ConcurrencyLimit::new(crate::controllers::client_certificate::controller::AT_ONCE),
             started: Instant::now(),
             propagation: jiff::SignedDuration::try_from(options.truststore_propagation)?,
             states: Mutex::new(HashMap::new()),
         });
-        let grant = Arc::new(client_grant::controller::Ctx {
+        let grant = Arc::new(crate::controllers::client_grant::controller::Ctx {
             client: self.client.clone(),
             events,
             metrics: self.metrics.clone(),
@@ -351,9 +270,14 @@ impl Operator {
             grant_index,
         });
         tokio::join!(
-            mtls_domain::controller::run(domain, watches, stop.clone()),
-            client_certificate::controller::run(certificate, watches, trust_changes, stop.clone()),
-            client_grant::controller::run(grant, watches, stop.clone()),
+            controller::run(domain, watches, stop.clone()),
+            crate::controllers::client_certificate::controller::run(
+                certificate,
+                watches,
+                trust_changes,
+                stop.clone()
+            ),
+            crate::controllers::client_grant::controller::run(grant, watches, stop.clone()),
             bypasses.run(options.bypass_scan_interval, stop.clone()),
         );
         Ok(())
@@ -408,15 +332,4 @@ fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
 fn host_name() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn intervals() {
-        assert_eq!(interval("5m"), Ok(Duration::from_secs(300)));
-        assert!(interval("0s").is_err() && interval("-5m").is_err() && interval("soon").is_err());
-    }
 }

@@ -99,6 +99,24 @@ const EDGES: &[(&str, &[&str])] = &[
             "dns",
         ],
     ),
+    (
+        "operator",
+        &[
+            "aws",
+            "background",
+            "controllers",
+            "grants",
+            "issuance",
+            "observation",
+            "policy",
+            "probe",
+            "proxy",
+            "runtime",
+            "server_certificate",
+            "telemetry",
+            "trust",
+        ],
+    ),
 ];
 
 /// Longest file that a reader takes in at once.

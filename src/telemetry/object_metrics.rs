@@ -13,12 +13,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{ResourceExt, core::DeserializeGuard, runtime::reflector::Store};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder},
+    encoding::{DescriptorEncoder, MetricEncoder},
     metrics::MetricType,
     registry::Unit,
 };
 
-use super::queue_metrics::queue;
+use super::queue_metrics::{gauge, queue};
 
 use crate::{
     api::{
@@ -298,10 +298,6 @@ struct Sum {
     /// Number of certificates, by [`ConditionStatus`].
     ready: [i64; 3],
     due: Option<Timestamp>,
-}
-
-pub(crate) fn gauge(metric: &mut MetricEncoder, labels: &impl EncodeLabelSet, value: i64) -> fmt::Result {
-    metric.encode_family(labels)?.encode_gauge(&value)
 }
 
 fn client(metric: &mut MetricEncoder, c: &ClientCertificate, t: Option<&Time>) -> fmt::Result {

@@ -2,11 +2,17 @@
 
 use std::fmt::{self};
 
-use prometheus_client::{encoding::DescriptorEncoder, metrics::MetricType, registry::Unit};
-
-use super::object_metrics::gauge;
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder},
+    metrics::MetricType,
+    registry::Unit,
+};
 
 use crate::aws::quota::{QueuePosition, Quota};
+
+pub(crate) fn gauge(metric: &mut MetricEncoder, labels: &impl EncodeLabelSet, value: i64) -> fmt::Result {
+    metric.encode_family(labels)?.encode_gauge(&value)
+}
 
 pub(crate) fn queue(quota: &Quota, encoder: &mut DescriptorEncoder) -> fmt::Result {
     let waiting = quota.waiting();

@@ -11,4 +11,5 @@ pub mod front;
 pub mod identity;
 pub mod mappings;
 pub mod observe;
+pub mod ownership;
 pub mod parameters;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 
-use super::{authorizer, custom_domain, identity};
+use super::{authorizer, custom_domain, ownership};
 
 use crate::{
     api::MappedApi,
@@ -94,7 +94,7 @@ pub(crate) fn may_be_marked(
     match api {
         Ok(api) => api
             .as_ref()
-            .is_some_and(|api| identity::has_ownership_tag(placement, &api.tags)),
+            .is_some_and(|api| ownership::has_ownership_tag(placement, &api.tags)),
         Err(_) => true,
     }
 }
@@ -162,12 +162,12 @@ async fn api(
         }
         _ => None,
     };
-    let integrations = if asked.headers || identity::has_ownership_tag(placement, &api.tags) {
+    let integrations = if asked.headers || ownership::has_ownership_tag(placement, &api.tags) {
         Some(reader.integrations(api.protocol, id).await)
     } else {
         None
     };
-    let authorizers = if asked.authorizer || identity::has_authorizer(placement, &api.tags) {
+    let authorizers = if asked.authorizer || ownership::has_authorizer(placement, &api.tags) {
         Some(authorizers(placement, api.protocol, id, reader).await)
     } else {
         None

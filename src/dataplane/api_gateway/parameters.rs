@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::identity::{HEADER_TAG, ownership_tags};
+use super::ownership::{HEADER_TAG, ownership_tags};
 
 use crate::{
     aws::{

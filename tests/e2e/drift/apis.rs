@@ -1,7 +1,7 @@
 //! Changed flags and parameters of mapped APIs are restored: the default endpoint, and the parameters that
 //! tell the back end who called.
 use aws_sdk_apigateway::types::{Op, PatchOperation};
-use mtls_operator::dataplane::api_gateway::identity::HEADER_TAG;
+use mtls_operator::dataplane::api_gateway::ownership::HEADER_TAG;
 use sandbox::prepare::{http_proxy_api, rest_proxy_api};
 use serde_json::json;
 
