@@ -3,25 +3,25 @@
 
 pub mod api;
 pub mod aws;
-pub mod background;
+pub(crate) mod background;
 pub mod cli;
-pub mod controllers;
+pub(crate) mod controllers;
 pub mod dataplane;
-pub mod dns;
-pub mod grants;
-pub mod issuance;
-pub mod model;
-pub mod observation;
+pub(crate) mod dns;
+pub(crate) mod grants;
+pub(crate) mod issuance;
+pub(crate) mod model;
+pub(crate) mod observation;
 pub mod operator;
 pub mod pki;
-pub mod policy;
-pub mod probe;
-pub mod proxy;
-pub mod runtime;
-pub mod server_certificate;
-pub mod status;
+pub(crate) mod policy;
+pub(crate) mod probe;
+pub(crate) mod proxy;
+pub(crate) mod runtime;
+pub(crate) mod server_certificate;
+pub(crate) mod status;
 pub mod telemetry;
-pub mod trust;
+pub(crate) mod trust;
 /// Number of cases of a property test: `usual`, unless the variable `PROPTEST_CASES` sets a longer run.
 #[cfg(test)]
 pub(crate) fn cases(usual: u32) -> proptest::prelude::ProptestConfig {

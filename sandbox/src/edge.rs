@@ -122,7 +122,7 @@ struct Site {
     certificate_names: Vec<String>,
     /// Truststore of a domain with mutual TLS.
     truststore: Option<String>,
-    /// The same as [`control::Domain::leaf_anchor_issues`].
+    /// The same as `control::Domain::leaf_anchor_issues`.
     leaf_anchor_issues: bool,
 }
 

@@ -100,7 +100,7 @@ pub(crate) fn key_size() -> Rule {
 /// Returns the CustomResourceDefinitions as the operator's users install them.
 ///
 /// Callers use this function and never `CustomResourceExt::crd()` alone, which lacks the changes of
-/// [`finish`].
+/// `finish`.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![
         finish(MtlsDomain::crd()),

@@ -113,7 +113,7 @@ impl Calls {
 pub struct Gate {
     pub quota: Quota,
     /// Returns true while this process stays the leader for longer than one attempt takes
-    /// ([`super::session::ATTEMPT`]). The gate calls it right before it sends a write, after the wait for a
+    /// ([`super::ATTEMPT`]). The gate calls it right before it sends a write, after the wait for a
     /// token.
     pub may_write: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Calls made, for metrics.

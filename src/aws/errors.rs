@@ -2,7 +2,7 @@
 //! HTTP status.
 //!
 //! Services answer with codes that their models do not declare, so codes are compared as strings. The text
-//! counts only where the code is ambiguous ([`BY_TEXT`]). Displayed text is stable: no request ids, session
+//! counts only where the code is ambiguous (`BY_TEXT`). Displayed text is stable: no request ids, session
 //! names or times.
 
 use std::{error::Error as StdError, sync::Arc};
@@ -14,7 +14,7 @@ use aws_sdk_sts::{
 };
 
 /// Call that assumes a role. It precedes another call, which then fails with its error: see
-/// [`Error::from_sdk`].
+/// `Error::from_sdk`.
 pub const ASSUME_ROLE: &str = "sts:AssumeRole";
 
 /// Failed call. `Display` is fit for a condition's message: the same failure reads the same every time.

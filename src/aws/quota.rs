@@ -65,7 +65,7 @@ pub struct Bucket {
     operation: Operation,
 }
 
-/// Reason of a call. Each class precedes the next one, but not indefinitely: see [`Class::head_start`].
+/// Reason of a call. Each class precedes the next one, but not indefinitely: see `Class::head_start`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// A client must lose access. Such a request does not wait for its words to settle either.

@@ -130,10 +130,6 @@ impl<'a> AwsReader<'a> {
         }
     }
 
-    pub fn is_cached(&self) -> bool {
-        self.cached
-    }
-
     pub async fn domain(&self, name: &str) -> Seen<Option<Domain>> {
         let gateway = &self.session.gateway;
         if self.cached {

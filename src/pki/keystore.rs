@@ -42,7 +42,7 @@ pub fn write(
     built().map_err(KeystoreError::Write)
 }
 
-/// True when the keystore equals the output of [`write`], apart from its random parts.
+/// True when the keystore equals the output of [`fn@write`], apart from its random parts.
 pub fn holds(
     keystore: &[u8],
     tls_key: &(impl AsRef<[u8]> + ?Sized),

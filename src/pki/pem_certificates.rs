@@ -10,8 +10,8 @@ use super::{
     pem_text::{BEGIN, is_blank},
 };
 
-/// Reads every certificate of a PEM text, of at most [`pem::MAX_SOURCE_BYTES`] and
-/// [`pem::MAX_SOURCE_CERTIFICATES`]. Text between the blocks is skipped; a block of any other kind is an
+/// Reads every certificate of a PEM text, of at most [`MAX_SOURCE_BYTES`] and
+/// [`MAX_SOURCE_CERTIFICATES`]. Text between the blocks is skipped; a block of any other kind is an
 /// error.
 pub fn parse_pem_bundle(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<Vec<Certificate>, ParseError> {
     source(text.as_ref())

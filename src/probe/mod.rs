@@ -1,4 +1,4 @@
-//! External view of a domain: over HTTPS ([`probe`]) and in public DNS ([`public_dns`]). Makes requests,
+//! External view of a domain: over HTTPS ([`https`]) and in public DNS ([`public_dns`]). Makes requests,
 //! writes nothing, and decides nothing: the planner interprets the answers.
 
 pub mod https;

@@ -57,16 +57,6 @@ impl Error {
         self.answer()
             .is_some_and(|s| s.is_conflict() || s.is_already_exists())
     }
-
-    /// True when RBAC or an admission policy forbids the request.
-    pub fn is_forbidden(&self) -> bool {
-        self.answer().is_some_and(Status::is_forbidden)
-    }
-
-    /// True when the API server understood the request and will refuse it again.
-    pub fn is_invalid(&self) -> bool {
-        self.answer().is_some_and(|s| s.is_invalid() || s.code == 422)
-    }
 }
 
 #[cfg(test)]

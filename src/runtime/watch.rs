@@ -330,11 +330,6 @@ pub struct Synced {
 }
 
 impl Synced {
-    /// True once the store is complete; stays true, since a store never holds less than the last good list.
-    pub fn is_synced(&self) -> bool {
-        self.progress.borrow().live
-    }
-
     /// Waits until the store is complete.
     pub async fn wait(&self) {
         if self.progress.clone().wait_for(|p| p.live).await.is_err() {
@@ -365,11 +360,6 @@ impl Synced {
                 .unwrap_or_else(|| format!("{} is not listed yet", self.kind))
         })
     }
-}
-
-/// True when all watches are synced.
-pub fn synced(watches: &[Synced]) -> bool {
-    watches.iter().all(Synced::is_synced)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// Facts from AWS, as in [`Facts`].
+/// Facts from AWS, as in `facts::Facts`.
 pub(crate) struct InAws {
     pub(crate) domain: Seen<Option<Domain>>,
     pub(crate) certificates: Seen<Vec<acm::Certificate>>,

@@ -1,5 +1,5 @@
 //! `mtls-operator doctor`: explains why callers are refused. [`gather`] reads the cluster and AWS and calls
-//! the domain as a client would, [`facts`] holds the facts, [`findings`] finds the problems and their
+//! the domain as a client would, [`facts`] holds the facts, [`mod@findings`] finds the problems and their
 //! remedies. Writes nothing anywhere: the gate of its AWS calls lets no write pass.
 
 pub mod facts;

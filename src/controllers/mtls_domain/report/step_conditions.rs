@@ -20,8 +20,6 @@ pub enum Outcome {
         ahead: usize,
         about: std::time::Duration,
     },
-    /// This process may not write at the moment; another process may.
-    NotLeading,
     /// The action was done before, and AWS does not show its effect yet.
     NotShown(String),
     Failed(errors::Error),
@@ -129,11 +127,6 @@ pub(crate) fn explain(outcome: &Outcome) -> (StepStatus, Reason, String) {
                 format!("queued for AWS quota: {when}"),
             )
         }
-        Outcome::NotLeading => (
-            StepStatus::Unreachable,
-            Reason::Unreachable,
-            "this operator does not hold its lease at the moment".into(),
-        ),
         Outcome::NotShown(what) => (StepStatus::Working, Reason::Progressing, what.clone()),
         Outcome::Kubernetes(why) => (StepStatus::Unreachable, Reason::Unreachable, why.clone()),
         Outcome::Failed(error) => refusal(error),

@@ -240,13 +240,6 @@ fn each_outcome_has_its_status_reason_and_retry() {
             true,
         ),
         (
-            Outcome::NotLeading,
-            StepStatus::Unreachable,
-            Reason::Unreachable,
-            "lease",
-            true,
-        ),
-        (
             Outcome::NotShown("n".into()),
             StepStatus::Working,
             Reason::Progressing,
