@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 
 use crate::{
-    api::{AssumeRole, Dns, DnsVerification, MtlsDomain, UnlistedMappings},
+    api::{AssumeRole, Dns, DnsVerification, MtlsDomain, UnlistedMappings, object_id::ObjectId},
     aws::session::{self, Access, RoleToAssume},
     policy::Policy,
 };
@@ -83,8 +83,7 @@ impl TruststoreObject {
 
 /// Returns the value of every ownership tag of a domain's resources.
 fn owner(domain: &MtlsDomain, cluster_id: &str) -> String {
-    let namespace = domain.namespace().expect("MtlsDomain is namespaced");
-    format!("{cluster_id}/{namespace}/{}", domain.name_any())
+    format!("{cluster_id}/{}", ObjectId::of(domain))
 }
 
 /// Manager of the DNS records of the domain name.
@@ -148,11 +147,13 @@ impl Placement {
         }
     }
 
+    pub fn id(&self) -> ObjectId {
+        ObjectId::new(&self.namespace, &self.name)
+    }
+
     /// True when an ownership tag is that of an MtlsDomain of this cluster.
     pub fn is_of_this_cluster(&self, owner: &str) -> bool {
-        let cluster = self
-            .owner
-            .strip_suffix(&format!("{}/{}", self.namespace, self.name));
+        let cluster = self.owner.strip_suffix(&self.id().to_string());
         cluster.is_some_and(|cluster| owner.starts_with(cluster))
     }
 

@@ -38,10 +38,8 @@ use super::{
 
 use crate::{
     api::{
-        ClientCertificate, ClientCertificateStatus, ClientGrant, MtlsDomain,
-        conditions::ConditionType,
-        events::Notice,
-        object_id::{self, DomainKey},
+        ClientCertificate, ClientCertificateStatus, ClientGrant, MtlsDomain, conditions::ConditionType,
+        events::Notice, object_id::ObjectId,
     },
     grants::index,
     issuance::{
@@ -74,7 +72,7 @@ pub struct Watches {
     pub grants: Watch<Cached<ClientGrant>>,
     pub namespaces: Watch<PartialObjectMeta<Namespace>>,
     /// Domains whose trust has changed.
-    pub active_trust: UnboundedReceiver<DomainKey>,
+    pub active_trust: UnboundedReceiver<ObjectId>,
 }
 
 /// Runs the controller until `stop`, and finishes running reconciles first.
@@ -109,7 +107,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: Watches, stop: CancellationToken) {
                     .ok()
                     .map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
             }),
-            move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
+            move |d| of_domain(&by_domain, &ObjectId::of(&*d)),
         )
         // The deletion of a certificate may free a subject.
         .watches_shared_stream(watches.certificates.subscribe(), move |c| {
@@ -203,8 +201,8 @@ async fn reconcile(object: Arc<Cached<ClientCertificate>>, ctx: Arc<Ctx>) -> Res
 
 pub(crate) async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     let now = Timestamp::now();
-    let key = object_id::domain_key(cert);
-    let found = ctx.domains.get(&ObjectRef::new(&key.1).within(&key.0));
+    let key = cert.domain_id();
+    let found = ctx.domains.get(&key.to_ref());
     let trust = ctx.active_trust.trust(&key);
     let decision = admission::admission(&Facts {
         cert,

@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    api::MtlsDomain,
+    api::{MtlsDomain, object_id::ObjectId},
     aws::{
         acm::CertificateRequest,
         action::{AcmAction, ApiGatewayAction, LambdaAction, S3Action},
@@ -271,9 +271,9 @@ async fn certificate_requests_are_limited() {
     );
 
     let request_limiter = RequestLimiter::default();
-    let object = "ns/partners";
+    let object = ObjectId::new("ns", "partners");
     for n in 0..12 {
-        assert!(request_limiter.note(object, &n.to_string(), now()));
+        assert!(request_limiter.note(&object, &n.to_string(), now()));
     }
     let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || {
         true
