@@ -4,7 +4,10 @@ use kube::ResourceExt;
 
 use crate::{
     api::{AssumeRole, Dns, DnsVerification, MtlsDomain, UnlistedMappings, object_id::ObjectId},
-    aws::session::{self, Access, RoleToAssume},
+    aws::{
+        arn::Arn,
+        session::{Access, RoleToAssume},
+    },
     policy::Policy,
 };
 
@@ -92,7 +95,7 @@ pub enum DesiredDns {
     /// The operator, in this hosted zone or else the best match, with this role.
     Route53 {
         zone_id: Option<String>,
-        role_arn: Option<String>,
+        role_arn: Option<Arn>,
     },
     /// Another party.
     External { verify: DnsVerification },
@@ -112,7 +115,10 @@ impl DesiredDns {
                 ..
             }) => DesiredDns::Route53 {
                 zone_id: route53.hosted_zone_id.clone(),
-                role_arn: route53.assume_role.as_ref().map(|role| role.role_arn.clone()),
+                role_arn: route53
+                    .assume_role
+                    .as_ref()
+                    .map(|role| role.role_arn.as_str().into()),
             },
             _ => DesiredDns::Route53 {
                 zone_id: None,
@@ -162,7 +168,7 @@ impl Placement {
         match &self.dns {
             DesiredDns::Route53 {
                 role_arn: Some(role), ..
-            } => session::account_of(role),
+            } => role.account(),
             _ => &self.account,
         }
     }
@@ -187,7 +193,7 @@ pub fn access(domain: &MtlsDomain, policy: Option<&Policy>) -> Access {
         external_id: policy
             .and_then(|policy| policy.external_id(&arn))
             .map(str::to_owned),
-        arn,
+        arn: arn.into(),
     };
     Access {
         region: aws.region,

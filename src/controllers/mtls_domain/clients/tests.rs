@@ -2,6 +2,7 @@
 
 use super::*;
 
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::{

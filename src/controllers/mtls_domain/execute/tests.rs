@@ -14,6 +14,7 @@ use crate::{
     aws::{
         acm::CertificateRequest,
         action::{AcmAction, ApiGatewayAction, LambdaAction, S3Action},
+        arn::Arn,
         call_guard::Gate,
         fake,
         gateway::{
@@ -159,7 +160,7 @@ async fn a_scarce_call_is_queued_and_not_made_before_its_ticket_is_granted() {
 async fn a_deletion_of_a_missing_resource_succeeds() {
     let arn = || "arn:aws:apigateway:eu-west-1::/apis/a1".to_owned();
     let (api_id, protocol) = ("a1".to_owned(), Protocol::Http);
-    let function = "arn:aws:lambda:eu-west-1:123456789012:function:f".to_owned();
+    let function = Arn::from("arn:aws:lambda:eu-west-1:123456789012:function:f");
     let deletions: [Action; 9] = [
         AcmAction::DeleteCertificate { arn: arn() }.into(),
         ApiGatewayAction::ReleaseDomain { arn: arn() }.into(),
