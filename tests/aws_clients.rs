@@ -10,6 +10,7 @@ use mtls_operator::aws::acm::{
     Certificate, CertificateKind, CertificateRequest, CertificateStatus, KeyAlgorithm, Renewal,
     RenewalStatus, ValidationStatus,
 };
+use mtls_operator::aws::arn::Arn;
 use mtls_operator::aws::call_guard::Gate;
 use mtls_operator::aws::errors::{Error, Kind};
 use mtls_operator::aws::gateway::{
@@ -959,20 +960,25 @@ async fn integrations_and_authorizers_of_http_apis_change_and_keep_what_is_not_n
         .unwrap();
     assert_eq!(gateway.integrations(&api).await.unwrap(), seen);
 
-    let function = format!("arn:aws:lambda:eu-west-1:{account}:function:who");
+    let function = Arn::from(format!("arn:aws:lambda:eu-west-1:{account}:function:who"));
     gateway
         .create_authorizer(Protocol::Http, &api, "ours", &function)
         .await
         .unwrap();
     gateway
-        .create_authorizer(Protocol::Http, &api, "more", &format!("{function}:live"))
+        .create_authorizer(
+            Protocol::Http,
+            &api,
+            "more",
+            &Arn::from(format!("{function}:live")),
+        )
         .await
         .unwrap();
     let made = gateway.authorizers(Protocol::Http, &api).await.unwrap();
     let ours = made.iter().find(|a| a.name == "ours").unwrap();
     assert_eq!(
-        (made.len(), ours.function.as_str(), ours.as_made),
-        (2, function.as_str(), true)
+        (made.len(), ours.function.as_ref(), ours.as_made),
+        (2, Some(&function), true)
     );
     let request = given
         .gateway
@@ -1073,15 +1079,15 @@ async fn methods_of_rest_apis_ask_authorizers_through_v1() {
         .unwrap();
     assert_eq!(gateway.methods(&api).await.unwrap().integrations, seen);
 
-    let function = format!("arn:aws:lambda:eu-west-1:{account}:function:who");
+    let function = Arn::from(format!("arn:aws:lambda:eu-west-1:{account}:function:who"));
     gateway
         .create_authorizer(Protocol::Rest, &api, "ours", &function)
         .await
         .unwrap();
     let made = gateway.authorizers(Protocol::Rest, &api).await.unwrap();
     assert_eq!(
-        (made[0].name.as_str(), made[0].function.as_str(), made[0].as_made),
-        ("ours", function.as_str(), true)
+        (made[0].name.as_str(), made[0].function.as_ref(), made[0].as_made),
+        ("ours", Some(&function), true)
     );
     let open = gateway.methods(&api).await.unwrap().routes;
     assert!(
@@ -1097,13 +1103,18 @@ async fn methods_of_rest_apis_ask_authorizers_through_v1() {
     gateway.authorize(&api, &open[0].at, None).await.unwrap();
     assert_eq!(gateway.methods(&api).await.unwrap().routes, open);
     gateway
-        .restore_authorizer(Protocol::Rest, &api, &made[0].id, &format!("{function}:live"))
+        .restore_authorizer(
+            Protocol::Rest,
+            &api,
+            &made[0].id,
+            &Arn::from(format!("{function}:live")),
+        )
         .await
         .unwrap();
     let changed = gateway.authorizers(Protocol::Rest, &api).await.unwrap();
     assert_eq!(
         (changed[0].function.clone(), changed[0].as_made),
-        (format!("{function}:live"), true)
+        (Some(Arn::from(format!("{function}:live"))), true)
     );
     gateway
         .delete_authorizer(Protocol::Rest, &api, &made[0].id)
@@ -1682,7 +1693,7 @@ async fn one_account_in_several_regions() {
 fn role(account: &str, name: &str) -> RoleToAssume {
     let external_id = Some("an external id".to_owned());
     RoleToAssume {
-        arn: format!("arn:aws:iam::{account}:role/{name}"),
+        arn: format!("arn:aws:iam::{account}:role/{name}").into(),
         external_id,
     }
 }
@@ -1733,12 +1744,12 @@ async fn a_role_leads_into_its_account_and_the_role_for_route_53_to_route_53_onl
         sessions.get(&split).await.unwrap().route53.zones().await.unwrap();
     }
     assert_eq!(
-        assumed(&role(two, "roles-dns").arn).await,
+        assumed(role(two, "roles-dns").arn.as_str()).await,
         1,
         "credentials are kept while they are valid"
     );
     assert_eq!(
-        assumed(&role(one, "roles-whole").arn).await,
+        assumed(role(one, "roles-whole").arn.as_str()).await,
         2,
         "once for each access"
     );

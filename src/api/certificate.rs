@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{CustomResource, KubeSchema};
+use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{self, DeletionPolicy, Duration, PrivateKey, SecretKeyRef, is_default};
+use crate::api::{self, DeletionPolicy, Duration, PrivateKey, SecretKeyRef, is_default, object_id::ObjectId};
 
 /// Desired state of the client certificate.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -170,6 +170,15 @@ pub struct ClientCertificateSpec {
     /// true: the operator does not issue or renew until this is false again. Default: false.
     #[serde(default, skip_serializing_if = "is_default")]
     pub suspend: bool,
+}
+
+impl ClientCertificate {
+    /// Returns the identity of the MtlsDomain that the certificate is for.
+    pub fn domain_id(&self) -> ObjectId {
+        let domain = &self.spec.domain_ref;
+        let namespace = domain.namespace.clone().or_else(|| self.namespace());
+        ObjectId::new(namespace.unwrap_or_default(), &domain.name)
+    }
 }
 
 /// Reference to an MtlsDomain.

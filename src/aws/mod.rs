@@ -4,6 +4,7 @@
 
 pub mod acm;
 pub mod action;
+pub mod arn;
 pub mod call_guard;
 pub mod errors;
 pub mod gateway;

@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::{
     acm::Acm,
+    arn::Arn,
     call_guard::{CallContext, Gate},
     errors::{ASSUME_ROLE, Error, Kind},
     gateway::Gateway,
@@ -48,7 +49,7 @@ pub struct Access {
 /// A role to assume.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RoleToAssume {
-    pub arn: String,
+    pub arn: Arn,
     /// External id that the role's trust policy requires, if any.
     pub external_id: Option<String>,
 }
@@ -205,7 +206,7 @@ impl Session {
     /// Returns the same session without a call to STS: a role that may not be assumed fails at the first
     /// call. The account is that of the ARN.
     fn as_role(&self, role: &RoleToAssume) -> Session {
-        let account = account_of(&role.arn).to_owned();
+        let account = role.arn.account().to_owned();
         Session::with(self.with_role(role), account, self.region.clone(), &self.gate)
     }
 
@@ -233,8 +234,8 @@ impl Session {
     }
 
     /// Returns a Lambda client in the Region of a function's ARN.
-    pub fn lambda(&self, function: &str) -> Lambda {
-        match region_of(function) {
+    pub fn lambda(&self, function: &Arn) -> Lambda {
+        match function.region() {
             region if region == self.region => self.lambda.clone(),
             region => self.in_region(region).lambda,
         }
@@ -306,21 +307,6 @@ async fn without_credentials(config: &SdkConfig, error: Error) -> Error {
     }
 }
 
-/// Returns the partition of an ARN: `aws`, `aws-cn`, `aws-us-gov`.
-pub fn partition_of(arn: &str) -> &str {
-    arn.split(':').nth(1).unwrap_or_default()
-}
-
-/// Returns the Region of an ARN.
-pub fn region_of(arn: &str) -> &str {
-    arn.split(':').nth(3).unwrap_or_default()
-}
-
-/// Returns the account of an ARN.
-pub fn account_of(arn: &str) -> &str {
-    arn.split(':').nth(4).unwrap_or_default()
-}
-
 /// Supplies the credentials of a role and assumes the role again before they expire. The SDK's own provider
 /// does the same, but bypasses the gate, and distinguishes a refusal from a failure only in its text.
 #[derive(Debug)]
@@ -335,7 +321,7 @@ impl Role {
         let send = self
             .sts
             .assume_role()
-            .role_arn(&self.role.arn)
+            .role_arn(self.role.arn.as_str())
             .role_session_name("mtls-operator")
             .set_external_id(self.role.external_id.clone())
             .send();

@@ -15,7 +15,7 @@ use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::object_id::DomainKey,
+    api::object_id::ObjectId,
     aws::{errors, session::Session},
     telemetry::logging,
 };
@@ -48,13 +48,13 @@ pub struct Bypasses {
 struct Known {
     /// Accounts and Regions in which a domain is served.
     places: BTreeMap<(String, String), Place>,
-    changed: BTreeSet<DomainKey>,
+    changed: BTreeSet<ObjectId>,
 }
 
 struct Place {
     session: Session,
     /// Domain name of each MtlsDomain that is served here, and the APIs that it maps.
-    served: BTreeMap<DomainKey, (String, BTreeSet<String>)>,
+    served: BTreeMap<ObjectId, (String, BTreeSet<String>)>,
     /// Result of the last scan that succeeded.
     found: Option<Found>,
     due: Instant,
@@ -65,7 +65,7 @@ impl Bypasses {
     /// `None` when no scan has finished yet.
     pub fn of(
         &self,
-        key: &DomainKey,
+        key: &ObjectId,
         session: &Session,
         name: &str,
         apis: impl Iterator<Item = String>,
@@ -94,7 +94,7 @@ impl Bypasses {
     }
 
     /// Records that the MtlsDomain is not served any more.
-    pub fn forget(&self, key: &DomainKey) {
+    pub fn forget(&self, key: &ObjectId) {
         self.known().places.retain(|_, place| {
             place.served.remove(key);
             !place.served.is_empty()
@@ -102,7 +102,7 @@ impl Bypasses {
     }
 
     /// Stream of the MtlsDomains whose bypasses have changed. For a single listener.
-    pub fn changes(self: Arc<Self>) -> impl Stream<Item = DomainKey> + Send {
+    pub fn changes(self: Arc<Self>) -> impl Stream<Item = ObjectId> + Send {
         futures::stream::unfold(self, |bypasses| async move {
             loop {
                 let next = bypasses.known().changed.pop_first();

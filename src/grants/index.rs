@@ -19,7 +19,7 @@ use super::evaluation::{self, Decision, EvaluationContext, GrantRequest};
 use crate::{
     api::{
         ClientCertificate, ClientGrant, ClientGrantSpec, Issuance, MtlsDomain, Namespaces,
-        object_id::{DomainKey, domain_key},
+        object_id::ObjectId,
     },
     model::authorities,
     policy,
@@ -50,7 +50,7 @@ struct Read {
 
 /// True when the certificate needs a grant.
 pub fn is_cross_namespace(cert: &ClientCertificate) -> bool {
-    cert.namespace() != Some(domain_key(cert).0)
+    cert.namespace() != Some(cert.domain_id().namespace)
 }
 
 /// True when the grant selects namespaces by their labels.
@@ -89,7 +89,7 @@ impl GrantIndex {
     /// Decides on a certificate in another namespace than its domain's. Returns `None` when its spec or CSR
     /// cannot be certified.
     pub fn decide(&self, cert: &ClientCertificate, now: Timestamp) -> Option<Decision> {
-        let (key, grant_request) = (domain_key(cert), self.grant_request(cert)?);
+        let (key, grant_request) = (cert.domain_id(), self.grant_request(cert)?);
         Some(self.evaluate(&key, now, |context| {
             evaluation::decide(&grant_request, || self.requesting(&key).1, context)
         }))
@@ -97,7 +97,7 @@ impl GrantIndex {
 
     /// Returns every certificate in other namespaces that requests something of this domain, each with its
     /// decision.
-    pub fn of_domain(&self, key: &DomainKey, now: Timestamp) -> Vec<(Certificate, Decision)> {
+    pub fn of_domain(&self, key: &ObjectId, now: Timestamp) -> Vec<(Certificate, Decision)> {
         let (certificates, grant_requests) = self.requesting(key);
         let decisions = self.evaluate(key, now, |context| evaluation::allocate(&grant_requests, context));
         certificates.into_iter().zip(decisions).collect()
@@ -106,7 +106,7 @@ impl GrantIndex {
     /// True when a grant may allow this self-signed certificate, or may have allowed it before a change.
     pub fn may_be_trusted(&self, cert: &ClientCertificate) -> bool {
         let accepts = self.accepts(cert);
-        self.of(&domain_key(cert))
+        self.of(&cert.domain_id())
             .iter()
             .any(|g| g.0.as_ref().map_or(true, &accepts))
     }
@@ -119,7 +119,7 @@ impl GrantIndex {
             return None;
         }
         let accepts = self.accepts(cert);
-        let all = self.of(&domain_key(cert));
+        let all = self.of(&cert.domain_id());
         let readable = all
             .iter()
             .map(|g| g.0.as_ref().ok())
@@ -150,7 +150,7 @@ impl GrantIndex {
     }
 
     /// True when the certificates of this domain share a limited number of slots.
-    pub fn has_slots(&self, key: &DomainKey) -> bool {
+    pub fn has_slots(&self, key: &ObjectId) -> bool {
         self.of(key)
             .iter()
             .any(|g| g.0.as_ref().is_ok_and(|g| g.spec.max_certificates.is_some()))
@@ -158,12 +158,13 @@ impl GrantIndex {
 
     /// Returns the grants in the domain's namespace that are for this domain, or that the operator cannot
     /// read.
-    pub fn of(&self, key: &DomainKey) -> Vec<Arc<Cached<ClientGrant>>> {
+    pub fn of(&self, key: &ObjectId) -> Vec<Arc<Cached<ClientGrant>>> {
         let is_for = |g: &Cached<ClientGrant>| match &g.0 {
-            Ok(g) => g.spec.domain_ref.name == key.1 && g.metadata.deletion_timestamp.is_none(),
+            Ok(g) => g.spec.domain_ref.name == key.name && g.metadata.deletion_timestamp.is_none(),
             Err(_) => g.meta().deletion_timestamp.is_none(),
         };
-        let beside = |g: &&Arc<Cached<ClientGrant>>| g.meta().namespace.as_ref() == Some(&key.0) && is_for(g);
+        let beside =
+            |g: &&Arc<Cached<ClientGrant>>| g.meta().namespace.as_ref() == Some(&key.namespace) && is_for(g);
         self.grants.state().iter().filter(beside).cloned().collect()
     }
 
@@ -184,7 +185,7 @@ impl GrantIndex {
 
     fn evaluate<T>(
         &self,
-        key: &DomainKey,
+        key: &ObjectId,
         now: Timestamp,
         evaluation: impl FnOnce(&EvaluationContext) -> T,
     ) -> T {
@@ -200,7 +201,7 @@ impl GrantIndex {
             .iter()
             .map(|n| (n.name_any(), n.labels().clone()))
             .collect();
-        let domain = self.domains.get(&ObjectRef::new(&key.1).within(&key.0));
+        let domain = self.domains.get(&key.to_ref());
         let issuing = domain.as_ref().and_then(|d| issuing(d.0.as_ref().ok()?));
         let unreadable = grants.len() < all.len();
         let names_outside =
@@ -240,12 +241,12 @@ impl GrantIndex {
         outside
     }
 
-    fn requesting(&self, key: &DomainKey) -> (Vec<Certificate>, Vec<Arc<GrantRequest>>) {
+    fn requesting(&self, key: &ObjectId) -> (Vec<Certificate>, Vec<Arc<GrantRequest>>) {
         let grant_request = |c: Certificate| {
             let cert =
                 c.0.as_ref()
                     .ok()
-                    .filter(|cert| domain_key(cert) == *key && is_cross_namespace(cert))?;
+                    .filter(|cert| cert.domain_id() == *key && is_cross_namespace(cert))?;
             let grant_request = self
                 .grant_request(cert)
                 .filter(|_| cert.metadata.deletion_timestamp.is_none())?;

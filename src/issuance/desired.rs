@@ -8,10 +8,8 @@ use kube::ResourceExt;
 
 use crate::{
     api::{
-        ClientCertificate, DeletionPolicy, Issuance, SecretKeyRef,
-        conditions::Reason,
-        durations::length,
-        object_id::{DomainKey, domain_key},
+        ClientCertificate, DeletionPolicy, Issuance, SecretKeyRef, conditions::Reason, durations::length,
+        object_id::ObjectId,
     },
     grants::evaluation::Terms,
     model::leaf_request::{asked, duration},
@@ -28,7 +26,7 @@ pub struct Desired {
     pub namespace: String,
     pub name: String,
     pub created: Option<Timestamp>,
-    pub domain: DomainKey,
+    pub domain: ObjectId,
     /// True when the certificate signs itself and is in the truststore itself.
     pub self_signed: bool,
     /// Name of the self-signed certificate's truststore entry.
@@ -80,7 +78,7 @@ pub fn desired(
         cert.namespace().expect("ClientCertificate is namespaced"),
         cert.name_any(),
     );
-    let domain = domain_key(cert);
+    let domain = cert.domain_id();
     let granted = terms.and_then(|terms| terms.max_duration);
     let max = [max, granted].into_iter().flatten().min();
     let duration = duration(cert, max);

@@ -205,7 +205,7 @@ impl ApplyContext<'_> {
         let (mut labels, mut annotations) = (d.labels.clone(), d.annotations.clone());
         labels.insert(CERTIFICATE_LABEL.into(), d.name.clone());
         if d.self_signed {
-            labels.insert(TRUSTED_BY.into(), d.domain.1.clone());
+            labels.insert(TRUSTED_BY.into(), d.domain.name.clone());
         }
         annotations.insert(REVISION.into(), revision.to_string());
         annotations.extend(renewed.map(|value| (RENEWED.to_owned(), value)));

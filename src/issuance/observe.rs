@@ -4,11 +4,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{
-    Client, ResourceExt,
-    api::PartialObjectMeta,
-    runtime::reflector::{ObjectRef, Store},
-};
+use kube::{Client, ResourceExt, api::PartialObjectMeta, runtime::reflector::Store};
 use zeroize::Zeroizing;
 
 use super::{
@@ -20,7 +16,7 @@ use super::{
 };
 
 use crate::{
-    api::{AuthorityState, MtlsDomain, SecretKeyRef, conditions::Reason},
+    api::{AuthorityState, MtlsDomain, SecretKeyRef, conditions::Reason, object_id::ObjectId},
     model::authorities::{self, DesiredAuthority, DesiredSource},
     pki::authority::SigningAuthority,
     runtime::{self, apply},
@@ -48,7 +44,7 @@ impl ObserveContext<'_> {
 
     fn version(&self, namespace: &str, name: &str) -> Option<String> {
         self.secrets
-            .get(&ObjectRef::new(name).within(namespace))?
+            .get(&ObjectId::new(namespace, name).to_ref())?
             .resource_version()
     }
 }
@@ -105,7 +101,7 @@ pub async fn observe(
 
 /// Problem of a certificate without its domain. `is_issued`: a Secret of its name exists.
 fn no_domain(d: &Desired, is_issued: bool) -> Problem {
-    let (namespace, name) = &d.domain;
+    let ObjectId { namespace, name } = &d.domain;
     match is_issued {
         true => problem(
             Reason::DomainGone,
@@ -169,7 +165,7 @@ async fn issuer(
         Err(refused) => {
             return Ok(Err(problem(
                 refused.reason,
-                format!("MtlsDomain {}: {}", d.domain.1, refused.message),
+                format!("MtlsDomain {}: {}", d.domain.name, refused.message),
             )));
         }
     };
@@ -181,7 +177,7 @@ async fn issuer(
         let Some(wanted) = wanted.iter().find(|w| w.name == *name) else {
             return Ok(Err(problem(
                 Reason::AuthorityNotFound,
-                format!("MtlsDomain {} has no authority {name}", d.domain.1),
+                format!("MtlsDomain {} has no authority {name}", d.domain.name),
             )));
         };
         return own_key_of(wanted, d, domain, trust, observe_context).await;
@@ -193,7 +189,7 @@ async fn issuer(
             own_key_of(wanted, d, domain, trust, observe_context).await?,
         ));
     }
-    Ok(only_one(able, &d.domain.1))
+    Ok(only_one(able, &d.domain.name))
 }
 
 /// Returns the only authority that can issue. Without any, the problem is that authority's own; with several,
@@ -249,7 +245,7 @@ async fn own_key_of(
         .annotations()
         .get(&generated_authority::annotation(&wanted.name));
     let trusted = trust.into_iter().flat_map(Trust::entries);
-    let owned = generated_authority::is_labelled(&labels, &d.domain.1, &wanted.name).and_then(|()| {
+    let owned = generated_authority::is_labelled(&labels, &d.domain.name, &wanted.name).and_then(|()| {
         generated_authority::is_ours(
             authority.chain().certificates(),
             &wanted.name,
@@ -264,7 +260,7 @@ async fn own_key_of(
         message: format!(
             "the authority {} has no key that the operator generated yet; if this persists, see ResolvedRefs \
              of MtlsDomain {}",
-            wanted.name, d.domain.1
+            wanted.name, d.domain.name
         ),
     }))
 }
@@ -274,7 +270,7 @@ async fn key_of(
     d: &Desired,
     observe_context: &ObserveContext<'_>,
 ) -> Result<Result<Keyed, Problem>, runtime::Error> {
-    let (name, domain) = (&wanted.name, &d.domain.1);
+    let (name, domain) = (&wanted.name, &d.domain.name);
     if wanted.state == AuthorityState::Distrusted {
         return Ok(Err(problem(
             Reason::AuthorityNotFound,
@@ -287,14 +283,14 @@ async fn key_of(
             format!("the authority {name} of MtlsDomain {domain} has no key to issue with"),
         )));
     };
-    let at = (d.domain.0.as_str(), secret.as_str());
+    let at = ObjectId::new(&d.domain.namespace, secret);
     if let Some(keyed) = observe_context
         .signing_keys
-        .get(at, observe_context.version(at.0, at.1).as_deref())
+        .get(&at, observe_context.version(&at.namespace, &at.name).as_deref())
     {
         return Ok(Ok(keyed));
     }
-    let Some(found) = apply::secret(observe_context.client, at.0, at.1).await? else {
+    let Some(found) = apply::secret(observe_context.client, &at.namespace, &at.name).await? else {
         let message = format!("the key of the authority {name} does not exist yet");
         return Ok(Err(Problem {
             status: StepStatus::Working,
@@ -323,7 +319,7 @@ async fn key_of(
             };
             observe_context
                 .signing_keys
-                .put(at, found.resource_version(), keyed.clone());
+                .put(&at, found.resource_version(), keyed.clone());
             Ok(Ok(keyed))
         }
         Err(error) => Ok(Err(problem(

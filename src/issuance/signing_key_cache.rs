@@ -7,11 +7,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::pki::authority::SigningAuthority;
+use crate::{api::object_id::ObjectId, pki::authority::SigningAuthority};
 
 /// Cached authorities by namespace and name of the Secret.
 #[derive(Default)]
-pub struct SigningKeyCache(Mutex<HashMap<(String, String), Read>>);
+pub struct SigningKeyCache(Mutex<HashMap<ObjectId, Read>>);
 
 /// Cached contents of a Secret.
 struct Read {
@@ -30,25 +30,21 @@ pub struct Keyed {
 impl SigningKeyCache {
     /// Returns the entry for `version` of the Secret; `None` without an entry, or when the entry is for
     /// another version.
-    pub fn get(&self, secret: (&str, &str), version: Option<&str>) -> Option<Keyed> {
+    pub fn get(&self, secret: &ObjectId, version: Option<&str>) -> Option<Keyed> {
         let mut all = self.0.lock().expect("no holder of the lock panics");
-        let key = (secret.0.to_owned(), secret.1.to_owned());
-        match all.get(&key) {
+        match all.get(secret) {
             Some(read) if Some(read.version.as_str()) == version => Some(read.keyed.clone()),
             _ => {
-                all.remove(&key);
+                all.remove(secret);
                 None
             }
         }
     }
 
-    pub fn put(&self, secret: (&str, &str), version: Option<String>, keyed: Keyed) {
+    pub fn put(&self, secret: &ObjectId, version: Option<String>, keyed: Keyed) {
         let Some(version) = version else { return };
         let mut all = self.0.lock().expect("no holder of the lock panics");
-        all.insert(
-            (secret.0.to_owned(), secret.1.to_owned()),
-            Read { version, keyed },
-        );
+        all.insert(secret.clone(), Read { version, keyed });
     }
 }
 
@@ -62,23 +58,27 @@ mod tests {
 
     #[test]
     fn a_key_is_cached_until_its_secret_changes() {
-        let signing_keys = SigningKeyCache::default();
+        let (signing_keys, ca) = (SigningKeyCache::default(), ObjectId::new("ns", "ca"));
         let one = Arc::new(issuer("Partners", at("2026-11-24T12:00:00Z")));
         let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
         let keyed = || Keyed {
             authority: one.clone(),
             labels: labels.clone(),
         };
-        signing_keys.put(("ns", "ca"), Some("1".into()), keyed());
-        let kept = signing_keys.get(("ns", "ca"), Some("1")).unwrap();
+        signing_keys.put(&ca, Some("1".into()), keyed());
+        let kept = signing_keys.get(&ca, Some("1")).unwrap();
         assert!(Arc::ptr_eq(&kept.authority, &one) && kept.labels == labels);
         drop(kept);
-        assert!(signing_keys.get(("ns", "other"), Some("1")).is_none());
+        assert!(
+            signing_keys
+                .get(&ObjectId::new("ns", "other"), Some("1"))
+                .is_none()
+        );
         for another in [Some("2"), None] {
-            signing_keys.put(("ns", "ca"), Some("1".into()), keyed());
-            assert!(signing_keys.get(("ns", "ca"), another).is_none());
+            signing_keys.put(&ca, Some("1".into()), keyed());
+            assert!(signing_keys.get(&ca, another).is_none());
             assert!(
-                signing_keys.get(("ns", "ca"), Some("1")).is_none(),
+                signing_keys.get(&ca, Some("1")).is_none(),
                 "not in memory any more"
             );
         }

@@ -19,7 +19,7 @@ use crate::{
         conditions::Reason,
         durations::{DEFAULT_LEAF, length},
     },
-    aws::{acm, gateway::domains},
+    aws::{acm, arn::Arn, gateway::domains},
     pki::{digest::short_hash, leaf::LeafRequest},
     status::{Refused, invalid},
 };
@@ -75,8 +75,8 @@ pub struct Desired {
 /// A Lambda authorizer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DesiredAuthorizer {
-    /// An authorizer that the operator creates for this function, by its ARN.
-    Function(String),
+    /// An authorizer that the operator creates for this function.
+    Function(Arn),
     /// Existing authorizers, by the id of their API.
     Existing(BTreeMap<String, String>),
 }
@@ -89,10 +89,7 @@ pub enum DesiredCertificate {
     Request { request: DesiredRequest, keep: bool },
     /// A certificate that exists in ACM, with the public certificate that proves the ownership of the name
     /// where API Gateway requires that.
-    Existing {
-        arn: String,
-        ownership_arn: Option<String>,
-    },
+    Existing { arn: Arn, ownership_arn: Option<Arn> },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -212,7 +209,7 @@ fn authorizer(domain: &MtlsDomain) -> Result<Option<DesiredAuthorizer>, Refused>
         return Ok(None);
     };
     if let Some(function) = &wanted.function_arn {
-        return Ok(Some(DesiredAuthorizer::Function(function.clone())));
+        return Ok(Some(DesiredAuthorizer::Function(function.as_str().into())));
     }
     let existing: BTreeMap<_, _> = wanted
         .existing
@@ -243,6 +240,7 @@ fn certificate(domain: &MtlsDomain, placement: &Placement) -> Result<DesiredCert
             arn,
             ownership_verification_arn: ownership_arn,
         } = existing;
+        let (arn, ownership_arn) = (Arn::from(arn), ownership_arn.map(Arn::from));
         in_placement("arn", &arn, placement)?;
         ownership_arn.as_ref().map_or(Ok(()), |arn| {
             in_placement("ownershipVerificationArn", arn, placement)
@@ -276,19 +274,19 @@ fn certificate(domain: &MtlsDomain, placement: &Placement) -> Result<DesiredCert
 }
 
 /// Checks that a certificate is in the domain's own Region and account: API Gateway accepts no others.
-fn in_placement(field: &str, arn: &str, placement: &Placement) -> Result<(), Refused> {
-    let parts: Vec<_> = arn.split(':').collect();
-    match parts[..] {
-        [_, _, _, region, account, ..] if region != placement.region || account != placement.account => {
-            Err(invalid(&format!(
-                "spec.serverCertificate.existing.{field}: the certificate is in {region} of account \
-                 {account}, but the domain is in {} of account {}. API Gateway accepts certificates of its \
-                 own Region and account only: request or import one there, and name that",
-                placement.region, placement.account
-            )))
-        }
-        _ => Ok(()),
+fn in_placement(field: &str, arn: &Arn, placement: &Placement) -> Result<(), Refused> {
+    let (region, account) = (arn.region(), arn.account());
+    // The schema admits no ARN without an account.
+    let is_there = region == placement.region && account == placement.account;
+    if is_there || account.is_empty() {
+        return Ok(());
     }
+    Err(invalid(&format!(
+        "spec.serverCertificate.existing.{field}: the certificate is in {region} of account {account}, but \
+         the domain is in {} of account {}. API Gateway accepts certificates of its own Region and account \
+         only: request or import one there, and name that",
+        placement.region, placement.account
+    )))
 }
 
 #[cfg(test)]

@@ -3,8 +3,11 @@
 use kube::ResourceExt;
 
 use crate::{
-    api::{AssumeRole, Dns, DnsVerification, MtlsDomain, UnlistedMappings},
-    aws::session::{self, Access, RoleToAssume},
+    api::{AssumeRole, Dns, DnsVerification, MtlsDomain, UnlistedMappings, object_id::ObjectId},
+    aws::{
+        arn::Arn,
+        session::{Access, RoleToAssume},
+    },
     policy::Policy,
 };
 
@@ -83,8 +86,7 @@ impl TruststoreObject {
 
 /// Returns the value of every ownership tag of a domain's resources.
 fn owner(domain: &MtlsDomain, cluster_id: &str) -> String {
-    let namespace = domain.namespace().expect("MtlsDomain is namespaced");
-    format!("{cluster_id}/{namespace}/{}", domain.name_any())
+    format!("{cluster_id}/{}", ObjectId::of(domain))
 }
 
 /// Manager of the DNS records of the domain name.
@@ -93,7 +95,7 @@ pub enum DesiredDns {
     /// The operator, in this hosted zone or else the best match, with this role.
     Route53 {
         zone_id: Option<String>,
-        role_arn: Option<String>,
+        role_arn: Option<Arn>,
     },
     /// Another party.
     External { verify: DnsVerification },
@@ -113,7 +115,10 @@ impl DesiredDns {
                 ..
             }) => DesiredDns::Route53 {
                 zone_id: route53.hosted_zone_id.clone(),
-                role_arn: route53.assume_role.as_ref().map(|role| role.role_arn.clone()),
+                role_arn: route53
+                    .assume_role
+                    .as_ref()
+                    .map(|role| role.role_arn.as_str().into()),
             },
             _ => DesiredDns::Route53 {
                 zone_id: None,
@@ -148,11 +153,13 @@ impl Placement {
         }
     }
 
+    pub fn id(&self) -> ObjectId {
+        ObjectId::new(&self.namespace, &self.name)
+    }
+
     /// True when an ownership tag is that of an MtlsDomain of this cluster.
     pub fn is_of_this_cluster(&self, owner: &str) -> bool {
-        let cluster = self
-            .owner
-            .strip_suffix(&format!("{}/{}", self.namespace, self.name));
+        let cluster = self.owner.strip_suffix(&self.id().to_string());
         cluster.is_some_and(|cluster| owner.starts_with(cluster))
     }
 
@@ -161,7 +168,7 @@ impl Placement {
         match &self.dns {
             DesiredDns::Route53 {
                 role_arn: Some(role), ..
-            } => session::account_of(role),
+            } => role.account(),
             _ => &self.account,
         }
     }
@@ -186,7 +193,7 @@ pub fn access(domain: &MtlsDomain, policy: Option<&Policy>) -> Access {
         external_id: policy
             .and_then(|policy| policy.external_id(&arn))
             .map(str::to_owned),
-        arn,
+        arn: arn.into(),
     };
     Access {
         region: aws.region,

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     aws::{
         acm,
+        arn::Arn,
         errors::Kind,
         gateway::{
             apis::{self, Protocol},
@@ -69,7 +70,7 @@ pub struct SessionCache {
     routes: SingleFlight<String, Vec<authorizers::Route>>,
     methods: SingleFlight<String, Arc<rest::Methods>>,
     authorizers: SingleFlight<String, Vec<authorizers::Authorizer>>,
-    statements: SingleFlight<String, BTreeSet<String>>,
+    statements: SingleFlight<Arn, BTreeSet<String>>,
     probes: SingleFlight<String, Option<ProbeResult>>,
     buckets: SingleFlight<String, Option<s3::Bucket>>,
     tags: SingleFlight<String, BTreeMap<String, String>>,
@@ -276,12 +277,9 @@ impl<'a> AwsReader<'a> {
     }
 
     /// Returns the ids of the statements in the policy of a Lambda function.
-    pub async fn statements(&self, function: &str) -> Seen<BTreeSet<String>> {
-        let read = async { self.session.lambda(function).statements(function).await };
-        self.cache
-            .statements
-            .get(function.to_owned(), self.long, read)
-            .await
+    pub async fn statements(&self, function: &Arn) -> Seen<BTreeSet<String>> {
+        let read = async { self.session.lambda(function).statements(function.as_str()).await };
+        self.cache.statements.get(function.clone(), self.long, read).await
     }
 
     /// Returns the answer of a default endpoint, at all stages that are probed.

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use super::owned;
 
 use crate::{
-    aws::{acm, route53::RecordSet},
+    aws::{acm, arn::Arn, route53::RecordSet},
     model::{
         desired::{Desired, DesiredCertificate},
         front::{Front, ObservedFront},
@@ -32,21 +32,21 @@ pub(crate) async fn named(
 ) -> BTreeMap<String, Seen<Option<acm::Certificate>>> {
     let arns = named_arns(d, front);
     let reads = arns.into_iter().map(async |arn| {
-        let listed = certificates.iter().flatten().find(|c| c.arn == *arn);
+        let listed = certificates.iter().flatten().find(|c| c.arn == arn);
         let read = match listed {
             Some(certificate) => Ok(Some(certificate.clone())),
             None => reader.certificate(arn).await,
         };
-        (arn.clone(), read)
+        (arn.to_owned(), read)
     });
     join_all(reads).await.into_iter().collect()
 }
 
 /// Returns the certificates that the spec names, and those of an owned domain or a domain to be taken over.
-pub(crate) fn named_arns<'a>(d: &'a Desired, front: &'a ObservedFront) -> BTreeSet<&'a String> {
+pub(crate) fn named_arns<'a>(d: &'a Desired, front: &'a ObservedFront) -> BTreeSet<&'a str> {
     let mut arns = BTreeSet::new();
     if let DesiredCertificate::Existing { arn, ownership_arn } = &d.certificate {
-        arns.extend(ownership_arn.iter().chain([arn]));
+        arns.extend(ownership_arn.iter().chain([arn]).map(Arn::as_str));
     }
     let is_ours = |front: &&Front| front.ownership.is_ours() || front.is_taken_over(d.adoption);
     if let Some(front) = front.iter().flatten().find(is_ours) {
@@ -55,6 +55,7 @@ pub(crate) fn named_arns<'a>(d: &'a Desired, front: &'a ObservedFront) -> BTreeS
                 .ownership_certificate_arn
                 .iter()
                 .chain([&front.certificate_arn])
+                .map(String::as_str)
                 .filter(|arn| !arn.is_empty()),
         );
     }

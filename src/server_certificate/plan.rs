@@ -15,6 +15,7 @@ use crate::{
     aws::{
         acm::{self, CertificateKind, CertificateStatus},
         action::{AcmAction, Route53Action},
+        arn::Arn,
         route53::{Change, RecordSet},
     },
     dns::{records, zone::zone},
@@ -49,8 +50,8 @@ fn wanted<'a>(d: &'a Desired, o: &'a Observed) -> Result<Wanted<'a>, StepState> 
     let request = match &d.certificate {
         DesiredCertificate::Existing { arn, ownership_arn } => {
             return Ok(Wanted::There(There {
-                arn,
-                ownership_arn: ownership_arn.as_deref(),
+                arn: arn.as_str(),
+                ownership_arn: ownership_arn.as_ref().map(Arn::as_str),
                 kept: false,
             }));
         }

@@ -7,6 +7,8 @@ use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::api::object_id::ObjectId;
+
 /// Maximum number of certificates for one object in a day: well below the 5,000 a year that AWS allows an
 /// account (ACM User Guide, "Quotas").
 const A_DAY: usize = 12;
@@ -14,11 +16,11 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 
 /// Time and ARN of the recent certificate requests, by object.
 #[derive(Debug, Default)]
-pub struct RequestLimiter(Mutex<HashMap<String, Vec<(Timestamp, String)>>>);
+pub struct RequestLimiter(Mutex<HashMap<ObjectId, Vec<(Timestamp, String)>>>);
 
 impl RequestLimiter {
     /// Returns the delay until another certificate may be requested; `None`: now.
-    pub fn wait(&self, object: &str, now: Timestamp) -> Option<Duration> {
+    pub fn wait(&self, object: &ObjectId, now: Timestamp) -> Option<Duration> {
         self.of(object, now, |made| {
             let last = made.len().checked_sub(A_DAY)?;
             Duration::try_from((made[last].0 + DAY).duration_since(now)).ok()
@@ -27,7 +29,7 @@ impl RequestLimiter {
 
     /// Records the ARN that a request returned. Returns false when that certificate was requested before,
     /// because ACM does not list it yet.
-    pub fn note(&self, object: &str, arn: &str, now: Timestamp) -> bool {
+    pub fn note(&self, object: &ObjectId, arn: &str, now: Timestamp) -> bool {
         self.of(object, now, |made| {
             let is_new = made.iter().all(|(_, known)| known != arn);
             if is_new {
@@ -39,7 +41,7 @@ impl RequestLimiter {
 
     fn of<T>(
         &self,
-        object: &str,
+        object: &ObjectId,
         now: Timestamp,
         update: impl FnOnce(&mut Vec<(Timestamp, String)>) -> T,
     ) -> T {
@@ -48,7 +50,7 @@ impl RequestLimiter {
             made.retain(|(at, _)| now < *at + DAY);
         }
         all.retain(|name, made| name == object || !made.is_empty());
-        update(all.entry(object.to_owned()).or_default())
+        update(all.entry(object.clone()).or_default())
     }
 }
 
@@ -62,6 +64,7 @@ mod tests {
 
     #[test]
     fn at_most_twelve_certificates_a_day_are_requested() {
+        let a = ObjectId::new("ns", "a");
         let (request_limiter, start) = (
             RequestLimiter::default(),
             Timestamp::from_second(1_800_000_000).unwrap(),
@@ -69,8 +72,8 @@ mod tests {
         let (mut granted, mut year) = (vec![], 0);
         for minute in (0..366 * 24 * 60).step_by(10) {
             let now = start + SignedDuration::from_mins(minute);
-            if request_limiter.wait("a", now).is_none() {
-                assert!(request_limiter.note("a", &minute.to_string(), now));
+            if request_limiter.wait(&a, now).is_none() {
+                assert!(request_limiter.note(&a, &minute.to_string(), now));
                 granted.push(now);
                 year += usize::from(minute < 365 * 24 * 60);
             }
@@ -85,20 +88,21 @@ mod tests {
 
     #[test]
     fn a_repeated_request_does_not_count_and_objects_do_not_share_the_limit() {
+        let (a, b) = (ObjectId::new("ns", "a"), ObjectId::new("ns", "b"));
         let (request_limiter, now) = (
             RequestLimiter::default(),
             Timestamp::from_second(1_800_000_000).unwrap(),
         );
         for n in 0..A_DAY {
-            assert!(request_limiter.note("a", &n.to_string(), now));
-            assert!(!request_limiter.note("a", &n.to_string(), now + SignedDuration::from_secs(1)));
+            assert!(request_limiter.note(&a, &n.to_string(), now));
+            assert!(!request_limiter.note(&a, &n.to_string(), now + SignedDuration::from_secs(1)));
         }
         let hour = SignedDuration::from_hours(1);
         assert_eq!(
-            request_limiter.wait("a", now + hour),
+            request_limiter.wait(&a, now + hour),
             Some(Duration::from_secs(23 * 3600))
         );
-        assert_eq!(request_limiter.wait("b", now), None);
-        assert_eq!(request_limiter.wait("a", now + DAY), None);
+        assert_eq!(request_limiter.wait(&b, now), None);
+        assert_eq!(request_limiter.wait(&a, now + DAY), None);
     }
 }

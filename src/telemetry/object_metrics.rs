@@ -24,6 +24,7 @@ use crate::{
     api::{
         ClientCertificate, ClientGrant, MtlsDomain,
         conditions::{ConditionType, Reason},
+        object_id::ObjectId,
     },
     aws::quota::Quota,
     status::ConditionStatus,
@@ -244,17 +245,9 @@ impl All {
 
     /// Encodes the series per domain, which stand for thousands of ClientCertificates.
     fn by_domain(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let mut domains: BTreeMap<(&str, &str), Sum> = BTreeMap::new();
+        let mut domains: BTreeMap<ObjectId, Sum> = BTreeMap::new();
         for c in self.certificates() {
-            let key = (
-                c.spec
-                    .domain_ref
-                    .namespace
-                    .as_deref()
-                    .unwrap_or_else(|| namespace(c)),
-                &*c.spec.domain_ref.name,
-            );
-            let sum = domains.entry(key).or_default();
+            let sum = domains.entry(c.domain_id()).or_default();
             sum.ready[ready(c) as usize] += 1;
             let due = c
                 .status
@@ -265,11 +258,11 @@ impl All {
         }
         let help = "Number of ClientCertificates of an MtlsDomain, by the status of Ready";
         let mut metric = encoder.encode_descriptor("client_certificates", help, None, MetricType::Gauge)?;
-        for ((namespace, name), sum) in &domains {
+        for (ObjectId { namespace, name }, sum) in &domains {
             for status in STATUSES {
                 let labels = [
-                    ("namespace", *namespace),
-                    ("name", *name),
+                    ("namespace", namespace.as_str()),
+                    ("name", name.as_str()),
                     ("ready", status.as_str()),
                 ];
                 gauge(&mut metric, &labels, sum.ready[status as usize])?;
@@ -279,11 +272,11 @@ impl All {
                     refused ones; a time long past means that the renewal fails";
         let (name, unit) = ("client_certificates_next_renewal_timestamp", Unit::Seconds);
         let mut metric = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
-        for ((namespace, name), sum) in &domains {
+        for (ObjectId { namespace, name }, sum) in &domains {
             if let Some(due) = sum.due {
                 gauge(
                     &mut metric,
-                    &[("namespace", *namespace), ("name", *name)],
+                    &[("namespace", namespace.as_str()), ("name", name.as_str())],
                     due.as_second(),
                 )?;
             }

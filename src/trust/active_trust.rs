@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::self_signed;
 
 use crate::{
-    api::object_id::DomainKey,
+    api::object_id::ObjectId,
     pki::{
         certificate::Certificate,
         truststore::{Bundle, Entry},
@@ -138,13 +138,13 @@ impl Trust {
 
 pub struct ActiveTrust {
     /// Trust of every domain that was reconciled; `None` when AWS has no such domain.
-    trust: Mutex<HashMap<DomainKey, Option<Trust>>>,
-    changed: UnboundedSender<DomainKey>,
+    trust: Mutex<HashMap<ObjectId, Option<Trust>>>,
+    changed: UnboundedSender<ObjectId>,
 }
 
 impl ActiveTrust {
     /// Returns the store, and the stream of domains whose trust changes.
-    pub fn new() -> (Self, UnboundedReceiver<DomainKey>) {
+    pub fn new() -> (Self, UnboundedReceiver<ObjectId>) {
         let (changed, changes) = unbounded();
         (
             ActiveTrust {
@@ -156,7 +156,7 @@ impl ActiveTrust {
     }
 
     /// Returns the trust of a domain; `None`: it was not reconciled yet, or AWS has no such domain.
-    pub fn trust(&self, domain: &DomainKey) -> Option<Trust> {
+    pub fn trust(&self, domain: &ObjectId) -> Option<Trust> {
         self.trust
             .lock()
             .expect("no holder of the lock panics")
@@ -166,7 +166,7 @@ impl ActiveTrust {
     }
 
     /// True when the domain was reconciled since the start.
-    pub fn is_known(&self, domain: &DomainKey) -> bool {
+    pub fn is_known(&self, domain: &ObjectId) -> bool {
         self.trust
             .lock()
             .expect("no holder of the lock panics")
@@ -178,7 +178,7 @@ impl ActiveTrust {
     /// which keeps the previous ones.
     pub fn set(
         &self,
-        domain: &DomainKey,
+        domain: &ObjectId,
         bundle: Option<&Bundle>,
         without_room: Option<&BTreeSet<String>>,
         now: Timestamp,

@@ -8,7 +8,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Client, ResourceExt};
 
 use crate::{
-    api::{ClientCertificate, ClientGrantSpec, Issuance, conditions::Reason},
+    api::{ClientCertificate, ClientGrantSpec, Issuance, conditions::Reason, object_id::ObjectId},
     model::desired::SelfSigned,
     observation::seen::{Seen, Unseen},
     pki::{certificate::Certificate, leaf::LeafRequest, pem_certificates},
@@ -31,12 +31,8 @@ pub const REFUSED: &str = "clientcertificates//";
 /// object of the same name does not inherit trust. It contains the namespace, so that an operator recognizes
 /// the entries of namespaces that it does not watch.
 pub fn entry_name(object: &impl ResourceExt) -> String {
-    let namespace = object.namespace().unwrap_or_default();
-    format!(
-        "{ENTRY}{namespace}/{}/{}",
-        object.name_any(),
-        object.uid().unwrap_or_default()
-    )
+    let (id, uid) = (ObjectId::of(object), object.uid().unwrap_or_default());
+    format!("{ENTRY}{id}/{uid}")
 }
 
 /// Returns the namespace of the entry's ClientCertificate; entries of the first versions contain none.

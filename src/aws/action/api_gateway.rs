@@ -8,6 +8,7 @@ use std::{
 use super::context::{ActionContext, gone};
 
 use crate::aws::{
+    arn::Arn,
     errors::Error,
     gateway::{apis::Protocol, domains::DomainRequest, integrations::Place, mappings::Mapping},
     rates::Operation,
@@ -103,14 +104,14 @@ pub enum ApiGatewayAction {
         protocol: Protocol,
         api_id: String,
         name: String,
-        function: String,
+        function: Arn,
     },
     /// Restores the settings that the authorizer was created with.
     RestoreAuthorizer {
         protocol: Protocol,
         api_id: String,
         id: String,
-        function: String,
+        function: Arn,
     },
     DeleteAuthorizer {
         protocol: Protocol,

@@ -4,19 +4,19 @@ use std::fmt;
 
 use super::context::gone;
 
-use crate::aws::{errors::Error, session::Session};
+use crate::aws::{arn::Arn, errors::Error, session::Session};
 
 /// Action on the policy of a function. The operator can repeat it without harm.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LambdaAction {
     /// Permits API Gateway to call a function for one authorizer.
     PermitFunction {
-        function: String,
+        function: Arn,
         statement: String,
         source: String,
     },
     ForbidFunction {
-        function: String,
+        function: Arn,
         statement: String,
     },
 }
@@ -42,10 +42,18 @@ impl LambdaAction {
                 function,
                 statement,
                 source,
-            } => session.lambda(function).permit(function, statement, source).await,
-            LambdaAction::ForbidFunction { function, statement } => {
-                gone(session.lambda(function).forbid(function, statement).await)
+            } => {
+                session
+                    .lambda(function)
+                    .permit(function.as_str(), statement, source)
+                    .await
             }
+            LambdaAction::ForbidFunction { function, statement } => gone(
+                session
+                    .lambda(function)
+                    .forbid(function.as_str(), statement)
+                    .await,
+            ),
         }
     }
 }

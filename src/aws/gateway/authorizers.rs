@@ -5,19 +5,15 @@ use aws_sdk_apigatewayv2::types as sdk;
 
 use super::{apis::Protocol, integrations::Place, others::PAGE, patch::replace};
 
-use crate::aws::{
-    errors::Error,
-    gateway::Gateway,
-    session::{partition_of, region_of},
-};
+use crate::aws::{arn::Arn, errors::Error, gateway::Gateway};
 
 /// Authorizer of an API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorizer {
     pub id: String,
     pub name: String,
-    /// ARN of the Lambda function that the authorizer invokes; empty when it invokes none.
-    pub function: String,
+    /// Lambda function that the authorizer invokes, if any.
+    pub function: Option<Arn>,
     /// True when the configuration equals that of [`Gateway::create_authorizer`].
     pub as_made: bool,
 }
@@ -100,7 +96,7 @@ impl Gateway {
         protocol: Protocol,
         api_id: &str,
         name: &str,
-        function: &str,
+        function: &Arn,
     ) -> Result<(), Error> {
         const CREATE: &str = "apigateway:CreateAuthorizer";
         let uri = invocation_uri(function);
@@ -141,7 +137,7 @@ impl Gateway {
         protocol: Protocol,
         api_id: &str,
         id: &str,
-        function: &str,
+        function: &Arn,
     ) -> Result<(), Error> {
         const UPDATE: &str = "apigateway:UpdateAuthorizer";
         let uri = invocation_uri(function);
@@ -280,15 +276,15 @@ impl Gateway {
 
 /// Returns the URI by which API Gateway invokes a function, in the function's Region. Source: API Gateway API
 /// reference, CreateAuthorizer, authorizerUri.
-fn invocation_uri(function: &str) -> String {
-    let (partition, region) = (partition_of(function), region_of(function));
+fn invocation_uri(function: &Arn) -> String {
+    let (partition, region) = (function.partition(), function.region());
     format!("arn:{partition}:apigateway:{region}{LAMBDA_PATH}{function}/invocations")
 }
 
-fn function(uri: &str) -> String {
-    let after = uri.split_once(LAMBDA_PATH).map(|(_, function)| function);
-    after
-        .and_then(|function| function.strip_suffix("/invocations"))
-        .unwrap_or_default()
-        .to_owned()
+fn function(uri: &str) -> Option<Arn> {
+    let (_, function) = uri.split_once(LAMBDA_PATH)?;
+    function
+        .strip_suffix("/invocations")
+        .filter(|function| !function.is_empty())
+        .map(Arn::from)
 }

@@ -5,7 +5,7 @@ use super::*;
 use crate::aws::{errors::ASSUME_ROLE, fake};
 
 #[test]
-fn calls_go_to_the_region_of_the_session_or_the_arn() {
+fn the_host_of_an_api_is_in_the_region_of_the_session() {
     let session = fake::answering(vec![]);
     for (region, host) in [
         ("eu-west-1", "a1.execute-api.eu-west-1.amazonaws.com"),
@@ -14,12 +14,6 @@ fn calls_go_to_the_region_of_the_session_or_the_arn() {
     ] {
         assert_eq!(session.in_region(region).execute_api_host("a1"), host);
     }
-    let arn = "arn:aws-cn:lambda:us-east-1:999999999999:function:f";
-    assert_eq!(
-        (partition_of(arn), region_of(arn), account_of(arn)),
-        ("aws-cn", "us-east-1", "999999999999")
-    );
-    assert_eq!((partition_of("x"), region_of("x"), account_of("x")), ("", "", ""));
 }
 
 #[tokio::test]

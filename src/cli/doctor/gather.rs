@@ -15,7 +15,7 @@ use super::{
 };
 
 use crate::{
-    api::{ClientCertificate, DefaultEndpoint, MtlsDomain, conditions::ConditionType},
+    api::{ClientCertificate, DefaultEndpoint, MtlsDomain, conditions::ConditionType, object_id::ObjectId},
     aws::{call_guard::Gate, quota::Quota, rates::Rates, session::Sessions},
     model::placement::access,
     pki::{certificate::Certificate, keys, pem_certificates},
@@ -99,13 +99,13 @@ pub async fn gather(
 }
 
 async fn find(kubernetes: &kube::Client, own_namespace: &str, name: &str) -> anyhow::Result<MtlsDomain> {
-    if let Some((namespace, name)) = name.split_once('/') {
-        let api = Api::<MtlsDomain>::namespaced(kubernetes.clone(), namespace);
+    if let Some(id) = ObjectId::parse(name) {
+        let api = Api::<MtlsDomain>::namespaced(kubernetes.clone(), &id.namespace);
         let found = api
-            .get_opt(name)
+            .get_opt(&id.name)
             .await
-            .with_context(|| format!("the MtlsDomain {namespace}/{name}"))?;
-        return found.with_context(|| format!("there is no MtlsDomain {namespace}/{name}"));
+            .with_context(|| format!("the MtlsDomain {id}"))?;
+        return found.with_context(|| format!("there is no MtlsDomain {id}"));
     }
     let by_name = ListParams::default().fields(&format!("spec.domainName={}", name.to_ascii_lowercase()));
     let everywhere = Api::<MtlsDomain>::all(kubernetes.clone()).list(&by_name).await;
@@ -140,17 +140,13 @@ pub(crate) fn object(domain: &MtlsDomain) -> Object {
             .map(|c| (c.reason.clone(), c.message.clone()))
     };
     Object {
-        name: full_name(domain),
+        name: ObjectId::of(domain).to_string(),
         domain_name: domain.spec.domain_name.clone(),
         suspended: domain.spec.suspend,
         refused: says(ConditionType::Accepted, "False"),
         endpoint_kept: domain.spec.default_endpoint == DefaultEndpoint::Keep,
         bypass: says(ConditionType::BypassDetected, "True").map(|(_, message)| message),
     }
-}
-
-fn full_name(object: &impl ResourceExt) -> String {
-    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
 }
 
 /// Returns the caller, and its identity for the call; neither as long as a ClientCertificate has no Secret.
@@ -166,14 +162,12 @@ async fn client(
             (Zeroizing::new(read(&cert)?), Zeroizing::new(read(&key)?), None)
         }
         Caller::Object(name) => {
-            let (namespace, name) = name
-                .split_once('/')
-                .context("write --certificate as NAMESPACE/NAME")?;
-            let what = format!("the ClientCertificate {namespace}/{name}");
+            let id = ObjectId::parse(&name).context("write --certificate as NAMESPACE/NAME")?;
+            let ObjectId { namespace, name } = &id;
+            let what = format!("the ClientCertificate {id}");
             let api = Api::<ClientCertificate>::namespaced(kubernetes.clone(), namespace);
             let object = api.get_opt(name).await.with_context(|| what.clone())?;
-            let object =
-                object.with_context(|| format!("there is no ClientCertificate {namespace}/{name}"))?;
+            let object = object.with_context(|| format!("there is no ClientCertificate {id}"))?;
             let secret = object.spec.secret_name.as_deref().unwrap_or(name);
             let secrets = Api::<Secret>::namespaced(kubernetes.clone(), namespace);
             let found = secrets.get_opt(secret).await;
@@ -216,20 +210,14 @@ async fn client(
 }
 
 fn holder(certificate: &ClientCertificate) -> Holder {
-    let reference = &certificate.spec.domain_ref;
-    let namespace = reference
-        .namespace
-        .clone()
-        .or(certificate.namespace())
-        .unwrap_or_default();
     let ready = certificate
         .status
         .iter()
         .flat_map(|s| &s.conditions)
         .find(|c| c.type_ == ConditionType::Ready.as_str());
     Holder {
-        name: full_name(certificate),
-        domain: format!("{namespace}/{}", reference.name),
+        name: ObjectId::of(certificate).to_string(),
+        domain: certificate.domain_id().to_string(),
         unready: ready
             .filter(|c| c.status != "True")
             .map(|c| (c.reason.clone(), c.message.clone())),

@@ -10,7 +10,7 @@ use crate::{
         AdoptionPolicy, BucketCreation, DefaultEndpoint, DeletionPolicy, ManagementPolicy, MtlsDomain,
         ServerCertificate,
     },
-    aws::{gateway::partition, session::account_of},
+    aws::{arn::Arn, gateway::partition},
 };
 
 /// Placeholder for an unknown value.
@@ -94,7 +94,7 @@ impl Usage {
             .map_or(Some(Default::default()), |dns| dns.route53.clone());
         let truststore = spec.truststore.clone().unwrap_or_default();
         let role = aws.assume_role.map(|role| role.role_arn);
-        let of_role = role.as_deref().map(account_of).map(str::to_owned);
+        let of_role = role.as_deref().map(|role| Arn::from(role).account().to_owned());
         let base = Known {
             account: aws.account_id.or(of_role).or(known.account.clone()),
             region: aws.region.or(known.region.clone()),

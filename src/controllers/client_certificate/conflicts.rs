@@ -3,7 +3,7 @@
 
 use kube::ResourceExt;
 
-use crate::api::{ClientCertificate, Issuance, object_id::domain_key};
+use crate::api::{ClientCertificate, Issuance};
 
 /// Returns the object that wins the conflict about `me`'s subject; `None` when `me` wins.
 pub fn winner<'a>(
@@ -20,7 +20,7 @@ pub fn winner<'a>(
 pub fn wants_the_same(me: &ClientCertificate, other: &ClientCertificate) -> bool {
     other.spec.issuance == Issuance::SelfSigned
         && other.metadata.deletion_timestamp.is_none()
-        && domain_key(other) == domain_key(me)
+        && other.domain_id() == me.domain_id()
         && other.uid() != me.uid()
         && subject(other) == subject(me)
 }

@@ -37,10 +37,8 @@ use super::{
 use crate::controllers::watches::Watches;
 use crate::{
     api::{
-        ClientCertificate, ClientCertificateStatus,
-        conditions::ConditionType,
-        events::Notice,
-        object_id::{self, DomainKey},
+        ClientCertificate, ClientCertificateStatus, conditions::ConditionType, events::Notice,
+        object_id::ObjectId,
     },
     grants::index,
     issuance::{
@@ -68,7 +66,7 @@ const WAITING: u16 = 512;
 pub async fn run(
     ctx: Arc<Ctx>,
     watches: &Watches,
-    trust_changes: UnboundedReceiver<DomainKey>,
+    trust_changes: UnboundedReceiver<ObjectId>,
     stop: CancellationToken,
 ) {
     let (by_domain, by_conflict, by_secret, by_trust) = (ctx.clone(), ctx.clone(), ctx.clone(), ctx.clone());
@@ -99,7 +97,7 @@ pub async fn run(
                     .ok()
                     .map(|d| (d.metadata.generation, d.metadata.deletion_timestamp.is_some()))
             }),
-            move |d| of_domain(&by_domain, &(d.namespace().unwrap_or_default(), d.name_any())),
+            move |d| of_domain(&by_domain, &ObjectId::of(&*d)),
         )
         // The deletion of a certificate may free a subject.
         .watches_shared_stream(watches.certificates.subscribe(), move |c| {
@@ -193,8 +191,8 @@ async fn reconcile(object: Arc<Cached<ClientCertificate>>, ctx: Arc<Ctx>) -> Res
 
 pub(crate) async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     let now = Timestamp::now();
-    let key = object_id::domain_key(cert);
-    let found = ctx.domains.get(&ObjectRef::new(&key.1).within(&key.0));
+    let key = cert.domain_id();
+    let found = ctx.domains.get(&key.to_ref());
     let trust = ctx.active_trust.trust(&key);
     let decision = admission::admission(&Facts {
         cert,

@@ -15,10 +15,7 @@ use kube::{Resource, ResourceExt, api::PartialObjectMeta, runtime::reflector::Ob
 use super::context::Ctx;
 
 use crate::{
-    api::{
-        ClientCertificate, ClientGrant, Issuance, MtlsDomain,
-        object_id::{self, DomainKey},
-    },
+    api::{ClientCertificate, ClientGrant, Issuance, MtlsDomain, object_id::ObjectId},
     grants::index::is_cross_namespace,
     issuance::desired::RENEW,
     model::authorities,
@@ -53,7 +50,7 @@ pub(crate) fn conflicting(
     }
     those(ctx, |c| {
         c.spec.issuance == Issuance::SelfSigned
-            && object_id::domain_key(c) == object_id::domain_key(changed)
+            && c.domain_id() == changed.domain_id()
             && c.uid() != changed.uid()
     })
 }
@@ -67,7 +64,7 @@ pub(crate) fn sharing_slots(
 ) -> impl Stream<Item = ObjectRef<Cached<ClientCertificate>>> + Send {
     let shared = |changed: &Cached<ClientCertificate>, ctx: &Ctx| {
         let cert = changed.0.as_ref().ok().filter(|cert| is_cross_namespace(cert))?;
-        Some(object_id::domain_key(cert)).filter(|key| ctx.grant_index.has_slots(key))
+        Some(cert.domain_id()).filter(|key| ctx.grant_index.has_slots(key))
     };
     let few = stream::unfold((changed, VecDeque::new()), move |(mut changed, mut waiting)| {
         let ctx = ctx.clone();
@@ -82,7 +79,7 @@ pub(crate) fn sharing_slots(
                     keys.extend(shared(&more, &ctx));
                 }
                 waiting.extend(those(&ctx, |c| {
-                    is_cross_namespace(c) && keys.contains(&object_id::domain_key(c))
+                    is_cross_namespace(c) && keys.contains(&c.domain_id())
                 }));
             } else {
                 tokio::time::sleep(PAUSE).await;
@@ -118,8 +115,10 @@ pub(crate) fn of_grant(grant: &Cached<ClientGrant>, ctx: &Ctx) -> Vec<ObjectRef<
     let namespace = grant.meta().namespace.as_ref();
     let domain = grant.0.as_ref().ok().map(|g| &g.spec.domain_ref.name);
     those(ctx, |c| {
-        let key = object_id::domain_key(c);
-        is_cross_namespace(c) && Some(&key.0) == namespace && domain.is_none_or(|domain| *domain == key.1)
+        let key = c.domain_id();
+        is_cross_namespace(c)
+            && Some(&key.namespace) == namespace
+            && domain.is_none_or(|domain| *domain == key.name)
     })
 }
 
@@ -135,7 +134,7 @@ pub(crate) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Cached<C
         .collect();
     let keys: BTreeSet<_> = cross_namespace
         .iter()
-        .filter_map(|c| Some(object_id::domain_key(c.0.as_ref().ok()?)))
+        .filter_map(|c| Some(c.0.as_ref().ok()?.domain_id()))
         .collect();
     let others = keys
         .iter()
@@ -148,8 +147,8 @@ pub(crate) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Cached<C
         .collect()
 }
 
-pub(crate) fn of_domain(ctx: &Ctx, key: &DomainKey) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
-    those(ctx, |c| object_id::domain_key(c) == *key)
+pub(crate) fn of_domain(ctx: &Ctx, key: &ObjectId) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
+    those(ctx, |c| c.domain_id() == *key)
 }
 
 /// Returns the readable certificates for which the predicate is true.
@@ -175,7 +174,7 @@ pub(crate) fn touched_by(
         .secret_index
         .of(&namespace, &name)
         .into_iter()
-        .map(|user| ObjectRef::new(&user).within(&namespace));
+        .map(|user| ObjectId::new(&namespace, user).to_ref());
     let there = users.filter(|user| ctx.certificates.get(user).is_some());
     let mut touched: Vec<_> = there.filter(|user| !ctx.wrote(user, secret)).collect();
     for domain in ctx.domains.state() {
@@ -184,7 +183,7 @@ pub(crate) fn touched_by(
             authorities::authorities(d).is_ok_and(|all| all.iter().any(|a| a.source.secret() == Some(&name)))
         };
         if domain.namespace().as_ref() == Some(&namespace) && issues(domain) {
-            touched.extend(of_domain(ctx, &(namespace.clone(), domain.name_any())));
+            touched.extend(of_domain(ctx, &ObjectId::of(domain)));
         }
     }
     touched

@@ -10,13 +10,13 @@ use std::{
 use kube::ResourceExt;
 
 use crate::{
-    api::{ClientCertificate, Issuance},
+    api::{ClientCertificate, Issuance, object_id::ObjectId},
     trust::self_signed::next_secret,
 };
 
 /// Names of the certificates by namespace and name of the Secret.
 #[derive(Default)]
-pub struct SecretIndex(Mutex<HashMap<(String, String), Vec<String>>>);
+pub struct SecretIndex(Mutex<HashMap<ObjectId, Vec<String>>>);
 
 impl SecretIndex {
     /// Adds an existing certificate. Entries from before a change of its spec stay, and cause needless
@@ -50,7 +50,7 @@ impl SecretIndex {
     pub fn of(&self, namespace: &str, secret: &str) -> Vec<String> {
         let all = self.0.lock().expect("no holder of the lock panics");
         let mut names = all
-            .get(&(namespace.to_owned(), secret.to_owned()))
+            .get(&ObjectId::new(namespace, secret))
             .cloned()
             .unwrap_or_default();
         if !names.iter().any(|name| name == secret) {
@@ -60,7 +60,7 @@ impl SecretIndex {
     }
 }
 
-fn used_by(cert: &ClientCertificate) -> impl Iterator<Item = (String, String)> {
+fn used_by(cert: &ClientCertificate) -> impl Iterator<Item = ObjectId> {
     let spec = &cert.spec;
     let secret = spec.secret_name.clone().unwrap_or_else(|| cert.name_any());
     let next = (spec.issuance == Issuance::SelfSigned).then(|| next_secret(&secret));
@@ -75,7 +75,7 @@ fn used_by(cert: &ClientCertificate) -> impl Iterator<Item = (String, String)> {
         .into_iter()
         .flatten()
         .filter(move |secret| *secret != name);
-    all.map(move |secret| (namespace.clone(), secret))
+    all.map(move |secret| ObjectId::new(&namespace, secret))
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{
     api::{
         ClientCertificate, ClientGrant, ClientGrantStatus, MtlsDomain,
         conditions::{ConditionType, Reason},
-        object_id::domain_key,
+        object_id::ObjectId,
     },
     grants::{
         evaluation::Decision,
@@ -66,15 +66,11 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .watches_shared_stream(watches.certificates.subscribe_when(counted), move |c| {
             let cross_namespace = c.0.as_ref().ok().filter(|c| index::is_cross_namespace(c));
             cross_namespace
-                .map(|c| refs(by_certificate.grant_index.of(&domain_key(c))))
+                .map(|c| refs(by_certificate.grant_index.of(&c.domain_id())))
                 .unwrap_or_default()
         })
         .watches_shared_stream(watches.domains.subscribe_when(|d| d.0.is_ok()), move |d| {
-            refs(
-                by_domain
-                    .grant_index
-                    .of(&(d.namespace().unwrap_or_default(), d.name_any())),
-            )
+            refs(by_domain.grant_index.of(&ObjectId::of(&*d)))
         })
         .watches_shared_stream(
             watches.namespaces.subscribe_when(|n| n.labels().clone()),
@@ -130,11 +126,8 @@ async fn reconcile(object: Arc<Cached<ClientGrant>>, ctx: Arc<Ctx>) -> Result<Ne
 
 async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> {
     let now = Timestamp::now();
-    let key = (
-        grant.namespace().unwrap_or_default(),
-        grant.spec.domain_ref.name.clone(),
-    );
-    let is_there = ctx.domains.get(&ObjectRef::new(&key.1).within(&key.0)).is_some();
+    let key = ObjectId::new(grant.namespace().unwrap_or_default(), &grant.spec.domain_ref.name);
+    let is_there = ctx.domains.get(&key.to_ref()).is_some();
     let by_it =
         |decision: &Decision| matches!(decision, Decision::Allowed(terms) if terms.grant == grant.name_any());
     let all = ctx.grant_index.of_domain(&key, now);
@@ -156,7 +149,7 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
         false => (
             StepStatus::Blocked,
             Reason::RefNotFound,
-            format!("there is no MtlsDomain {} in this namespace", key.1),
+            format!("there is no MtlsDomain {} in this namespace", key.name),
         ),
     };
     let step_condition = StepCondition {

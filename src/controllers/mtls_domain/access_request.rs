@@ -86,7 +86,7 @@ fn known(
         let role = role_arn.iter().map(|arn| {
             (
                 format!("spec.dns.route53.assumeRole.roleArn: {arn}"),
-                Resource::Role(arn.clone()),
+                Resource::Role(arn.to_string()),
             )
         });
         all.extend(

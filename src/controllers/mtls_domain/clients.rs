@@ -3,16 +3,11 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use jiff::Timestamp;
-use kube::ResourceExt;
-
 use super::context::Ctx;
+use jiff::Timestamp;
 
 use crate::{
-    api::{
-        ClientCertificate, ClientGrantSpec, Issuance, MtlsDomain, durations,
-        object_id::{self, DomainKey},
-    },
+    api::{ClientCertificate, ClientGrantSpec, Issuance, MtlsDomain, durations, object_id::ObjectId},
     grants::{
         evaluation::{Decision, Terms},
         index,
@@ -49,7 +44,7 @@ impl Ctx {
         domain: &MtlsDomain,
         now: Timestamp,
     ) -> (Vec<Arc<Cached<ClientCertificate>>>, Vec<CrossNamespace>) {
-        let key = (domain.namespace().unwrap_or_default(), domain.name_any());
+        let key = ObjectId::of(domain);
         let cross_namespace = self.grant_index.of_domain(&key, now);
         (
             certificates_for(&key, self.certificates.state(), &cross_namespace),
@@ -111,11 +106,11 @@ pub(crate) fn clients_of(
 /// Returns the certificates for a domain: those of its own namespace, and the cross-namespace ones whose
 /// grant is not certainly denied.
 pub(crate) fn certificates_for(
-    domain: &DomainKey,
+    domain: &ObjectId,
     all: Vec<Arc<Cached<ClientCertificate>>>,
     cross_namespace: &[CrossNamespace],
 ) -> Vec<Arc<Cached<ClientCertificate>>> {
-    let of_it = |c: &ClientCertificate| object_id::domain_key(c) == *domain && !index::is_cross_namespace(c);
+    let of_it = |c: &ClientCertificate| c.domain_id() == *domain && !index::is_cross_namespace(c);
     let own = all.into_iter().filter(|c| c.0.as_ref().is_ok_and(of_it));
     let granted = cross_namespace
         .iter()

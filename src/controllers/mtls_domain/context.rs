@@ -26,6 +26,7 @@ use crate::{
         ClientCertificate, MtlsDomain, MtlsDomainStatus,
         conditions::Reason,
         events::{EventReason, Notice},
+        object_id::ObjectId,
     },
     aws::{call_guard::Gate, session::Sessions},
     background::bypass_scan::Bypasses,
@@ -119,10 +120,7 @@ impl Ctx {
 
     /// Drops everything held in memory about the domain, and withdraws the domain from the quota queue.
     pub(crate) fn forget(&self, domain: &MtlsDomain) {
-        let key = (
-            domain.namespace().expect("MtlsDomain is namespaced"),
-            domain.name_any(),
-        );
+        let key = ObjectId::of(domain);
         self.active_trust.set(&key, None, None, Timestamp::now());
         self.bypasses.forget(&key);
         self.states
@@ -226,7 +224,7 @@ impl Ctx {
 
 /// Returns the key of a domain in the quota queue, `namespace/name` (see `Ticket::object`).
 pub(crate) fn queue_key(domain: &MtlsDomain) -> String {
-    format!("{}/{}", domain.namespace().unwrap_or_default(), domain.name_any())
+    ObjectId::of(domain).to_string()
 }
 
 /// Returns the delay before the next reconcile after that many consecutive backoff attempts.

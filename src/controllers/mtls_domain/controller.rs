@@ -26,7 +26,7 @@ use super::{
 
 use crate::controllers::watches::Watches;
 use crate::{
-    api::MtlsDomain,
+    api::{MtlsDomain, object_id::ObjectId},
     aws::{
         errors::{self, Kind},
         session::{Access, Session},
@@ -52,15 +52,14 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .filter_map(|d| d.0.as_ref().ok())
         .filter(|d| d.status.as_ref().is_some_and(quota_class::is_queued));
     ctx.gate.quota.restore_waiters(queued.map(queue_key));
-    let granted = ctx.gate.quota.granted().filter_map(|object| async move {
-        let (namespace, name) = object.split_once('/')?;
-        Some(ObjectRef::<Cached<MtlsDomain>>::new(name).within(namespace))
-    });
+    let granted =
+        ctx.gate.quota.granted().filter_map(|object| async move {
+            Some(ObjectId::parse(&object)?.to_ref::<Cached<MtlsDomain>>())
+        });
     let heartbeat = ctx.heartbeat.clone();
     heartbeat.record(metrics::Controller::Domain);
     let bypasses = ctx.bypasses.clone().changes();
-    let bypasses =
-        bypasses.map(|(namespace, name)| ObjectRef::<Cached<MtlsDomain>>::new(&name).within(&namespace));
+    let bypasses = bypasses.map(|key| key.to_ref::<Cached<MtlsDomain>>());
     let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
     let (for_certificates, for_namespaces, for_cross_namespace) = (ctx.clone(), ctx.clone(), ctx.clone());
     let ending = ctx.clone();
@@ -211,8 +210,7 @@ pub(crate) async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<N
         Course::Abandon => deletion::abandon(domain, ctx).await,
         Course::Leave => deletion::leave(domain, ctx).await,
         Course::Suspend => {
-            ctx.bypasses
-                .forget(&(domain.namespace().unwrap_or_default(), domain.name_any()));
+            ctx.bypasses.forget(&ObjectId::of(domain));
             let new = report::with_conditions(&old, generation, &Acceptance::Suspended, &[], now);
             ctx.write(domain, &old, &new).await?;
             Ok(Next::await_change())

@@ -121,10 +121,7 @@ async fn perform(
 /// Requests a certificate. ACM lists it some seconds after the request. Until then the operator requests it
 /// again, with the idempotency token that yields the same certificate.
 async fn request_certificate(request: &AcmAction, apply_context: &ApplyContext<'_>) -> Result<(), Outcome> {
-    let object = format!(
-        "{}/{}",
-        apply_context.placement.namespace, apply_context.placement.name
-    );
+    let object = apply_context.placement.id();
     if let Some(about) = apply_context.request_limiter.wait(&object, apply_context.now) {
         return Err(Outcome::Queued { ahead: 1, about });
     }
@@ -151,10 +148,7 @@ async fn wait_for_quota(action: &Action, apply_context: &ApplyContext<'_>) -> Re
         operation,
     );
     let ticket = Ticket {
-        object: format!(
-            "{}/{}",
-            apply_context.placement.namespace, apply_context.placement.name
-        ),
+        object: apply_context.placement.id().to_string(),
         class: apply_context.class,
         since: apply_context.since,
     };

@@ -18,10 +18,7 @@ use kube::{
 use super::context::Ctx;
 
 use crate::{
-    api::{
-        ClientCertificate, Issuance, MtlsDomain, durations,
-        object_id::{self, DomainKey},
-    },
+    api::{ClientCertificate, Issuance, MtlsDomain, durations, object_id::ObjectId},
     grants::{evaluation::Decision, index},
     model::{
         authorities::{self, DesiredAuthority},
@@ -78,8 +75,8 @@ pub(crate) fn of_certificate(
     ctx: &Ctx,
 ) -> Option<ObjectRef<Cached<MtlsDomain>>> {
     let cert = c.0.as_ref().ok()?;
-    let key = object_id::domain_key(cert);
-    let domain = ObjectRef::<Cached<MtlsDomain>>::new(&key.1).within(&key.0);
+    let key = cert.domain_id();
+    let domain = key.to_ref();
     let decision = || ctx.grant_index.decide(cert, Timestamp::now());
     let is_accepted = || is_accepted(cert, || ctx.grant_index.may_be_trusted(cert), decision);
     let max = ctx
@@ -147,18 +144,16 @@ pub(crate) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Cached<M
         .iter()
         .filter_map(|d| all.get(d))
         .flat_map(|d| conflicting(&d, all));
-    let trusting = asking(namespace, ctx)
-        .into_iter()
-        .map(|(ns, name)| ObjectRef::new(&name).within(&ns));
+    let trusting = asking(namespace, ctx).into_iter().map(|key| key.to_ref());
     own.iter().cloned().chain(others).chain(trusting).collect()
 }
 
 /// Returns the domains of other namespaces that self-signed certificates of this namespace are for.
-fn asking(namespace: &str, ctx: &Ctx) -> BTreeSet<DomainKey> {
+fn asking(namespace: &str, ctx: &Ctx) -> BTreeSet<ObjectId> {
     asked_by(namespace, &ctx.certificates.state())
 }
 
-fn asked_by(namespace: &str, state: &[Arc<Cached<ClientCertificate>>]) -> BTreeSet<DomainKey> {
+fn asked_by(namespace: &str, state: &[Arc<Cached<ClientCertificate>>]) -> BTreeSet<ObjectId> {
     let theirs = state
         .iter()
         .filter(|c| c.meta().namespace.as_deref() == Some(namespace));
@@ -167,15 +162,17 @@ fn asked_by(namespace: &str, state: &[Arc<Cached<ClientCertificate>>]) -> BTreeS
         .filter(|c| index::is_cross_namespace(c));
     cross_namespace
         .filter(|c| c.spec.issuance == Issuance::SelfSigned)
-        .map(object_id::domain_key)
+        .map(ClientCertificate::domain_id)
         .collect()
 }
 
 /// Returns the domains of this name in other namespaces that may trust the content of a Secret in this
 /// namespace.
 pub(crate) fn trusting(namespace: &str, domain: &str, ctx: &Ctx) -> Vec<ObjectRef<Cached<MtlsDomain>>> {
-    let keys = asking(namespace, ctx).into_iter().filter(|key| key.1 == domain);
-    keys.map(|(ns, name)| ObjectRef::new(&name).within(&ns)).collect()
+    let keys = asking(namespace, ctx)
+        .into_iter()
+        .filter(|key| key.name == domain);
+    keys.map(|key| key.to_ref()).collect()
 }
 
 /// Emits an item each time another policy comes into force.

@@ -10,7 +10,7 @@ use kube::{ResourceExt, runtime::controller::Action as Next};
 use super::{context::Ctx, report};
 
 use crate::{
-    api::{MtlsDomain, MtlsDomainStatus, conditions::Reason},
+    api::{MtlsDomain, MtlsDomainStatus, conditions::Reason, object_id::ObjectId},
     observation::seen::Unseen,
     policy::{AccessRequest, Decision, Missing, Namespace, Policy, Resource},
     runtime::{finalizer, reconcile::Error},
@@ -72,9 +72,7 @@ impl<'a> Permission<'a> {
     /// Reports the refusal of the spec: the operator does not serve the domain.
     pub async fn refuse(&self, refused: &Acceptance) -> Result<Next, Error> {
         let domain = self.domain;
-        self.ctx
-            .bypasses
-            .forget(&(domain.namespace().unwrap_or_default(), domain.name_any()));
+        self.ctx.bypasses.forget(&ObjectId::of(domain));
         let generation = domain.metadata.generation.unwrap_or_default();
         let new = report::with_conditions(self.old, generation, refused, &[], self.now);
         self.ctx.write(domain, self.old, &new).await?;

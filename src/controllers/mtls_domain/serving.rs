@@ -115,8 +115,7 @@ pub(crate) async fn serve(
     let created = domain.creation_timestamp().map(|t| t.0);
     if let Some(Refused { reason, message }) = truststore::without_trust(d, &observed, created, now) {
         publish_trust(d, &observed, &plan, ctx);
-        ctx.bypasses
-            .forget(&(d.placement.namespace.clone(), d.placement.name.clone()));
+        ctx.bypasses.forget(&d.placement.id());
         let refused = Acceptance::Refused {
             reason,
             message,
@@ -139,7 +138,7 @@ pub(crate) async fn serve(
         state.change = pending_change(state.change.take(), &observed.records_in_sync)
     });
     publish_trust(d, &observed, &plan, ctx);
-    let key = (d.placement.namespace.clone(), d.placement.name.clone());
+    let key = d.placement.id();
     let bypasses = ctx.bypasses.of(
         &key,
         session,
@@ -269,7 +268,7 @@ fn leaves(c: &Cached<ClientCertificate>) -> Vec<Leaf> {
 /// Publishes the truststore that the domain uses in `ActiveTrust`, for ClientCertificate reconciles. Does
 /// nothing while that truststore is not certain.
 fn publish_trust(d: &Desired, o: &Observed, plan: &Plan, ctx: &Ctx) {
-    let key = (d.placement.namespace.clone(), d.placement.name.clone());
+    let key = d.placement.id();
     match trust_in_use(o, plan) {
         InUse::Bundle(bundle, without_room) => {
             ctx.active_trust

@@ -28,6 +28,7 @@ use crate::{
     aws::{
         acm::{self, CertificateKind, CertificateStatus, KeyAlgorithm},
         action::{ApiGatewayAction, S3Action},
+        arn::Arn,
         gateway::{
             domains::{Domain, DomainStatus, IpAddressType},
             mappings::Mapping,
@@ -236,7 +237,7 @@ prop_compose! {
         let DesiredCertificate::Request { request, .. } = &mut d.certificate else {
             unreachable!("as above")
         };
-        let proof = (kind == 3).then(|| "arn:public".to_owned());
+        let proof = (kind == 3).then(|| "arn:public".into());
         match kind {
             0 => {}
             1 => request.names = several_names(),
@@ -266,9 +267,9 @@ fn as_desired(d: &Desired, g: &Domain, used: &acm::Certificate) -> Option<usize>
         DesiredCertificate::Request { request, .. } => {
             (owner(&used.tags) == OURS && used.names == request.names).then_some(1)
         }
-        DesiredCertificate::Existing { arn, ownership_arn } => {
-            (used.arn == *arn && g.ownership_certificate_arn == *ownership_arn).then_some(0)
-        }
+        DesiredCertificate::Existing { arn, ownership_arn } => (used.arn == arn.as_str()
+            && g.ownership_certificate_arn.as_deref() == ownership_arn.as_ref().map(Arn::as_str))
+        .then_some(0),
     }
 }
 

@@ -10,11 +10,11 @@ use crate::{
     api::conditions::Reason,
     aws::{
         action::{ApiGatewayAction, LambdaAction},
+        arn::Arn,
         gateway::{
             authorizers::{Authorization, Authorizer},
             integrations::Place,
         },
-        session,
     },
     model::{
         action::Action,
@@ -124,8 +124,9 @@ pub(crate) fn changes(
         .iter()
         .filter(|a| chosen.is_none_or(|chosen| chosen.id != a.id))
     {
-        if there.permitted.contains(&leaving.id) {
-            let (function, statement) = (leaving.function.clone(), statement(placement, &leaving.id));
+        let permitted = there.permitted.contains(&leaving.id);
+        if let Some(function) = leaving.function.clone().filter(|_| permitted) {
+            let statement = statement(placement, &leaving.id);
             c.last
                 .push(LambdaAction::ForbidFunction { function, statement }.into());
         }
@@ -149,10 +150,10 @@ fn bring_about(
     placement: &Placement,
     api: &Api,
     there: &Authorizers,
-    function: &str,
+    function: &Arn,
     chosen: Option<&Authorizer>,
 ) -> Vec<Action> {
-    let (protocol, api_id, function) = (api.api.protocol, api.api.id.clone(), function.to_owned());
+    let (protocol, api_id, function) = (api.api.protocol, api.api.id.clone(), function.clone());
     let Some(chosen) = chosen else {
         let create = ApiGatewayAction::CreateAuthorizer {
             protocol,
@@ -163,7 +164,7 @@ fn bring_about(
         return vec![create.into()];
     };
     let mut actions = Vec::new();
-    if !chosen.as_made || chosen.function != function {
+    if !chosen.as_made || chosen.function.as_ref() != Some(&function) {
         let (id, function, api_id) = (chosen.id.clone(), function.clone(), api_id.clone());
         let restore = ApiGatewayAction::RestoreAuthorizer {
             protocol,
@@ -176,7 +177,7 @@ fn bring_about(
     if !there.permitted.contains(&chosen.id) {
         let source = format!(
             "arn:{}:execute-api:{}:{}:{api_id}/authorizers/{}",
-            session::partition_of(&function),
+            function.partition(),
             placement.region,
             placement.account,
             chosen.id
@@ -202,8 +203,8 @@ pub fn statement(placement: &Placement, authorizer_id: &str) -> String {
     format!("{}{authorizer_id}", prefix(placement))
 }
 
-pub(crate) fn name(placement: &Placement, function: &str) -> String {
-    format!("{}{}", prefix(placement), &short_hash(function)[..12])
+pub(crate) fn name(placement: &Placement, function: &Arn) -> String {
+    format!("{}{}", prefix(placement), &short_hash(function.as_str())[..12])
 }
 
 fn prefix(placement: &Placement) -> String {

@@ -191,12 +191,12 @@ async fn authorizers(
     let all = reader.authorizers(protocol, api_id).await?;
     let routes = reader.routes(protocol, api_id).await?;
     let mut permitted = BTreeSet::new();
-    for ours in all
-        .iter()
-        .filter(|a| authorizer::is_ours(placement, a) && !a.function.is_empty())
-    {
+    for ours in all.iter().filter(|a| authorizer::is_ours(placement, a)) {
+        let Some(function) = &ours.function else {
+            continue;
+        };
         if reader
-            .statements(&ours.function)
+            .statements(function)
             .await?
             .contains(&authorizer::statement(placement, &ours.id))
         {

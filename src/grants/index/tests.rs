@@ -10,7 +10,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::{
-    api::{ClientCertificate, ClientGrant, Namespaces, object_id::DomainKey},
+    api::{ClientCertificate, ClientGrant, Namespaces, object_id::ObjectId},
     controllers::client_certificate::fixture::{certificate, domain, grant, guard},
     grants::evaluation::Decision,
     runtime::{fake::store, watch::Cached},
@@ -42,8 +42,8 @@ fn cross_namespace(name: &'static str, change: impl FnOnce(&mut Value)) -> Clien
     })
 }
 
-fn key() -> DomainKey {
-    ("shop".into(), "partners".into())
+fn key() -> ObjectId {
+    ObjectId::new("shop", "partners")
 }
 
 fn deleted(o: &mut Value) {

@@ -259,7 +259,7 @@ fn the_policy_defines_external_ids() {
         role("a")
     );
     let policy = crate::policy::file::parse(&text).unwrap();
-    let id = |role: Option<RoleToAssume>| role.map(|role| (role.arn, role.external_id));
+    let id = |role: Option<RoleToAssume>| role.map(|role| (role.arn.to_string(), role.external_id));
     let with = access(&domain, Some(&policy));
     assert_eq!(with.region.as_deref(), Some("us-east-1"));
     assert_eq!(id(with.role), Some((role("a"), Some("x".into()))));

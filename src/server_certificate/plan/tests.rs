@@ -8,6 +8,7 @@ use crate::{
     aws::{
         acm::{self, CertificateKind, CertificateStatus},
         action::{AcmAction, ApiGatewayAction},
+        arn::Arn,
         tags::{ADOPTED_TAG, OWNER_TAG},
     },
     controllers::mtls_domain::{
@@ -51,7 +52,7 @@ fn not_owned(arn: &str, kind: CertificateKind, names: &[&str]) -> acm::Certifica
 fn existing(ownership_arn: Option<&str>) -> Desired {
     let certificate = DesiredCertificate::Existing {
         arn: "arn:there".into(),
-        ownership_arn: ownership_arn.map(str::to_owned),
+        ownership_arn: ownership_arn.map(Arn::from),
     };
     Desired {
         certificate,

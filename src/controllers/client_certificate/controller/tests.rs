@@ -10,7 +10,7 @@ use kube::runtime::controller::Action as Next;
 use serde_json::{Value, json};
 
 use crate::{
-    api::{ClientCertificate, MtlsDomain},
+    api::{ClientCertificate, MtlsDomain, object_id::ObjectId},
     controllers::client_certificate::{
         admission::SOON,
         context::FIRST_RETRY,
@@ -52,7 +52,7 @@ fn authority() -> (Secret, Bundle) {
 #[tokio::test]
 async fn a_reconcile_of_a_certificate_writes_as_its_state_requires() {
     let (ca, bundle) = authority();
-    let key = ("shop".to_owned(), "partners".to_owned());
+    let key = ObjectId::new("shop", "partners");
     let cross_namespace = |o: &mut Value| o["metadata"]["namespace"] = json!("acme");
     let deleted = |o: &mut Value| o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
     let suspend = |o: &mut Value| o["spec"]["suspend"] = json!(true);

@@ -7,7 +7,7 @@ use kube::{api::PartialObjectMeta, runtime::reflector::ObjectRef};
 use serde_json::{Value, json};
 
 use crate::{
-    api::ClientCertificate,
+    api::{ClientCertificate, object_id::ObjectId},
     controllers::client_certificate::fixture::{Stage, There, certificate, domain, grant, guard, secret},
     issuance::desired::RENEW,
     runtime::watch::Cached,
@@ -134,7 +134,7 @@ async fn a_grant_requeues_the_certificates_of_other_namespaces_that_it_may_be_fo
         "the domain's own namespace needs no grant"
     );
     assert_eq!(
-        names(of_domain(&stage.ctx, &("shop".into(), "partners".into()))),
+        names(of_domain(&stage.ctx, &ObjectId::new("shop", "partners"))),
         ["a", "c"]
     );
 }

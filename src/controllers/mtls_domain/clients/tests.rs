@@ -2,10 +2,11 @@
 
 use super::*;
 
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::{
-    api::ClientCertificate,
+    api::{ClientCertificate, object_id::ObjectId},
     controllers::mtls_domain::controller::tests::stage::domain,
     grants::evaluation::{Decision, Terms},
     trust::self_signed::entry_name,
@@ -42,7 +43,7 @@ fn terms(max: Option<i64>) -> Terms {
 #[test]
 fn only_granted_cross_namespace_certificates_count() {
     let me = domain(|_| {});
-    let key = ("shop".to_owned(), "partners".to_owned());
+    let key = ObjectId::new("shop", "partners");
     let own = certificate("own", "shop", |_| {});
     let other = certificate("other", "shop", |o| {
         o["spec"]["domainRef"] = json!({"name": "another"})

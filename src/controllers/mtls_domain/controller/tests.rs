@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use self::stage::{Stage, deleted, domain};
 
 use crate::{
-    api::MtlsDomain,
+    api::{MtlsDomain, object_id::ObjectId},
     aws::{
         errors::{self, Kind},
         fake::REGION,
@@ -295,7 +295,7 @@ async fn reconciles() {
         assert_eq!(stage.log(), expected, "{what}");
         // The domain publishes its trust to its ClientCertificates once AWS has been read.
         let served = expected.contains(&"PATCH status Accepted");
-        let key = ("shop".to_owned(), "partners".to_owned());
+        let key = ObjectId::new("shop", "partners");
         let known = object.metadata.deletion_timestamp.is_none() && stage.ctx.active_trust.is_known(&key);
         assert_eq!(known, served, "{what}");
     }

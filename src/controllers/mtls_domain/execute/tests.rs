@@ -8,10 +8,11 @@ use std::{
 use serde_json::json;
 
 use crate::{
-    api::MtlsDomain,
+    api::{MtlsDomain, object_id::ObjectId},
     aws::{
         acm::CertificateRequest,
         action::{acm::AcmAction, api_gateway::ApiGatewayAction, lambda::LambdaAction, s3::S3Action},
+        arn::Arn,
         call_guard::Gate,
         fake,
         gateway::{
@@ -158,7 +159,7 @@ async fn a_scarce_call_is_queued_and_not_made_before_its_ticket_is_granted() {
 async fn a_deletion_of_a_missing_resource_succeeds() {
     let arn = || "arn:aws:apigateway:eu-west-1::/apis/a1".to_owned();
     let (api_id, protocol) = ("a1".to_owned(), Protocol::Http);
-    let function = "arn:aws:lambda:eu-west-1:123456789012:function:f".to_owned();
+    let function = Arn::from("arn:aws:lambda:eu-west-1:123456789012:function:f");
     let deletions: [Action; 9] = [
         AcmAction::DeleteCertificate { arn: arn() }.into(),
         ApiGatewayAction::ReleaseDomain { arn: arn() }.into(),
@@ -270,9 +271,9 @@ async fn certificate_requests_are_limited() {
     );
 
     let request_limiter = RequestLimiter::default();
-    let object = "ns/partners";
+    let object = ObjectId::new("ns", "partners");
     for n in 0..12 {
-        assert!(request_limiter.note(object, &n.to_string(), now()));
+        assert!(request_limiter.note(&object, &n.to_string(), now()));
     }
     let gate = Gate::new(Quota::new(Rates::with(&["*=unlimited".parse().unwrap()])), || {
         true

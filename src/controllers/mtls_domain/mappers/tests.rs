@@ -10,7 +10,7 @@ use kube::runtime::reflector::ObjectRef;
 use serde_json::{Value, json};
 
 use crate::{
-    api::{ClientCertificate, MtlsDomain},
+    api::{ClientCertificate, MtlsDomain, object_id::ObjectId},
     grants::evaluation::{Decision, Terms},
     runtime::{fake::store, finalizer, watch::Cached},
 };
@@ -212,10 +212,7 @@ fn a_namespace_triggers_the_domains_that_its_self_signed_certificates_are_for() 
         guard(certificate("acme", "Authority")),
         guard(certificate("shop", "SelfSigned")),
     ];
-    assert_eq!(
-        asked_by("acme", &all),
-        [("shop".to_owned(), "partners".to_owned())].into()
-    );
+    assert_eq!(asked_by("acme", &all), [ObjectId::new("shop", "partners")].into());
     assert!(
         asked_by("acme", &all[1..]).is_empty(),
         "an authority's leaf is in no truststore"

@@ -220,7 +220,7 @@ fn the_certificates_of_an_owned_or_adoptable_domain_are_read() {
         assert_eq!(
             named_arns(d, &front(&d.placement, &domain))
                 .into_iter()
-                .cloned()
+                .map(str::to_owned)
                 .collect::<BTreeSet<_>>(),
             expected,
             "{what}"

@@ -68,8 +68,8 @@ fn asks(id: &str) -> Authorization {
 fn made(id: &str, function: &str) -> Authorizer {
     Authorizer {
         id: id.into(),
-        name: name(&placement(), function),
-        function: function.into(),
+        name: name(&placement(), &function.into()),
+        function: Some(function.into()),
         as_made: true,
     }
 }
@@ -78,7 +78,7 @@ fn theirs(id: &str) -> Authorizer {
     Authorizer {
         id: id.into(),
         name: "theirs".into(),
-        function: FUNCTION.into(),
+        function: Some(FUNCTION.into()),
         as_made: false,
     }
 }
@@ -259,13 +259,13 @@ fn perform(there: &mut Authorizers, action: Action, made: &mut usize) {
             there.all.push(Authorizer {
                 id: format!("z{made}"),
                 name,
-                function,
+                function: Some(function),
                 as_made: true,
             });
         }
         Action::ApiGateway(ApiGatewayAction::RestoreAuthorizer { id, function, .. }) => {
             let changed = there.all.iter_mut().find(|a| a.id == id).expect("it is there");
-            (changed.as_made, changed.function) = (true, function);
+            (changed.as_made, changed.function) = (true, Some(function));
         }
         Action::Lambda(LambdaAction::PermitFunction { statement: made, .. }) => {
             let of = there
@@ -355,7 +355,7 @@ proptest! {
         let last = if another { OTHER_FUNCTION } else { FUNCTION };
         drive(&mut api, &mut there, Some(&wanted(last)), &mut 1000, &mut made);
         let ours: Vec<_> = there.all.iter().filter(|a| is_ours(&placement(), a)).cloned().collect();
-        prop_assert_eq!(ours.iter().map(|a| a.function.as_str()).collect::<Vec<_>>(), [last]);
+        prop_assert_eq!(ours.iter().map(|a| a.function.clone()).collect::<Vec<_>>(), [Some(last.into())]);
         prop_assert_eq!(&there.permitted, &BTreeSet::from([ours[0].id.clone()]));
         for (now, then) in there.routes.iter().zip(&before.routes) {
             let expected = match &then.authorization {

@@ -235,7 +235,7 @@ fn an_authorizer_is_deployed_like_a_header_and_deleted_only_when_no_deployment_u
     let ours = Authorizer {
         id: "z1".into(),
         name,
-        function: function.into(),
+        function: Some(function.into()),
         as_made: true,
     };
     let at = Place::Method {
