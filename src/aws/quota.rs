@@ -4,7 +4,7 @@
 //!
 //! The queue is not persisted: each object's status has the start of its wait, and the object requests again
 //! after a restart, which restores the order.
-//! Long because the queue and the buckets change under one lock, in one story.
+//! Long because the queue and the buckets change under one lock.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -205,6 +205,7 @@ fn meaning(path: &str, body: &Value) -> String {
 }
 
 pub(crate) fn domain(change: impl FnOnce(&mut Value)) -> MtlsDomain {
+    let pem = issuer("Acme", now()).chain().authority().to_pem();
     let mut object = json!({
         "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
         "metadata": {
@@ -214,7 +215,7 @@ pub(crate) fn domain(change: impl FnOnce(&mut Value)) -> MtlsDomain {
         "spec": {
             "domainName": "mtls.example.com", "dns": {"external": {"verify": "None"}},
             "truststore": {"bucket": "truststores", "bucketCreation": "IfMissing"},
-            "trust": {"authorities": [{"name": "acme", "pem": issuer("Acme", now()).chain().authority().to_pem()}]},
+            "trust": {"authorities": [{"name": "acme", "pem": pem}]},
         },
     });
     change(&mut object);
