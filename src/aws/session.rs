@@ -1,5 +1,5 @@
 //! A session: one account, one Region, the clients of the services. A session reads the environment as every
-//! AWS SDK does (credentials, Region, `AWS_ENDPOINT_URL`), the proxies in the environment ([`crate::proxy`]),
+//! AWS SDK does (credentials, Region, `AWS_ENDPOINT_URL`), the proxies in the environment (`crate::proxy`),
 //! and nothing else.
 
 use std::{

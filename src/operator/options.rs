@@ -8,6 +8,8 @@ use crate::{aws::rates::RateOverride, probe::https::ProbeOptions, telemetry::log
 
 /// Runs the operator when no command is given. AWS credentials and Region come from the usual sources of an
 /// AWS SDK.
+// `[::]` in the help of a flag is an address.
+#[allow(rustdoc::broken_intra_doc_links)]
 #[derive(Args)]
 pub struct Options {
     /// Namespace to watch. Can be given several times (in the environment: separated by commas). Default: all
