@@ -19,9 +19,10 @@ use crate::{
     aws::{call_guard::Gate, quota::Quota, rates::Rates, session::Sessions},
     background::bypass_scan::Bypasses,
     controllers::{
-        client_certificate::{due_queue::DueQueue, secret_index::SecretIndex},
+        client_certificate::{self, due_queue::DueQueue, secret_index::SecretIndex},
+        client_grant,
         mtls_domain::{
-            context, controller,
+            self,
             credentials::{self, ServiceAccount},
         },
         watches::Watches,
@@ -215,7 +216,7 @@ impl Operator {
         let service_account = Arc::new(ServiceAccount::new(self.client.clone()));
         let (asked, account) = (sessions.clone(), service_account.clone());
         background.spawn(async move { credentials::check(asked, &account).await });
-        let domain = Arc::new(context::Ctx {
+        let domain = Arc::new(mtls_domain::context::Ctx {
             client: self.client.clone(),
             cluster_id,
             truststore_bucket: options.truststore_bucket.clone(),
@@ -239,10 +240,10 @@ impl Operator {
             policy: self.policy.clone(),
             namespaces: watches.namespaces.store(),
             grant_index: grant_index.clone(),
-            concurrency: ConcurrencyLimit::new(controller::AT_ONCE),
+            concurrency: ConcurrencyLimit::new(mtls_domain::controller::AT_ONCE),
             states: Mutex::new(HashMap::new()),
         });
-        let certificate = Arc::new(crate::controllers::client_certificate::context::Ctx {
+        let certificate = Arc::new(client_certificate::context::Ctx {
             client: self.client.clone(),
             events: events.clone(),
             metrics: self.metrics.clone(),
@@ -255,12 +256,12 @@ impl Operator {
             signing_keys: SigningKeyCache::default(),
             secret_index: SecretIndex::default(),
             due_queue: DueQueue::default(),
-            concurrency: ConcurrencyLimit::new(crate::controllers::client_certificate::controller::AT_ONCE),
+            concurrency: ConcurrencyLimit::new(client_certificate::controller::AT_ONCE),
             started: Instant::now(),
             propagation: jiff::SignedDuration::try_from(options.truststore_propagation)?,
             states: Mutex::new(HashMap::new()),
         });
-        let grant = Arc::new(crate::controllers::client_grant::controller::Ctx {
+        let grant = Arc::new(client_grant::controller::Ctx {
             client: self.client.clone(),
             events,
             metrics: self.metrics.clone(),
@@ -270,14 +271,9 @@ impl Operator {
             grant_index,
         });
         tokio::join!(
-            controller::run(domain, watches, stop.clone()),
-            crate::controllers::client_certificate::controller::run(
-                certificate,
-                watches,
-                trust_changes,
-                stop.clone()
-            ),
-            crate::controllers::client_grant::controller::run(grant, watches, stop.clone()),
+            mtls_domain::controller::run(domain, watches, stop.clone()),
+            client_certificate::controller::run(certificate, watches, trust_changes, stop.clone()),
+            client_grant::controller::run(grant, watches, stop.clone()),
             bypasses.run(options.bypass_scan_interval, stop.clone()),
         );
         Ok(())

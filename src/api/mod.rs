@@ -37,7 +37,7 @@ pub const GROUP: &str = "mtls-operator.io";
 /// Returns the rule for a duration: whole hours, minutes and seconds, largest unit first, at least `minimum`.
 /// The rule bounds the number of digits because kube's parser panics, and CEL's parser fails, on a number
 /// that does not fit.
-pub(crate) fn duration_of_at_least(minimum: &str, example: &str) -> Rule {
+fn duration_of_at_least(minimum: &str, example: &str) -> Rule {
     Rule::new(format!(
         "self.matches('^([0-9]{{1,6}}h)?([0-9]{{1,6}}m)?([0-9]{{1,9}}s)?$') && self != '' && duration(self) \
          >= duration('{minimum}')"
@@ -50,7 +50,7 @@ pub(crate) fn duration_of_at_least(minimum: &str, example: &str) -> Rule {
 /// Returns the rule for a spec that keeps an optional field (`path`, from the spec's members inwards) as it
 /// was at creation, also when the field was unset. The rule uses `has()` because the API server estimates the
 /// cost of a `?` selection as unbounded and rejects the rule.
-pub(crate) fn set_at_creation(path: &[&str], instead: &str) -> Rule {
+fn set_at_creation(path: &[&str], instead: &str) -> Rule {
     let has = |spec: &str| {
         let member = |depth| format!("has({spec}.{})", path[..=depth].join("."));
         (0..path.len()).map(member).collect::<Vec<_>>().join(" && ")
@@ -66,7 +66,7 @@ pub(crate) fn set_at_creation(path: &[&str], instead: &str) -> Rule {
 }
 
 /// Returns the rule for a list of host names, with or without a leading wildcard label.
-pub(crate) fn host_names() -> Rule {
+fn host_names() -> Rule {
     const NAME: &str = "^([*][.])?([a-z0-9_]([a-z0-9_-]*[a-z0-9])?[.])*[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
     Rule::new(format!("self.all(n, n.matches('{NAME}'))")).message(
         "write host names in lower case, without scheme, port or trailing dot, as in api.example.com",
@@ -88,7 +88,7 @@ pub(crate) fn api_id() -> Rule {
 }
 
 /// Returns the rule for the size of a key with its algorithm.
-pub(crate) fn key_size() -> Rule {
+fn key_size() -> Rule {
     Rule::new(
         "!has(self.size) || (has(self.algorithm) && self.algorithm == 'RSA' ? self.size in [2048, 3072, \
          4096] : self.size in [256, 384])",

@@ -23,7 +23,7 @@ use super::rates::{Operation, Rate, Rates};
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time after a restart during which objects that waited in a queue before go first: enough to reconcile all
 /// of AWS's 120 domains of an account.
-pub(crate) const RESTORE_WINDOW: Duration = Duration::from_secs(180);
+const RESTORE_WINDOW: Duration = Duration::from_secs(180);
 /// Fraction of an interval by which a ticket is granted early, so that its reconcile costs nothing of the
 /// interval.
 const AHEAD: f64 = 0.1;

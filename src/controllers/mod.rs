@@ -1,4 +1,4 @@
-//! Controllers of the three kinds: wake-ups, reconciles, status and Events.
+//! Controllers of the three kinds: triggers, reconciles, status and Events.
 
 pub mod client_certificate;
 pub mod client_grant;

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::records;
 
-use crate::model::front::ObservedFront;
 use crate::{
     api::{DnsVerification, conditions::Reason},
     aws::{
@@ -13,6 +12,7 @@ use crate::{
         session::Session,
     },
     model::{
+        front::ObservedFront,
         observed::ZoneChoice,
         placement::{DesiredDns, Placement},
     },

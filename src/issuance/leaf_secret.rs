@@ -14,7 +14,7 @@ use crate::{
 /// Annotation on a leaf's Secret: number of leaves issued into the Secret.
 pub const REVISION: &str = "mtls-operator.io/revision";
 /// Maximum number of issues. The operator ignores a higher annotation, which another writer must have set.
-pub(crate) const MOST_REVISIONS: i64 = 1_000_000_000;
+const MOST_REVISIONS: i64 = 1_000_000_000;
 /// Annotation on a leaf's Secret: last answered value of the annotation `mtls-operator.io/renew`.
 pub const RENEWED: &str = "mtls-operator.io/renewed";
 /// Key of the PKCS #12 keystore in a leaf's Secret, as cert-manager names it.

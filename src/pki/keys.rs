@@ -15,7 +15,7 @@ use x509_parser::{public_key::PublicKey, x509::SubjectPublicKeyInfo};
 use zeroize::Zeroizing;
 
 use super::{
-    pem::Block,
+    pem::{self, Block},
     pem_error::{Kind, ParseError},
 };
 
@@ -148,7 +148,7 @@ pub enum KeyStrength {
 }
 
 /// Writes an RSAPublicKey (RFC 8017, appendix A.1.1).
-pub(crate) fn rsa_key(modulus: &[u8], exponent: &[u8]) -> der::Result<Vec<u8>> {
+fn rsa_key(modulus: &[u8], exponent: &[u8]) -> der::Result<Vec<u8>> {
     let numbers = [
         UintRef::new(modulus)?.to_der()?,
         UintRef::new(exponent)?.to_der()?,
@@ -310,7 +310,7 @@ fn ecdsa(key: &KeyPair) -> Result<EcdsaKeyPair, KeyError> {
 /// Returns the first private key. Ignores text and blocks after it.
 fn private_block(text: &[u8]) -> Result<Block, KeyError> {
     let mut public = false;
-    for block in crate::pki::pem::scan(text) {
+    for block in pem::scan(text) {
         let block = block?;
         match block.kind() {
             Kind::PrivateKey if block.encrypted => return Err(KeyError::Encrypted),

@@ -40,7 +40,7 @@ pub(crate) struct Draft {
 }
 
 /// Octets of a serial number.
-pub(crate) const SERIAL_OCTETS: usize = 16;
+const SERIAL_OCTETS: usize = 16;
 
 /// Writes and signs a certificate. The serial is random and positive (RFC 5280, section 4.1.2.2). Returns
 /// DER.

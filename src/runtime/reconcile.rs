@@ -3,10 +3,14 @@
 
 use std::time::Duration;
 
-use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
+use kube::{
+    Resource,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+    runtime::{controller::Action, reflector::ObjectRef},
+};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::runtime;
+use crate::{runtime, telemetry::logging};
 
 /// Time limit of a reconcile. The Kubernetes client has none of its own.
 const LONGEST: Duration = Duration::from_secs(120);
@@ -59,6 +63,28 @@ impl ConcurrencyLimit {
     /// Prevents every further reconcile from starting.
     pub fn close(&self) {
         self.0.close();
+    }
+}
+
+/// Logs the failure of a reconcile, and returns the next one: after `delay`, unless only a change of the
+/// object can fix the error.
+pub fn after_failure<K>(
+    object: &DeserializeGuard<K>,
+    error: &Error,
+    delay: impl FnOnce() -> Duration,
+) -> Action
+where
+    DeserializeGuard<K>: Resource<DynamicType = ()>,
+{
+    tracing::warn!(
+        object = %ObjectRef::from_obj(object),
+        error = %logging::chain(error),
+        "reconcile failed"
+    );
+    if error.is_final() {
+        Action::await_change()
+    } else {
+        Action::requeue(delay())
     }
 }
 

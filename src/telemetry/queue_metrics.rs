@@ -1,6 +1,6 @@
 //! Metrics of the queue for scarce AWS calls, read at each scrape.
 
-use std::fmt::{self};
+use std::fmt;
 
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder},

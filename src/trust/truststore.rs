@@ -4,7 +4,9 @@
 use jiff::Timestamp;
 
 use super::{
-    bucket, self_signed_sources,
+    bucket,
+    self_signed::is_self_signed,
+    self_signed_sources,
     truststore_sources::{NOTHING_SELECTED, merged, merged_keys, sources},
 };
 
@@ -18,7 +20,7 @@ use crate::{
         step::{Step, StepPlan, StepState},
     },
     pki::{
-        compile::{Compiled, offer::CompileInput},
+        compile::{self, Compiled, offer::CompileInput},
         digest::sha256,
         lint::{self, Finding, Severity},
         truststore::Bundle,
@@ -87,11 +89,11 @@ pub(crate) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
         overlap: d.overlap,
         now,
     };
-    let mut compiled = crate::pki::compile::compile(&input);
+    let mut compiled = compile::compile(&input);
     // A ClientCertificate's own conditions report the problems of its self-signed certificate.
     compiled
         .findings
-        .retain(|finding| !crate::trust::self_signed::is_self_signed(&finding.authority));
+        .retain(|finding| !is_self_signed(&finding.authority));
     if !compiled.without_room.is_empty() {
         compiled.findings.push(Finding {
             severity: Severity::Warning,

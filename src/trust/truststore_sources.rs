@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::generated_authority::{self, Ownership};
+use super::{
+    generated_authority::{self, Ownership},
+    self_signed::is_self_signed,
+};
 
 use crate::{
     api::AuthorityState,
@@ -12,6 +15,7 @@ use crate::{
         observed::{CanIssue, Observed, Source},
     },
     pki::{
+        compile::offer as compile,
         lint::SourceError,
         truststore::{Bundle, DistrustedKeys},
     },
@@ -52,7 +56,7 @@ pub(crate) fn sources(
     o: &Observed,
     d: &Desired,
     previous: Option<&Bundle>,
-) -> Vec<crate::pki::compile::offer::Source> {
+) -> Vec<compile::Source> {
     let part = |object: &str| format!("{}/{object}", wanted.name);
     let found = o.authorities.get(&wanted.name);
     let mut all = match (found, &wanted.source) {
@@ -67,9 +71,7 @@ pub(crate) fn sources(
                 .flat_map(|b| &b.entries)
                 .map(|entry| &entry.authority)
                 .collect();
-            let is_part = |name: &&String| {
-                name.starts_with(&part("")) && !crate::trust::self_signed::is_self_signed(name)
-            };
+            let is_part = |name: &&String| name.starts_with(&part("")) && !is_self_signed(name);
             let parts = names.into_iter().filter(is_part);
             parts
                 .map(|name| source(name.clone(), wanted, found, d, o))
@@ -88,10 +90,10 @@ pub(crate) fn sources(
 /// entries in the truststore under its name.
 fn recalled(
     wanted: &DesiredAuthority,
-    known: &[crate::pki::compile::offer::Source],
+    known: &[compile::Source],
     is_seen: bool,
     previous: Option<&Bundle>,
-) -> Vec<crate::pki::compile::offer::Source> {
+) -> Vec<compile::Source> {
     let of_entries = previous
         .iter()
         .flat_map(|b| &b.entries)
@@ -105,9 +107,9 @@ fn recalled(
     let names = names
         .into_iter()
         .filter(|name| is_part(name) && !known.iter().any(|s| s.authority == **name));
-    let gone = |name: &String| crate::pki::compile::offer::Source {
+    let gone = |name: &String| compile::Source {
         authority: name.clone(),
-        state: crate::pki::compile::offer::State::Distrusted,
+        state: compile::State::Distrusted,
         issues: false,
         longest_leaf: None,
         certificates: if is_seen {
@@ -127,10 +129,10 @@ pub(crate) fn source(
     found: Option<&Source>,
     d: &Desired,
     o: &Observed,
-) -> crate::pki::compile::offer::Source {
+) -> compile::Source {
     let state = match wanted.state {
-        AuthorityState::Active => crate::pki::compile::offer::State::Active,
-        AuthorityState::Distrusted => crate::pki::compile::offer::State::Distrusted,
+        AuthorityState::Active => compile::State::Active,
+        AuthorityState::Distrusted => compile::State::Distrusted,
     };
     let mut beside = Vec::new();
     let (certificates, can_issue) = match found {
@@ -154,7 +156,7 @@ pub(crate) fn source(
             let certificates = match (certificates, completing) {
                 (Err(error), _) => Err(SourceError::Unreadable(error.clone())),
                 // A distrust does not need the certificates that only complete a chain.
-                (Ok(_), Err(error)) if state == crate::pki::compile::offer::State::Active => {
+                (Ok(_), Err(error)) if state == compile::State::Active => {
                     Err(SourceError::Unreadable(error.clone()))
                 }
                 (Ok(certificates), completing) => {
@@ -170,7 +172,7 @@ pub(crate) fn source(
     // A Secret without its key may still have valid leaves: the bundle records that it could issue.
     let issues = can_issue == CanIssue::Yes && wanted.may_issue();
     let longest_leaf = issues.then_some(d.longest_leaf);
-    crate::pki::compile::offer::Source {
+    compile::Source {
         authority,
         state,
         issues,

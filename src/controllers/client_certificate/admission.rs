@@ -33,7 +33,7 @@ pub(crate) const SOON: Duration = Duration::from_millis(50);
 const SETTLED: SignedDuration = SignedDuration::from_secs(3);
 /// Time after a start in which the domains have their first reconcile. Until then the operator does not know
 /// their trust, and does not write that into the status of each of their certificates.
-pub(crate) const FIRST_RECONCILES: Duration = Duration::from_secs(10);
+const FIRST_RECONCILES: Duration = Duration::from_secs(10);
 /// Delay between two reconciles of a renewal that is due and has to wait.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 

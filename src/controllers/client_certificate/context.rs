@@ -44,7 +44,7 @@ const LAST_RETRY: Duration = Duration::from_secs(300);
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// Maximum time that a reconcile waits for the watch cache to show the status that the previous reconcile
 /// wrote.
-pub(crate) const LATE_WATCH: Duration = Duration::from_secs(5);
+const LATE_WATCH: Duration = Duration::from_secs(5);
 
 pub struct Ctx {
     pub client: Client,
@@ -202,14 +202,14 @@ impl Ctx {
 }
 
 /// Delay before the next reconcile of a certificate after `failures` consecutive failures.
-pub(crate) fn retry_after(failures: u32) -> Duration {
+fn retry_after(failures: u32) -> Duration {
     FIRST_RETRY
         .saturating_mul(1 << failures.saturating_sub(1).min(10))
         .min(LAST_RETRY)
 }
 
 /// True when the Secret `is_there`, in the version that this process `wrote` last.
-pub(crate) fn is_own_write(is_there: bool, wrote: Option<&String>, version: Option<&String>) -> bool {
+fn is_own_write(is_there: bool, wrote: Option<&String>, version: Option<&String>) -> bool {
     is_there && wrote.is_some() && wrote == version
 }
 

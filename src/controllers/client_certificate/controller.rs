@@ -34,12 +34,12 @@ use super::{
     report::{self, Leaf},
 };
 
-use crate::controllers::watches::Watches;
 use crate::{
     api::{
         ClientCertificate, ClientCertificateStatus, conditions::ConditionType, events::Notice,
         object_id::ObjectId,
     },
+    controllers::watches::Watches,
     grants::index,
     issuance::{
         action::Action,
@@ -49,7 +49,10 @@ use crate::{
         plan::{self, conditions_after_issue},
     },
     pki::inspect,
-    runtime::{reconcile::Error, watch::Cached},
+    runtime::{
+        reconcile::{self, Error},
+        watch::Cached,
+    },
     status::{Acceptance, StepCondition},
     telemetry::{heartbeat, logging, metrics},
 };
@@ -139,7 +142,7 @@ fn index_secrets(c: &Cached<ClientCertificate>, ctx: &Ctx) {
 
 /// Publishes an Event about the copies of a deleted certificate that the domain still accepts. The object has
 /// no finalizer and no longer exists, so that only this Event reports them.
-pub(crate) async fn tell_of_deletion(c: Arc<Cached<ClientCertificate>>, ctx: &Ctx) {
+async fn tell_of_deletion(c: Arc<Cached<ClientCertificate>>, ctx: &Ctx) {
     let Ok(cert) = &c.0 else { return };
     if is_there(&c, ctx) {
         return;
@@ -158,16 +161,7 @@ pub(crate) async fn tell_of_deletion(c: Arc<Cached<ClientCertificate>>, ctx: &Ct
 }
 
 pub(crate) fn failed(object: Arc<Cached<ClientCertificate>>, error: &Error, ctx: Arc<Ctx>) -> Next {
-    tracing::warn!(
-        object = %ObjectRef::from_obj(&*object),
-        error = %logging::chain(error),
-        "reconcile failed"
-    );
-    if error.is_final() {
-        Next::await_change()
-    } else {
-        Next::requeue(ctx.retry(&object.uid().unwrap_or_default()))
-    }
+    reconcile::after_failure(&object, error, || ctx.retry(&object.uid().unwrap_or_default()))
 }
 
 async fn reconcile(object: Arc<Cached<ClientCertificate>>, ctx: Arc<Ctx>) -> Result<Next, Error> {
@@ -179,8 +173,7 @@ async fn reconcile(object: Arc<Cached<ClientCertificate>>, ctx: Arc<Ctx>) -> Res
         return Ok(Next::await_change());
     };
     let started = Instant::now();
-    let result =
-        crate::runtime::reconcile::with_deadline(&object, |cert| reconcile_certificate(cert, &ctx)).await;
+    let result = reconcile::with_deadline(&object, |cert| reconcile_certificate(cert, &ctx)).await;
     ctx.metrics.reconciled(
         metrics::Controller::Certificate,
         result.as_ref().err().map(Error::category),
@@ -189,7 +182,7 @@ async fn reconcile(object: Arc<Cached<ClientCertificate>>, ctx: Arc<Ctx>) -> Res
     result
 }
 
-pub(crate) async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
+async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Next, Error> {
     let now = Timestamp::now();
     let key = cert.domain_id();
     let found = ctx.domains.get(&key.to_ref());

@@ -15,22 +15,26 @@ use kube::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::controllers::watches::Watches;
 use crate::{
     api::{
         ClientCertificate, ClientGrant, ClientGrantStatus, MtlsDomain,
         conditions::{ConditionType, Reason},
         object_id::ObjectId,
     },
+    controllers::watches::Watches,
     grants::{
         evaluation::Decision,
         index::{self, GrantIndex},
     },
-    runtime::{events::Events, reconcile::Error, status_writer, watch::Cached},
+    runtime::{
+        events::Events,
+        reconcile::{self, Error},
+        status_writer,
+        watch::Cached,
+    },
     status::{Acceptance, ConditionStatus, StepCondition, StepStatus, conditions},
     telemetry::{
         heartbeat::{self, Heartbeat},
-        logging,
         metrics::{self, Metrics},
     },
 };
@@ -103,19 +107,12 @@ fn counted(c: &Cached<ClientCertificate>) -> Option<impl Hash + use<>> {
 }
 
 fn failed(object: Arc<Cached<ClientGrant>>, error: &Error, _: Arc<Ctx>) -> Next {
-    let (object, chain) = (ObjectRef::from_obj(&*object), logging::chain(error));
-    tracing::warn!(%object, error = %chain, "reconcile failed");
-    if error.is_final() {
-        Next::await_change()
-    } else {
-        Next::requeue(RETRY)
-    }
+    reconcile::after_failure(&object, error, || RETRY)
 }
 
 async fn reconcile(object: Arc<Cached<ClientGrant>>, ctx: Arc<Ctx>) -> Result<Next, Error> {
     let started = std::time::Instant::now();
-    let result =
-        crate::runtime::reconcile::with_deadline(&object, |grant| reconcile_grant(grant, &ctx)).await;
+    let result = reconcile::with_deadline(&object, |grant| reconcile_grant(grant, &ctx)).await;
     ctx.metrics.reconciled(
         metrics::Controller::Grant,
         result.as_ref().err().map(Error::category),

@@ -12,6 +12,7 @@ use crate::{
         evaluation::{Decision, Terms},
         index,
     },
+    issuance::desired::at_most,
     model::desired::{Clients, SelfSigned},
     runtime::watch::Cached,
 };
@@ -72,7 +73,7 @@ pub(crate) fn clients_of(
         .and_then(|c| c.max_duration.as_ref())
         .map(durations::length);
     let trusted = |c: &ClientCertificate, terms: Option<&Terms>| {
-        SelfSigned::of(c, crate::issuance::desired::at_most(c, max, terms), admitting(c))
+        SelfSigned::of(c, at_most(c, max, terms), admitting(c))
     };
     let theirs = || theirs.iter().filter_map(|c| c.0.as_ref().ok());
     let issued = theirs().filter(|c| c.spec.issuance == Issuance::Authority);
@@ -105,7 +106,7 @@ pub(crate) fn clients_of(
 
 /// Returns the certificates for a domain: those of its own namespace, and the cross-namespace ones whose
 /// grant is not certainly denied.
-pub(crate) fn certificates_for(
+fn certificates_for(
     domain: &ObjectId,
     all: Vec<Arc<Cached<ClientCertificate>>>,
     cross_namespace: &[CrossNamespace],

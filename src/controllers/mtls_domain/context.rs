@@ -228,7 +228,7 @@ pub(crate) fn queue_key(domain: &MtlsDomain) -> String {
 }
 
 /// Returns the delay before the next reconcile after that many consecutive backoff attempts.
-pub(crate) fn backoff_after(backoff_attempts: u32) -> Duration {
+fn backoff_after(backoff_attempts: u32) -> Duration {
     INITIAL_BACKOFF
         .saturating_mul(1 << backoff_attempts.saturating_sub(1).min(10))
         .min(MAX_BACKOFF)
@@ -247,7 +247,7 @@ pub(crate) fn current(
 }
 
 /// Returns the reason of the Event about a condition transition; `None` when the transition gets no Event.
-pub(crate) fn event_of(turned: &Transition) -> Option<EventReason> {
+fn event_of(turned: &Transition) -> Option<EventReason> {
     let is_told = match (turned.type_.as_str(), turned.status.as_str()) {
         ("Stalled", _) => false, // Accepted says why
         ("Ready", "True") | ("BypassDetected", _) => true,

@@ -24,20 +24,23 @@ use super::{
     quota_class, report, serving,
 };
 
-use crate::controllers::watches::Watches;
 use crate::{
     api::{MtlsDomain, object_id::ObjectId},
     aws::{
         errors::{self, Kind},
         session::{Access, Session},
     },
+    controllers::watches::Watches,
     grants::index,
     model::{authorities, placement},
     observation::seen,
     policy::Policy,
-    runtime::{reconcile::Error, watch::Cached},
+    runtime::{
+        reconcile::{self, Error},
+        watch::Cached,
+    },
     status::Acceptance,
-    telemetry::{heartbeat, logging, metrics},
+    telemetry::{heartbeat, metrics},
     trust::self_signed::TRUSTED_BY,
 };
 
@@ -118,16 +121,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
 
 /// Logs the error. Requeues with backoff, unless only a change of the object can fix the error.
 pub(crate) fn failed(object: Arc<Cached<MtlsDomain>>, error: &Error, ctx: Arc<Ctx>) -> Next {
-    tracing::warn!(
-        object = %ObjectRef::from_obj(&*object),
-        error = %logging::chain(error),
-        "reconcile failed"
-    );
-    if error.is_final() {
-        Next::await_change()
-    } else {
-        Next::requeue(ctx.backoff(&object.uid().unwrap_or_default()))
-    }
+    reconcile::after_failure(&object, error, || ctx.backoff(&object.uid().unwrap_or_default()))
 }
 
 async fn reconcile(object: Arc<Cached<MtlsDomain>>, ctx: Arc<Ctx>) -> Result<Next, Error> {
@@ -139,8 +133,7 @@ async fn reconcile(object: Arc<Cached<MtlsDomain>>, ctx: Arc<Ctx>) -> Result<Nex
         return Ok(Next::await_change());
     };
     let started = Instant::now();
-    let result =
-        crate::runtime::reconcile::with_deadline(&object, |domain| reconcile_domain(domain, &ctx)).await;
+    let result = reconcile::with_deadline(&object, |domain| reconcile_domain(domain, &ctx)).await;
     if let (Ok(_), Ok(domain)) = (&result, &object.0) {
         ctx.gate.quota.reconciled(&queue_key(domain), started);
     }
@@ -153,7 +146,7 @@ async fn reconcile(object: Arc<Cached<MtlsDomain>>, ctx: Arc<Ctx>) -> Result<Nex
 }
 
 /// Reconciles a domain: decides its course, and then deletes, serves or refuses the domain.
-pub(crate) async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
+async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error> {
     let (uid, old, now) = (
         domain.uid().unwrap_or_default(),
         ctx.last_status(domain),

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     api::{MtlsDomain, MtlsDomainStatus, events::Notice},
     aws::{quota::Class, session::Session},
+    dns::observe::zone_of_leftovers,
     model::{
         desired,
         placement::{self, Placement},
@@ -47,7 +48,7 @@ pub(crate) async fn delete(
     let uid = domain.uid().unwrap_or_default();
     let cache = ctx.cache.of(&placement::access(domain, permission.policy()));
     let reader = AwsReader::live(session, &cache);
-    let zones = crate::dns::observe::zone_of_leftovers(placement, &reader).await;
+    let zones = zone_of_leftovers(placement, &reader).await;
     let requests = [
         access_request::of(domain, placement, true),
         access_request::zones(&zones),

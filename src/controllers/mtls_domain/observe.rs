@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 
 use kube::Client;
 
-use crate::dataplane::api_gateway::front::front;
 use crate::{
     api::{MappedApi, MtlsDomain, conditions::Reason},
-    dataplane::api_gateway::observe::{Asked, apis, first_seen, mappings, tagged_apis, with_leaving},
+    dataplane::api_gateway::{
+        front::front,
+        observe::{Asked, apis, first_seen, mappings, tagged_apis, with_leaving},
+    },
     dns::observe::{in_sync, public, records_of, unambiguous, zones},
     model::{
         authorities::DesiredAuthority,

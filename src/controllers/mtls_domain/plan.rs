@@ -7,24 +7,26 @@ use super::references;
 
 use crate::{
     dataplane::api_gateway::{custom_domain, default_endpoint, identity, mappings},
+    dns::plan as dns,
     model::{
         desired::Desired,
         observed::Observed,
         step::{Plan, Step, StepState},
     },
-    trust::truststore::{self},
+    server_certificate::plan as certificates,
+    trust::truststore,
 };
 
 /// Returns the next actions that bring the observed state closer to the desired state.
 pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let truststore = truststore::compile(d, o, now);
     let (certificate, ownership) = (
-        crate::server_certificate::plan::chosen(d, o).cloned(),
-        crate::server_certificate::plan::ownership(d, o).cloned(),
+        certificates::chosen(d, o).cloned(),
+        certificates::ownership(d, o).cloned(),
     );
     let refs = references::resolved_refs(d, o, truststore.as_ref());
     let mut published = truststore::publish(d, o, &refs, truststore.as_ref());
-    let mut issued = crate::server_certificate::plan::certificates(d, o, now);
+    let mut issued = certificates::certificates(d, o, now);
     if custom_domain::is_barred(d, o) {
         // The operator creates nothing for a domain that it does not own.
         for step_plan in [&mut published, &mut issued]
@@ -37,21 +39,26 @@ pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
     let wanted = certificate.as_ref().filter(|_| issued.is_done());
     let programmed = custom_domain::domain(d, o, wanted, ownership.as_ref(), &published, now);
     let mapped = mappings::mappings(d, o);
-    let named = crate::dns::plan::dns(d, o, &mapped);
+    let named = dns::dns(d, o, &mapped);
     let closed = default_endpoint::bypass(d, o, &named, now);
-    let propagated = identity::identity(d, o);
-    let of = |step| match step {
-        Step::ResolvedRefs => Some(&refs),
-        Step::CertificateIssued => Some(&issued),
-        Step::TruststorePublished => Some(&published),
-        Step::DomainProgrammed => Some(&programmed),
-        Step::MappingsProgrammed => Some(&mapped),
-        Step::DnsProgrammed => Some(&named),
-        Step::BypassClosed => Some(&closed),
-        Step::IdentityPropagated => propagated.as_ref(),
+    let mut propagated = identity::identity(d, o);
+    let [refs, issued, published, programmed] = &mut [refs, issued, published, programmed].map(Some);
+    let [mapped, named, closed] = &mut [mapped, named, closed].map(Some);
+    // An exhaustive match: a step without a plan does not compile.
+    let mut planned = |step| match step {
+        Step::ResolvedRefs => refs.take(),
+        Step::CertificateIssued => issued.take(),
+        Step::TruststorePublished => published.take(),
+        Step::DomainProgrammed => programmed.take(),
+        Step::MappingsProgrammed => mapped.take(),
+        Step::DnsProgrammed => named.take(),
+        Step::BypassClosed => closed.take(),
+        Step::IdentityPropagated => propagated.take(),
     };
-    let planned = |step: &Step| Some((*step, of(*step)?.clone()));
-    let steps = Step::ALL.iter().filter_map(planned).collect();
+    let steps = Step::ALL
+        .iter()
+        .filter_map(|step| Some((*step, planned(*step)?)))
+        .collect();
     Plan {
         steps,
         certificate,

@@ -290,7 +290,7 @@ pub(crate) enum InUse<'a> {
     Unknown,
 }
 
-pub(crate) fn trust_in_use<'a>(o: &'a Observed, plan: &'a Plan) -> InUse<'a> {
+fn trust_in_use<'a>(o: &'a Observed, plan: &'a Plan) -> InUse<'a> {
     match (&o.front, &o.pinned) {
         (Ok(Some(front)), Ok(Some(pinned))) if front.progress != Progress::Changing => InUse::Bundle(
             &pinned.bundle,

@@ -137,7 +137,7 @@ pub(crate) fn holds(placement: &Placement, api: &Seen<Option<Api>>) -> bool {
 }
 
 /// Returns the step plan of one API. `remarks` receives remarks about an API in the desired state too.
-pub(crate) fn of_api(
+fn of_api(
     placement: &Placement,
     api: &Api,
     wanted: &Wanted,

@@ -9,7 +9,11 @@ use super::{authorizer, custom_domain, ownership};
 use crate::{
     api::MappedApi,
     aws::{
-        gateway::{apis::Protocol, domains::Domain, mappings::Mapping},
+        gateway::{
+            apis::{self, Protocol},
+            domains::Domain,
+            mappings::Mapping,
+        },
         tags::{DEPLOYED, PENDING_TAG},
     },
     model::{
@@ -37,7 +41,7 @@ pub(crate) async fn mappings(
 pub(crate) async fn first_seen(
     mappings: &BTreeMap<String, MappedApi>,
     reader: &AwsReader<'_>,
-) -> BTreeMap<String, Seen<Option<crate::aws::gateway::apis::Api>>> {
+) -> BTreeMap<String, Seen<Option<apis::Api>>> {
     let ids: BTreeSet<_> = mappings.values().map(|mapped| mapped.id.as_str()).collect();
     let reads = ids
         .into_iter()
@@ -56,7 +60,7 @@ pub(crate) struct Asked {
 /// probed.
 pub(crate) async fn apis(
     placement: &Placement,
-    seen: BTreeMap<String, Seen<Option<crate::aws::gateway::apis::Api>>>,
+    seen: BTreeMap<String, Seen<Option<apis::Api>>>,
     mappings: &BTreeMap<String, MappedApi>,
     asked: Asked,
     reader: &AwsReader<'_>,
@@ -87,10 +91,7 @@ pub(crate) async fn tagged_apis(
 }
 
 /// True unless an API is known to carry no ownership tag of the operator's headers.
-pub(crate) fn may_be_marked(
-    placement: &Placement,
-    api: &Seen<Option<crate::aws::gateway::apis::Api>>,
-) -> bool {
+pub(crate) fn may_be_marked(placement: &Placement, api: &Seen<Option<apis::Api>>) -> bool {
     match api {
         Ok(api) => api
             .as_ref()
@@ -101,7 +102,7 @@ pub(crate) fn may_be_marked(
 
 /// True when the API's flag disables its default endpoint, and no deployment is pending that makes it
 /// effective.
-pub(crate) fn is_said_to_be_closed(api: &crate::aws::gateway::apis::Api) -> bool {
+pub(crate) fn is_said_to_be_closed(api: &apis::Api) -> bool {
     api.endpoint_closed && api.tags.get(PENDING_TAG).is_none_or(|tag| tag == DEPLOYED)
 }
 
@@ -133,7 +134,7 @@ pub(crate) async fn with_leaving(
 
 async fn api(
     placement: &Placement,
-    first: Seen<Option<crate::aws::gateway::apis::Api>>,
+    first: Seen<Option<apis::Api>>,
     stages: BTreeSet<&str>,
     asked: Asked,
     reader: &AwsReader<'_>,

@@ -2,13 +2,15 @@
 
 use super::*;
 
-use crate::model::front::DnsTarget;
 use crate::{
     aws::{
         gateway::domains::IpAddressType,
         route53::{Change, RecordSet, Zone},
     },
-    model::placement::{DesiredDns, Placement},
+    model::{
+        front::DnsTarget,
+        placement::{DesiredDns, Placement},
+    },
 };
 
 const NAME: &str = "mtls.example.com";

@@ -6,13 +6,13 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{ResourceExt, api::PartialObjectMeta};
 use serde_json::json;
 
-use crate::issuance::observe::{ObserveContext, no_domain, observe, only_one, password_in, problem};
 use crate::{
     api::{SecretKeyRef, conditions::Reason},
     controllers::client_certificate::fixture::{certificate, domain, secret},
     issuance::{
         desired::{Desired, desired},
         issuer::Issuer,
+        observe::{ObserveContext, no_domain, observe, only_one, password_in, problem},
         observed::Observed,
         signing_key_cache::SigningKeyCache,
     },

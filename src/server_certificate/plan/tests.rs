@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::controllers::mtls_domain::simulation::world::front_again;
 use crate::{
     api::{AdoptionPolicy, conditions::Reason},
     aws::{
@@ -13,7 +12,7 @@ use crate::{
     },
     controllers::mtls_domain::{
         plan::plan,
-        simulation::world::{World, desired, domain, empty, now},
+        simulation::world::{World, desired, domain, empty, front_again, now},
     },
     model::{
         action::Action,

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dataplane::api_gateway::front::front;
 use crate::{
     api::conditions::Reason,
     aws::{
@@ -14,7 +13,10 @@ use crate::{
         tags::{DEPLOYED, OWNER_TAG, PENDING_TAG},
     },
     controllers::mtls_domain::simulation::world,
-    dataplane::api_gateway::observe::{is_said_to_be_closed, mappings, may_be_marked, most_open},
+    dataplane::api_gateway::{
+        front::front,
+        observe::{is_said_to_be_closed, mappings, may_be_marked, most_open},
+    },
     dns::observe::{best_zone, given_zone, in_sync, unambiguous},
     model::{
         desired::{Desired, DesiredCertificate},

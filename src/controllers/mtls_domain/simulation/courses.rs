@@ -10,7 +10,6 @@ use serde_json::json;
 
 use super::world::{NAME, OURS, World, empty, now, owner};
 
-use crate::model::step::StepPlan;
 use crate::{
     api::{MtlsDomain, conditions::Reason},
     controllers::mtls_domain::{
@@ -21,7 +20,7 @@ use crate::{
         plan::plan,
         teardown::teardown,
     },
-    model::{desired, observed::Preflight},
+    model::{desired, observed::Preflight, step::StepPlan},
     observation::seen::Unseen,
     policy::{AccessRequest, Policy, file},
     runtime::finalizer,

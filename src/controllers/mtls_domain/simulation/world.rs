@@ -9,7 +9,6 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::dataplane::api_gateway::front::front;
 use crate::{
     api::{
         AdoptionPolicy, AuthorityState, DefaultEndpoint, MappedApi, MtlsDomainStatus, RestDeployment,
@@ -27,6 +26,7 @@ use crate::{
         tags::{ADOPTED_TAG, DEPLOYED, OWNER_TAG, PENDING_TAG},
     },
     controllers::mtls_domain::plan::plan,
+    dataplane::api_gateway::front::front,
     dns::records,
     model::{
         action::Action,

@@ -1,6 +1,5 @@
 //! Tests of `custom_domain`.
 
-use crate::controllers::mtls_domain::simulation::world::front_again;
 use crate::{
     api::{AdoptionPolicy, conditions::Reason},
     aws::{
@@ -9,7 +8,7 @@ use crate::{
     },
     controllers::mtls_domain::{
         plan::plan,
-        simulation::world::{now, settled},
+        simulation::world::{front_again, now, settled},
     },
     model::{desired::Desired, observed::Observed},
 };

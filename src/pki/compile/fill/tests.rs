@@ -1,23 +1,21 @@
 //! Tests of `fill`.
 
-use crate::pki::compile::tests::*;
-
-use std::{collections::BTreeSet, sync::LazyLock};
-
-use proptest::prelude::*;
-use rcgen::{CertificateParams, DnType, KeyPair, SanType};
-
 use crate::pki::{
     certificate::Certificate,
     compile::{
         Compiled,
         fill::within,
         offer::Source,
-        tests::{POOL, authority, day, names, reasons, run, source, start},
+        tests::{POOL, authority, day, names, reasons, run, source, start, *},
     },
     lint::{MAX_BYTES, Reason, Severity},
     truststore::{Bundle, DistrustedKeys, Entry},
 };
+
+use std::{collections::BTreeSet, sync::LazyLock};
+
+use proptest::prelude::*;
+use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 
 static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
 
