@@ -6,13 +6,17 @@ pub mod options;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use kube::Client;
 use prometheus_client::registry::Registry;
-use tokio::task::JoinSet;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -39,6 +43,7 @@ use crate::{
         events::Events,
         leader_election::{self, Leadership},
         reconcile::ConcurrencyLimit,
+        threads::{Threads, within},
     },
     server_certificate::request_limiter::RequestLimiter,
     telemetry::{
@@ -53,6 +58,8 @@ use crate::{
 
 /// Name of the Lease, the same for every replica.
 const LEASE: &str = "mtls-operator";
+/// Time that the main thread gets to end after the loss of the Lease.
+const LAST_WORK: Duration = Duration::from_secs(5);
 
 /// Parts that the start connects and the leader's work uses.
 struct Operator {
@@ -68,28 +75,47 @@ struct Operator {
     leadership: Leadership,
 }
 
-/// Runs the operator until a signal; fails when it cannot start, or when it has lost the Lease.
-pub async fn run(options: Options, level: logging::Level) -> anyhow::Result<()> {
+/// Runs the operator until a signal, its controllers on `main`; fails when it cannot start, or when it has lost
+/// the Lease.
+pub fn run(options: Options, level: logging::Level, main: &Runtime) -> anyhow::Result<()> {
+    let threads = Threads::start()?;
+    let done = main.block_on(run_with(options, level, &threads));
+    threads.end();
+    done
+}
+
+async fn run_with(options: Options, level: logging::Level, threads: &Threads) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    stop_on_signal(stop.clone())?;
+    threads.lease.spawn(stop_on_signal(stop.clone()));
     let (metrics, mut registry) = Metrics::new();
     let mut background = JoinSet::new();
     let policy = policy_in_force(&options, &metrics, &mut background)?;
-    let (client, own_namespace) = connect(&options).await?;
+    let (config, own_namespace) = configuration(&options).await?;
+    let client = connect(config.clone())?;
     let host = options
         .pod_name
         .clone()
         .or_else(host_name)
         .unwrap_or_else(|| "mtls-operator".into());
-    let watches = Watches::start(&client, &options.watch_namespace, &policy, &mut background);
-    let (identity, end_of_lease) = (leader_election::identity(&host), CancellationToken::new());
-    let (leadership, election) = leader_election::elect(
-        client.clone(),
-        &own_namespace,
-        LEASE,
-        &identity,
-        end_of_lease.clone(),
+    let watches = Watches::start(
+        &within(&threads.watch, || connect(config.clone()))?,
+        &options.watch_namespace,
+        &policy,
+        &mut background,
+        threads.watch.handle(),
     );
+    let (identity, end_of_lease) = (leader_election::identity(&host), CancellationToken::new());
+    let (leadership, election) = within(&threads.lease, || {
+        let elected = leader_election::elect(
+            connect(config)?,
+            &own_namespace,
+            LEASE,
+            &identity,
+            end_of_lease.clone(),
+        );
+        anyhow::Ok(elected)
+    })?;
+    threads.lease.spawn(end_without_the_lease(leadership.clone()));
     let may_write = leadership.clone();
     let gate = Gate::new(Quota::new(Rates::with(&options.aws_rate)), move || {
         may_write.may_write()
@@ -106,7 +132,7 @@ pub async fn run(options: Options, level: logging::Level) -> anyhow::Result<()> 
         leadership,
     };
     operator.register(&mut registry);
-    operator.serve_probes(registry, level, stop.clone(), &mut background)?;
+    operator.serve_probes(registry, level, stop.clone(), &mut background, &threads.lease)?;
     tokio::select! {
         () = stop.cancelled() => {}
         () = operator.leadership.acquired() => {
@@ -143,9 +169,11 @@ impl Operator {
         level: logging::Level,
         stop: CancellationToken,
         background: &mut JoinSet<()>,
+        thread: &Runtime,
     ) -> anyhow::Result<()> {
         let listen = self.options.listen;
-        let listener = health::listen(listen).with_context(|| format!("cannot listen at {listen}"))?;
+        let listener = within(thread, || health::listen(listen))
+            .with_context(|| format!("cannot listen at {listen}"))?;
         tracing::info!(address = %listener.local_addr()?, "serving /livez, /readyz, /metrics and /loglevel");
         let (to_sync, watched) = (self.watches.synced.clone(), self.watches.synced.clone());
         let (heartbeat, candidate) = (self.heartbeat.clone(), self.leadership.clone());
@@ -165,11 +193,12 @@ impl Operator {
             not_live: Box::new(not_live),
             level,
         };
-        background.spawn(async move {
+        let serve = async move {
             if let Err(error) = health::serve(listener, shown, stop).await {
                 tracing::error!(error = %logging::chain(&error), "probes");
             }
-        });
+        };
+        background.spawn_on(serve, thread.handle());
         Ok(())
     }
 
@@ -293,15 +322,14 @@ fn policy_in_force(
     Ok(policy)
 }
 
-/// Returns a client of the API server, and the namespace of the Lease.
-async fn connect(options: &Options) -> anyhow::Result<(Client, String)> {
+/// Returns the configuration of the clients of the API server, and the namespace of the Lease.
+async fn configuration(options: &Options) -> anyhow::Result<(kube::Config, String)> {
     let proxies = Proxies::from_env()?;
     let config = proxies.kubernetes_config().await?;
     let own_namespace = options
         .lease_namespace
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).context("cannot use the Kubernetes configuration")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), watching = ?options.watch_namespace, "starting");
     if let Some(proxy) = proxies.shown() {
         tracing::info!(
@@ -309,20 +337,34 @@ async fn connect(options: &Options) -> anyhow::Result<(Client, String)> {
             "HTTPS_PROXY is set: calls to AWS use the proxy, probes do not"
         );
     }
-    Ok((client, own_namespace))
+    Ok((config, own_namespace))
 }
 
-fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::spawn(async move {
-        tokio::select! {
+/// Returns a client of the API server that belongs to the current runtime.
+fn connect(config: kube::Config) -> anyhow::Result<Client> {
+    Client::try_from(config).context("cannot use the Kubernetes configuration")
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}
-        }
-        tracing::info!("stopping");
-        stop.cancel();
-    });
-    Ok(())
+        },
+        Err(error) => tracing::error!(error = %logging::chain(&error), "cannot wait for a signal"),
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+}
+
+/// Ends the process when its main thread has not done so in time after the loss of the Lease. No call to AWS
+/// starts without the Lease, but a write to Kubernetes might.
+async fn end_without_the_lease(leadership: Leadership) {
+    leadership.acquired().await;
+    leadership.lost().await;
+    tokio::time::sleep(LAST_WORK).await;
+    tracing::error!("the main thread goes on without the lease");
+    std::process::exit(1);
 }
 
 fn host_name() -> Option<String> {

@@ -3,7 +3,7 @@
 use futures::{StreamExt, future};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{Client, api::PartialObjectMeta};
-use tokio::task::JoinSet;
+use tokio::{runtime::Handle, task::JoinSet};
 
 use crate::{
     api::{ClientCertificate, ClientGrant, MtlsDomain},
@@ -28,8 +28,15 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Starts the watches of these namespaces, of all if there are none, as tasks of `background`.
-    pub fn start(client: &Client, ns: &[String], policy: &InForce, background: &mut JoinSet<()>) -> Watches {
+    /// Starts the watches of these namespaces, of all if there are none, as tasks of `background` on `runtime`,
+    /// whose client `client` is.
+    pub fn start(
+        client: &Client,
+        ns: &[String],
+        policy: &InForce,
+        background: &mut JoinSet<()>,
+        runtime: &Handle,
+    ) -> Watches {
         let (domains, drive_domains) = Watch::new(client, ns, watch::all_of_it);
         let (certificates, drive_certificates) = Watch::new(client, ns, watch::all_of_it);
         let (grants, drive_grants) = Watch::new(client, ns, watch::all_of_it);
@@ -63,11 +70,8 @@ impl Watches {
             .grants
             .subscribe()
             .filter(|g| future::ready(index::needs_labels(g)));
-        background.spawn(when_labels_are_needed(
-            policy.clone(),
-            by_label.boxed(),
-            drive_namespaces,
-        ));
+        let drive_namespaces = when_labels_are_needed(policy.clone(), by_label.boxed(), drive_namespaces);
+        background.spawn_on(drive_namespaces, runtime);
         for drive in [
             drive_domains,
             drive_certificates,
@@ -75,7 +79,7 @@ impl Watches {
             drive_maps,
             drive_grants,
         ] {
-            background.spawn(drive);
+            background.spawn_on(drive, runtime);
         }
         watches
     }

@@ -15,7 +15,7 @@ use axum::{
 };
 use prometheus_client::registry::Registry;
 use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -37,6 +37,9 @@ pub struct Shown {
 
 /// Maximum number of connections that wait to be accepted; the kernel caps it.
 const BACKLOG: i32 = 1024;
+
+/// Number of answers of `/metrics` that are written at the same time.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 /// Listens at `address`. `[::]` accepts IPv4 connections too; on a machine without IPv6 it becomes `0.0.0.0`.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -112,8 +115,10 @@ fn answer(problem: Option<String>) -> (StatusCode, String) {
     }
 }
 
-/// Runs on a thread of its own: writing the series of thousands of objects holds up no reconcile.
+/// Runs on a thread of its own: writing the series of thousands of objects holds up no other request.
 async fn metrics(State(shown): State<Arc<Shown>>, headers: HeaderMap) -> Response {
+    // Never closed. Whoever asks more often waits, and leaves the other threads to lookups of names.
+    let _one_of = AT_ONCE.acquire().await;
     let (format, packed) = (Format::accepted(&headers), exposition::gzip_accepted(&headers));
     let written = tokio::task::spawn_blocking(move || {
         let text = format.write(&shown.registry).ok()?;
