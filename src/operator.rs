@@ -40,10 +40,11 @@ use crate::{
     proxy::Proxies,
     runtime::{
         cluster_id,
+        concurrency::ConcurrencyLimit,
         events::Events,
         leader_election::{self, Leadership},
-        reconcile::ConcurrencyLimit,
         threads::{Threads, within},
+        workers::Workers,
     },
     server_certificate::request_limiter::RequestLimiter,
     telemetry::{
@@ -73,6 +74,7 @@ struct Operator {
     metrics: Metrics,
     heartbeat: Heartbeat,
     leadership: Leadership,
+    workers: Arc<Workers>,
 }
 
 /// Runs the operator until a signal, its controllers on `main`; fails when it cannot start, or when it has lost
@@ -127,6 +129,7 @@ async fn run_with(options: Options, level: logging::Level, threads: &Threads) ->
         watches,
         policy,
         gate,
+        workers: Arc::new(Workers::start(&metrics)?),
         metrics,
         heartbeat: Heartbeat::default(),
         leadership,
@@ -177,6 +180,7 @@ impl Operator {
         tracing::info!(address = %listener.local_addr()?, "serving /livez, /readyz, /metrics and /loglevel");
         let (to_sync, watched) = (self.watches.synced.clone(), self.watches.synced.clone());
         let (heartbeat, candidate) = (self.heartbeat.clone(), self.leadership.clone());
+        let workers = self.workers.clone();
         let not_live = move || {
             let dead = watched
                 .iter()
@@ -185,7 +189,7 @@ impl Operator {
             let out = candidate
                 .is_over()
                 .then(|| "the leader election has ended in this process".to_owned());
-            heartbeat.problem().or(dead).or(out)
+            heartbeat.problem().or(dead).or(out).or_else(|| workers.problem())
         };
         let shown = health::Shown {
             registry,
@@ -270,6 +274,7 @@ impl Operator {
             namespaces: watches.namespaces.store(),
             grant_index: grant_index.clone(),
             concurrency: ConcurrencyLimit::new(mtls_domain::controller::AT_ONCE),
+            workers: self.workers.clone(),
             states: Mutex::new(HashMap::new()),
         });
         let certificate = Arc::new(client_certificate::context::Ctx {
@@ -286,6 +291,7 @@ impl Operator {
             secret_index: SecretIndex::default(),
             due_queue: DueQueue::default(),
             concurrency: ConcurrencyLimit::new(client_certificate::controller::AT_ONCE),
+            workers: self.workers.clone(),
             started: Instant::now(),
             propagation: jiff::SignedDuration::try_from(options.truststore_propagation)?,
             states: Mutex::new(HashMap::new()),

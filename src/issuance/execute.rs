@@ -28,7 +28,10 @@ use crate::{
         pem,
         pem_certificates::parse_pem_bundle,
     },
-    runtime::{self, apply},
+    runtime::{
+        self, apply,
+        workers::{self, Workers},
+    },
     trust::self_signed::{CERTIFICATE_LABEL, TRUSTED_BY, next_secret},
 };
 
@@ -47,7 +50,7 @@ pub enum Error {
     )]
     NoKey,
     #[error("the generation of the key did not finish")]
-    Task(#[from] tokio::task::JoinError),
+    Work(#[from] workers::Error),
     #[error(transparent)]
     Kubernetes(#[from] runtime::Error),
 }
@@ -69,6 +72,8 @@ pub struct ApplyContext<'a> {
     /// Password of the keystore; `None` without keystore.
     pub password: Option<&'a Zeroizing<String>>,
     pub client: &'a Client,
+    /// For RSA keys and keystores.
+    pub workers: &'a Workers,
 }
 
 /// Issues into the Secret. Returns the new leaf, and the resourceVersion of the Secret; `None` while the
@@ -82,6 +87,7 @@ pub async fn issue(
     now: Timestamp,
 ) -> Result<Option<(Certificate, Option<String>)>, Error> {
     let ApplyContext { cert, d, client, .. } = apply_context;
+    let known = apply_context.prepared_key(known).await?;
     let Some((certificate, data)) = ask(&d.request, &d.key, known, issuer, revision, now).await? else {
         return Ok(None);
     };
@@ -112,7 +118,7 @@ pub async fn stage(
         true => Ok(sign_itself(&request, &key, known, now)?.1),
         false => staged_key(&key, known),
     };
-    let data = tokio::task::spawn_blocking(make).await??;
+    let data = apply_context.workers.run(&d.namespace, |_| make()).await??;
     let mut wanted = apply_context.wanted(revision, d.renew.clone(), data, None);
     wanted.metadata.name = Some(next_secret(&d.secret_name));
     // The staged Secret is deleted with the object under every deletion policy: no client has its certificate
@@ -182,7 +188,7 @@ impl ApplyContext<'_> {
         };
         let data = data.clone();
         // The key derivation is slow on purpose: it makes passwords hard to guess.
-        let written = tokio::task::spawn_blocking(move || {
+        let written = self.workers.run(&self.d.namespace, move |_| {
             let chain = parse_pem_bundle(&data.tls_crt.unwrap_or_default()).unwrap_or_default();
             keystore::write(
                 &Zeroizing::new(data.tls_key.unwrap_or_default()),
@@ -191,6 +197,21 @@ impl ApplyContext<'_> {
             )
         });
         Ok(Some(written.await??))
+    }
+
+    /// Returns the private key of the request, when it is known or takes seconds to generate. An EC key takes a
+    /// fraction of a millisecond: less than the way to another thread.
+    async fn prepared_key(&self, known: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Error> {
+        match &self.d.key {
+            DesiredKey::Made { kind, encoding, .. } if kind.is_rsa() => {
+                let (kind, encoding) = (*kind, *encoding);
+                let made = self
+                    .workers
+                    .run(&self.d.namespace, move |_| private_key(kind, encoding, known));
+                Ok(Some(made.await??.1))
+            }
+            _ => Ok(known),
+        }
     }
 
     /// Returns the Secret with labels, annotations and owner as the spec says.
@@ -278,16 +299,7 @@ pub(crate) async fn ask(
     let (spki, tls_key) = match key {
         DesiredKey::Requested { spki } => (spki.clone(), None),
         DesiredKey::Made { kind, encoding, .. } => {
-            let (kind, encoding) = (*kind, *encoding);
-            let make = move || private_key(kind, encoding, known);
-            let (key, pem) = match kind {
-                KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => {
-                    tokio::task::spawn_blocking(make).await?? // up to seconds
-                }
-                // The generation takes a fraction of a millisecond: less than another thread, which would
-                // need memory of its own.
-                _ => make()?,
-            };
+            let (key, pem) = private_key(*kind, *encoding, known)?;
             (key.subject_public_key_info(), Some(pem))
         }
     };

@@ -30,6 +30,10 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
+    pub(crate) fn is_rsa(self) -> bool {
+        matches!(self, KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096)
+    }
+
     /// Returns the kind of an existing key; `None` for a key that the operator never generates (P-521,
     /// Ed25519, RSA of another size or with another public exponent than 65537).
     pub fn of(key: &KeyPair) -> Option<KeyKind> {
@@ -223,7 +227,7 @@ pub enum KeyError {
     Encode,
 }
 
-/// Generates a random key. RSA keys take up to 1.6 s of CPU: call this from `tokio::task::spawn_blocking`.
+/// Generates a random key. RSA keys take up to 1.6 s of CPU: call this from a thread of `runtime::workers`.
 pub fn generate(kind: KeyKind) -> Result<KeyPair, KeyError> {
     match kind {
         KeyKind::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),

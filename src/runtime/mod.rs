@@ -1,8 +1,9 @@
-//! All communication with the Kubernetes API server: reads, writes, watches, and leader election. Knows the
-//! field manager and the ownership tags, but none of the operator's kinds.
+//! All communication with the Kubernetes API server (reads, writes, watches, leader election), and the threads
+//! that work runs on. Knows the field manager and the ownership tags, but none of the operator's kinds.
 
 pub mod apply;
 pub mod cluster_id;
+pub mod concurrency;
 pub mod events;
 pub mod finalizer;
 pub mod leader_election;
@@ -11,6 +12,7 @@ pub mod reconcile;
 pub mod status_writer;
 pub mod threads;
 pub mod watch;
+pub mod workers;
 
 use kube::core::Status;
 

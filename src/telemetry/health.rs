@@ -23,7 +23,7 @@ use super::{
     logging::{self, Level},
 };
 
-/// Sources of the listener's answers.
+/// Sources of the answers.
 pub struct Shown {
     pub registry: Registry,
     /// Returns why the process is not ready: caches that have not synced, CRDs that are missing. Called at
@@ -38,7 +38,7 @@ pub struct Shown {
 /// Maximum number of connections that wait to be accepted; the kernel caps it.
 const BACKLOG: i32 = 1024;
 
-/// Number of answers of `/metrics` that are written at the same time.
+/// Answers of `/metrics` that are written at the same time, which leave threads to lookups of names.
 static AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 /// Listens at `address`. `[::]` accepts IPv4 connections too; on a machine without IPv6 it becomes `0.0.0.0`.
@@ -57,7 +57,7 @@ fn listen_with<T>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<T
     }
 }
 
-/// True when the kernel was built or started without IPv6, or no interface may have an IPv6 address.
+/// True when the kernel has no IPv6, or no interface may have an IPv6 address.
 fn is_without_ipv6(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
     error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
@@ -83,7 +83,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// Liveness does not depend on CRDs, the API server, AWS or the leadership: a restart would fix none of
 /// these.
-pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken) -> io::Result<()> {
     let app = app(shown).into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, app)
         .with_graceful_shutdown(stop.cancelled_owned())
@@ -117,7 +117,6 @@ fn answer(problem: Option<String>) -> (StatusCode, String) {
 
 /// Runs on a thread of its own: writing the series of thousands of objects holds up no other request.
 async fn metrics(State(shown): State<Arc<Shown>>, headers: HeaderMap) -> Response {
-    // Never closed. Whoever asks more often waits, and leaves the other threads to lookups of names.
     let _one_of = AT_ONCE.acquire().await;
     let (format, packed) = (Format::accepted(&headers), exposition::gzip_accepted(&headers));
     let written = tokio::task::spawn_blocking(move || {
@@ -174,11 +173,6 @@ mod tests {
         net::{Ipv4Addr, SocketAddr},
         sync::{Arc, Mutex},
         time::Duration,
-    };
-
-    use axum::{
-        extract::ConnectInfo,
-        http::{StatusCode, header},
     };
 
     use tokio::{

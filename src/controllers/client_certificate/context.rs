@@ -25,10 +25,8 @@ use crate::{
     grants::index::GrantIndex,
     issuance::signing_key_cache::SigningKeyCache,
     runtime::{
-        events::Events,
-        reconcile::{ConcurrencyLimit, Error},
-        status_writer,
-        watch::Cached,
+        concurrency::ConcurrencyLimit, events::Events, reconcile::Error, status_writer, watch::Cached,
+        workers::Workers,
     },
     telemetry::{
         heartbeat::Heartbeat,
@@ -60,6 +58,7 @@ pub struct Ctx {
     pub due_queue: DueQueue,
     pub grant_index: Arc<GrantIndex>,
     pub concurrency: ConcurrencyLimit,
+    pub workers: Arc<Workers>,
     /// Time at which this process became the leader.
     pub started: Instant,
     /// Time that a truststore version must have been in use before every server of AWS has it.

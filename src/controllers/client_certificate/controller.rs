@@ -15,11 +15,7 @@ use futures::{
 use jiff::Timestamp;
 use kube::{
     Resource, ResourceExt,
-    runtime::{
-        Controller,
-        controller::{Action as Next, Config},
-        reflector::ObjectRef,
-    },
+    runtime::{Controller, controller::Action as Next, reflector::ObjectRef},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -59,10 +55,6 @@ use crate::{
 
 /// Maximum number of concurrent ClientCertificate reconciles.
 pub const AT_ONCE: usize = 32;
-/// Maximum number of reconciles that kube starts. Reconciles beyond [`AT_ONCE`] wait for a permit, in order.
-/// Further certificates wait in kube's scheduler, which keeps no order and needs half a kilobyte less for
-/// each: so many certificates wait only after a bulk change.
-const WAITING: u16 = 512;
 
 /// Runs the controller until `stop`, and finishes running reconciles first. `trust_changes`: domains whose
 /// trust has changed.
@@ -93,7 +85,6 @@ pub async fn run(
             let _ = share_slots.unbounded_send(c.clone());
         });
     let controller = Controller::for_shared_stream(certificates, ctx.certificates.clone())
-        .with_config(Config::default().concurrency(WAITING))
         .watches_shared_stream(
             watches.domains.subscribe_when(|d| {
                 d.0.as_ref()
@@ -165,7 +156,11 @@ pub(crate) fn failed(object: Arc<Cached<ClientCertificate>>, error: &Error, ctx:
 }
 
 async fn reconcile(object: Arc<Cached<ClientCertificate>>, ctx: Arc<Ctx>) -> Result<Next, Error> {
-    let Some(_permit) = ctx.concurrency.acquire().await else {
+    let Some(_permit) = ctx
+        .concurrency
+        .acquire(object.meta().namespace.as_deref().unwrap_or_default())
+        .await
+    else {
         return Ok(Next::await_change());
     };
     // The object may have changed, or been deleted, while this reconcile waited for its permit.
@@ -241,6 +236,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         d: &d,
         password: observed.password.as_ref().and_then(|p| p.as_ref().ok()),
         client: &ctx.client,
+        workers: &ctx.workers,
     };
     let done = match apply(&apply_context, &plan, &observed, now).await {
         // Another writer wrote the Secret first: reconcile again with the written Secret.

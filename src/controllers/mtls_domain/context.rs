@@ -36,10 +36,8 @@ use crate::{
     policy::follow::InForce,
     probe::{https::EndpointProbe, public_dns::PublicDns},
     runtime::{
-        events::Events,
-        reconcile::{ConcurrencyLimit, Error},
-        status_writer,
-        watch::Cached,
+        concurrency::ConcurrencyLimit, events::Events, reconcile::Error, status_writer, watch::Cached,
+        workers::Workers,
     },
     server_certificate::request_limiter::RequestLimiter,
     status::{Transition, conditions::transitions},
@@ -84,6 +82,7 @@ pub struct Ctx {
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
     pub grant_index: Arc<GrantIndex>,
     pub concurrency: ConcurrencyLimit,
+    pub workers: Arc<Workers>,
     pub states: Mutex<HashMap<String, ReconcileState>>,
 }
 

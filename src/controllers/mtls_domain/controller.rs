@@ -125,7 +125,11 @@ pub(crate) fn failed(object: Arc<Cached<MtlsDomain>>, error: &Error, ctx: Arc<Ct
 }
 
 async fn reconcile(object: Arc<Cached<MtlsDomain>>, ctx: Arc<Ctx>) -> Result<Next, Error> {
-    let Some(_permit) = ctx.concurrency.acquire().await else {
+    let Some(_permit) = ctx
+        .concurrency
+        .acquire(object.meta().namespace.as_deref().unwrap_or_default())
+        .await
+    else {
         return Ok(Next::await_change());
     };
     // The object may have changed while it waited for the permit. A deleted object needs no reconcile.

@@ -89,6 +89,7 @@ pub(crate) async fn delete(
     }
     let apply_context = ApplyContext {
         client: &ctx.client,
+        workers: &ctx.workers,
         session,
         quota: &ctx.gate.quota,
         request_limiter: &ctx.request_limiter,

@@ -77,7 +77,7 @@ pub(crate) async fn serve(
             let reader = AwsReader::cached(session, &cache, ctx.refresh.of(&uid), since);
             let preflight = observe::preflight(d, &reader).await;
             match permission.allows(&access_requests(d, domain, &preflight)) {
-                true => Some(view(d, theirs, permission, &reader, preflight).await)
+                true => Some(view(d, theirs, permission, &reader, preflight).await?)
                     .filter(|view| is_in_sync(&view.plan)),
                 false => None,
             }
@@ -102,7 +102,7 @@ pub(crate) async fn serve(
             {
                 return Ok(next);
             }
-            let view = view(d, theirs, permission, &reader, preflight).await;
+            let view = view(d, theirs, permission, &reader, preflight).await?;
             // The operator records this before it executes the plan: each action makes the earlier reads
             // stale.
             ctx.update_state(&uid, |state| {
@@ -156,6 +156,7 @@ pub(crate) async fn serve(
     }
     let apply_context = ApplyContext {
         client: &ctx.client,
+        workers: &ctx.workers,
         session,
         quota: &ctx.gate.quota,
         request_limiter: &ctx.request_limiter,
@@ -225,7 +226,7 @@ async fn view(
     permission: &Permission<'_>,
     reader: &AwsReader<'_>,
     preflight: Preflight,
-) -> View {
+) -> Result<View, Error> {
     let Permission { ctx, domain, now, .. } = *permission;
     let uid = domain.uid().unwrap_or_default();
     let state = ctx.update_state(&uid, |state| state.clone());
@@ -244,8 +245,12 @@ async fn view(
     observed.corrections = ctx.update_state(&uid, |state| {
         state.corrections.count(generation, in_place, &observed)
     });
-    let plan = plan::plan(d, &observed, now);
-    View { observed, plan }
+    let (d, namespace) = (d.clone(), domain.namespace().unwrap_or_default());
+    let planned = ctx.workers.run(&namespace, move |limit| {
+        let plan = plan::plan(&d, &observed, now, &|| limit.is_over());
+        View { observed, plan }
+    });
+    Ok(planned.await?)
 }
 
 /// Returns the leaves that a ClientCertificate holds or held, according to its status.

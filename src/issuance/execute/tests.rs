@@ -33,6 +33,7 @@ use crate::{
     runtime::{self, fake},
     trust::self_signed::{CERTIFICATE_LABEL, TRUSTED_BY},
 };
+use crate::{runtime::workers::Workers, telemetry::metrics::Metrics};
 
 #[test]
 fn a_key_that_stays_keeps_its_bytes() {
@@ -121,6 +122,7 @@ async fn a_written_secret_has_the_metadata_and_files_of_the_spec() {
             d: &d,
             password: None,
             client: &client,
+            workers: &Workers::start(&Metrics::new().0).unwrap(),
         };
         apply_context.wanted(3, renewed.map(str::to_owned), data(), None)
     };
@@ -177,6 +179,7 @@ async fn a_written_secret_has_the_metadata_and_files_of_the_spec() {
         d: &d,
         password: None,
         client: &client,
+        workers: &Workers::start(&Metrics::new().0).unwrap(),
     };
     let by_csr = apply_context.wanted(1, None, data(), None);
     assert!(
@@ -284,6 +287,7 @@ async fn an_owned_secret_is_corrected_only_when_it_differs() {
             d: &d,
             password: None,
             client: &client,
+            workers: &Workers::start(&Metrics::new().0).unwrap(),
         };
         let mut found = kept(&apply_context.wanted(3, None, data(), None));
         change(&mut found);
@@ -322,6 +326,7 @@ async fn a_keystore_is_written_when_it_is_missing_or_does_not_fit() {
             d: &d,
             password: Some(&password),
             client: &client,
+            workers: &Workers::start(&Metrics::new().0).unwrap(),
         };
         let keystore = there.then(|| vec![1]);
         let found = kept(&apply_context.wanted(3, None, data.clone(), keystore));

@@ -28,6 +28,7 @@ use crate::{
     runtime::fake,
     trust::active_trust::Trust,
 };
+use crate::{runtime::workers::Workers, telemetry::metrics::Metrics};
 
 #[tokio::test]
 async fn a_pending_request_keeps_its_staged_key_until_the_leaf_is_written() {
@@ -67,6 +68,7 @@ async fn a_pending_request_keeps_its_staged_key_until_the_leaf_is_written() {
         d: &d,
         password: None,
         client: &client,
+        workers: &Workers::start(&Metrics::new().0).unwrap(),
     };
     let expected: [(&str, &[&str]); 5] = [
         ("done", &["POST client1-next"]),

@@ -28,7 +28,10 @@ use crate::{
         https::{EndpointProbe, ProbeOptions},
         public_dns::PublicDns,
     },
-    runtime::{events::Events, fake::store, finalizer, reconcile::ConcurrencyLimit, watch::Cached},
+    runtime::{
+        concurrency::ConcurrencyLimit, events::Events, fake::store, finalizer, watch::Cached,
+        workers::Workers,
+    },
     server_certificate::request_limiter::RequestLimiter,
     telemetry::{heartbeat::Heartbeat, metrics::Metrics},
     trust::active_trust::ActiveTrust,
@@ -126,6 +129,7 @@ impl Stage {
             namespaces,
             grant_index: Arc::new(grant_index),
             concurrency: ConcurrencyLimit::new(1),
+            workers: Arc::new(Workers::start(&Metrics::new().0).unwrap()),
             states: Mutex::default(),
         };
         Stage {
