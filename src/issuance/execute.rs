@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 use super::{
     desired::Desired,
     issuer::{Answer, Issuer},
-    leaf_secret::{KEYSTORE, RENEWED, REVISION, secret_type},
-    observed::Held,
+    leaf_secret::{KEYSTORE, KEYSTORE_DIGEST, RENEWED, REVISION, keystore_digest, secret_type},
+    observed::{Held, Password},
     self_signed,
 };
 
@@ -70,7 +70,7 @@ pub struct ApplyContext<'a> {
     pub cert: &'a ClientCertificate,
     pub d: &'a Desired,
     /// Password of the keystore; `None` without keystore.
-    pub password: Option<&'a Zeroizing<String>>,
+    pub password: Option<&'a Password>,
     pub client: &'a Client,
     /// For RSA keys and keystores.
     pub workers: &'a Workers,
@@ -160,10 +160,9 @@ pub async fn complete(apply_context: &ApplyContext<'_>, held: &Held) -> Result<(
         .and_then(|data| data.get(KEYSTORE))
         .map(|ByteString(bytes)| bytes.clone());
     let keystore = there.filter(|_| held.keystore_fits);
-    let written = apply::written_by_us(&held.found, "/f:data").contains(KEYSTORE);
     let is_there = match &apply_context.d.keystore {
         Some(_) => keystore.is_some(),
-        None => !written,
+        None => !held.has_keystore,
     };
     let mut wanted = apply_context.wanted(held.revision, held.renewed.clone(), held.data.clone(), keystore);
     if is_there && is_labelled_as(&wanted, &held.found) {
@@ -171,10 +170,7 @@ pub async fn complete(apply_context: &ApplyContext<'_>, held: &Held) -> Result<(
     }
     if apply_context.d.keystore.is_some() && !is_there {
         let keystore = apply_context.keystore(&held.data).await?;
-        wanted
-            .data
-            .get_or_insert_default()
-            .extend(keystore.map(|bytes| (KEYSTORE.to_owned(), ByteString(bytes))));
+        wanted = apply_context.wanted(held.revision, held.renewed.clone(), held.data.clone(), keystore);
     }
     apply::write_secret(apply_context.client, wanted, Some(&held.found)).await?;
     Ok(())
@@ -193,7 +189,7 @@ impl ApplyContext<'_> {
             keystore::write(
                 &Zeroizing::new(data.tls_key.unwrap_or_default()),
                 &chain,
-                &password,
+                &password.text,
             )
         });
         Ok(Some(written.await??))
@@ -230,6 +226,11 @@ impl ApplyContext<'_> {
         }
         annotations.insert(REVISION.into(), revision.to_string());
         annotations.extend(renewed.map(|value| (RENEWED.to_owned(), value)));
+        let digest = keystore.as_ref().zip(self.password);
+        annotations.extend(digest.map(|(keystore, password)| {
+            let digest = keystore_digest(&data, keystore, password);
+            (KEYSTORE_DIGEST.to_owned(), digest)
+        }));
         let tls_key = data.tls_key.filter(|_| matches!(d.key, DesiredKey::Made { .. }));
         let files = [
             ("tls.crt", data.tls_crt),

@@ -25,7 +25,7 @@ pub struct Observed {
     /// decides nothing.
     pub last_revision: i64,
     /// Password of the keystore; `None` without keystore.
-    pub password: Option<Result<Zeroizing<String>, Problem>>,
+    pub password: Option<Result<Password, Problem>>,
     /// Trust of the domain; `None` while it is unknown.
     pub trust: Option<Trust>,
 }
@@ -41,6 +41,16 @@ impl Observed {
     }
 }
 
+/// Password of a keystore, with the Secret that has it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password {
+    pub text: Zeroizing<String>,
+    /// `metadata.uid` of the Secret.
+    pub uid: String,
+    /// `metadata.resourceVersion` of the Secret.
+    pub version: String,
+}
+
 /// Secret with a leaf and its key.
 pub struct Held {
     pub data: SecretData,
@@ -50,8 +60,10 @@ pub struct Held {
     pub revision: i64,
     /// Last renewal request that the operator has answered.
     pub renewed: Option<String>,
-    /// True when `keystore.p12` holds exactly this key and chain under the desired password.
+    /// True when the operator made `keystore.p12` of exactly this key, chain and password.
     pub keystore_fits: bool,
+    /// True when the operator has written `keystore.p12`.
+    pub has_keystore: bool,
     pub found: Secret,
 }
 

@@ -135,7 +135,17 @@ fn issuing(
         message,
     })) = &o.password
     {
-        return step_condition(*status, *reason, message.clone()).into();
+        // A keystore that exists stays with its leaf, for the time until the leaf's renewal.
+        let stays = o.secret.as_ref().is_some_and(|held| held.has_keystore);
+        let renewal = leaf.map(|leaf| (leaf, inspect::renewal_time(leaf, d.renew_before)));
+        return match renewal.filter(|(_, renewal)| stays && now < *renewal) {
+            Some((leaf, renewal)) => Issuing {
+                action: None,
+                step_condition: next_one(in_secret(leaf), message),
+                requeue_at: Some(renewal),
+            },
+            None => step_condition(*status, *reason, message.clone()).into(),
+        };
     }
     let usable = leaf.filter(|leaf| now < leaf.not_after);
     let issuer = match (&o.issuer, usable) {

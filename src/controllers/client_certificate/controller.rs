@@ -238,6 +238,16 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         client: &ctx.client,
         workers: &ctx.workers,
     };
+    if let (Some(Err(problem)), Some(true)) = (
+        &observed.password,
+        observed.secret.as_ref().map(|held| held.has_keystore),
+    ) && !issued_says(&old, &problem.message)
+    {
+        let (note, notice) = (&problem.message, Notice::KeystorePasswordMissing);
+        ctx.events
+            .publish(&cert.object_ref(&()), notice, "Issue", note)
+            .await;
+    }
     let done = match apply(&apply_context, &plan, &observed, now).await {
         // Another writer wrote the Secret first: reconcile again with the written Secret.
         Err(execute::Error::Kubernetes(error)) if error.is_conflict() => {

@@ -22,7 +22,7 @@ use crate::{
         desired::{Desired, desired},
         issuer::Issuer,
         leaf_secret::{KEYSTORE, RENEWED, REVISION},
-        observed::Held,
+        observed::{Held, Password},
     },
     pki::{
         certificate::Certificate,
@@ -297,6 +297,7 @@ async fn an_owned_secret_is_corrected_only_when_it_differs() {
             revision: 3,
             renewed: None,
             keystore_fits: false,
+            has_keystore: apply::written_by_us(&found, "/f:data").contains(KEYSTORE),
             found,
         };
         complete(&apply_context, &held).await.unwrap();
@@ -320,7 +321,11 @@ async fn a_keystore_is_written_when_it_is_missing_or_does_not_fit() {
         });
         let issuer = issuer();
         let (_, data) = issued(&d.request, &d.key, None, &issuer);
-        let password = Zeroizing::new("s3cret".to_owned());
+        let password = Password {
+            text: Zeroizing::new("s3cret".to_owned()),
+            uid: "u".into(),
+            version: "1".into(),
+        };
         let apply_context = ApplyContext {
             cert: &cert,
             d: &d,
@@ -336,6 +341,7 @@ async fn a_keystore_is_written_when_it_is_missing_or_does_not_fit() {
             revision: 3,
             renewed: None,
             keystore_fits: fits,
+            has_keystore: there,
             found,
         };
         complete(&apply_context, &held).await.unwrap();

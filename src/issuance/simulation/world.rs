@@ -63,6 +63,7 @@ impl StoredSecret {
             revision: self.revision,
             renewed: self.renewed.clone(),
             keystore_fits: false,
+            has_keystore: false,
             found: Secret::default(),
         }
     }

@@ -94,10 +94,10 @@ async fn a_pending_request_keeps_its_staged_key_until_the_leaf_is_written() {
             trust: Some(Trust::of(&bundle, None, now)),
         };
         if let Some(secret) = secret {
-            o.secret = Some(held(&d, secret, None).await);
+            o.secret = Some(held(&d, secret, None));
         }
         if let Some(next) = next {
-            o.next = Some(held(&d, next, None).await);
+            o.next = Some(held(&d, next, None));
         }
         let planned = plan(&d, &o, SignedDuration::ZERO, now);
         let found = match apply(&apply_context, &planned, &o, now).await.unwrap() {
