@@ -146,8 +146,7 @@ pub struct ClientCertificateSpec {
     /// the client certificate. It is not the authority of the server certificate, which Amazon's public
     /// authority signs. Unset: the name of this object. Cannot be set, changed or removed later. The operator
     /// does not change a Secret that it did not create.
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
-        .message("write a Secret's name: lower-case letters, digits, dots and dashes, as in client1-mtls"))]
+    #[x_kube(validation = api::object_name())]
     #[schemars(length(min = 1, max = 248))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
@@ -195,9 +194,11 @@ pub struct DomainRef {
 }
 
 /// Signer of a client certificate.
+    #[x_kube(validation = api::object_name())]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Issuance {
     /// An authority of the domain signs the certificate.
+    #[x_kube(validation = api::object_name())]
     #[default]
     Authority,
     /// The certificate signs itself. The operator adds it to the truststore and removes it as soon as the

@@ -179,6 +179,7 @@ pub struct ConfigMapKeyRef {
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Key with the PEM certificates. Default: `ca.crt`.
+    #[x_kube(validation = api::object_name())]
     #[schemars(length(min = 1, max = 253))]
     #[serde(default = "ca_crt")]
     pub key: String,
