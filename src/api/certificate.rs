@@ -44,6 +44,11 @@ use crate::api::{self, DeletionPolicy, Duration, PrivateKey, SecretKeyRef, is_de
                                  self.?emailAddresses.orValue([]).size() > 0)")
     .message("with csr leave out privateKey and keystores (the requester has the key) and dnsNames, uris, \
               emailAddresses (they are in the request)"))]
+#[x_kube(validation = Rule::new("(has(self.dnsNames) ? self.dnsNames.map(n, n.size()).sum() : 0) + \
+                                 (has(self.uris) ? self.uris.map(n, n.size()).sum() : 0) + \
+                                 (has(self.emailAddresses) ? self.emailAddresses.map(n, n.size()).sum() : 0) \
+                                 <= 8192")
+    .message("dnsNames, uris and emailAddresses may have 8192 characters together: leave some out"))]
 #[x_kube(validation = Rule::new("self.issuance != 'SelfSigned' || !(has(self.csr) || has(self.authority))")
     .message("with issuance SelfSigned leave out csr and authority: the certificate signs itself with a key that the operator makes"))]
 #[x_kube(validation = api::set_at_creation(&["secretName"], "create another ClientCertificate for the \
@@ -81,21 +86,24 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Subject>,
 
-    /// DNS names in the certificate (subject alternative names), in lower case. At most 50. API Gateway does
-    /// not check the names; back ends may. Unset: none.
+    /// DNS names in the certificate (subject alternative names), in lower case. At most 50, and 8192 bytes
+    /// together with `uris` and `emailAddresses`. API Gateway does not check the names; back ends may. Unset:
+    /// none.
     #[x_kube(validation = api::host_names())]
     #[schemars(length(max = 50), inner(length(min = 1, max = 253)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns_names: Vec<String>,
 
-    /// URIs in the certificate, for example `spiffe://example.com/client1`. At most 50. Unset: none.
+    /// URIs in the certificate, for example `spiffe://example.com/client1`. At most 50, and 8192 bytes
+    /// together with `dnsNames` and `emailAddresses`. Unset: none.
     #[x_kube(validation = Rule::new("self.all(u, u.matches('^[a-zA-Z][a-zA-Z0-9+.-]*:[!-~]+$'))")
         .message("write URIs with their scheme, in ASCII and without blanks, as in spiffe://example.com/client1"))]
     #[schemars(length(max = 50), inner(length(min = 1, max = 2048)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uris: Vec<String>,
 
-    /// Mail addresses in the certificate. At most 50. Unset: none.
+    /// Mail addresses in the certificate. At most 50, and 8192 bytes together with `dnsNames` and `uris`.
+    /// Unset: none.
     #[x_kube(validation = Rule::new("self.all(a, a.matches('^[!-?A-~]+@[!-?A-~]+$'))")
         .message("write bare mail addresses in ASCII, as in ops@example.com"))]
     #[schemars(length(max = 50), inner(length(min = 1, max = 254)))]
@@ -237,15 +245,17 @@ pub struct Subject {
     pub provinces: Vec<String>,
 }
 
-/// Metadata for the Secret.
+/// Metadata for the Secret, other than the operator's own: keys that begin with `mtls-operator.io/`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretTemplate {
-    /// Labels to set. At most 50.
+    /// Labels to set. At most 50, without keys that begin with `mtls-operator.io/`.
+    #[x_kube(validation = api::not_our_keys())]
     #[schemars(extend("maxProperties" = 50))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations to set. At most 50.
+    /// Annotations to set. At most 50, without keys that begin with `mtls-operator.io/`.
+    #[x_kube(validation = api::not_our_keys())]
     #[schemars(extend("maxProperties" = 50))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,

@@ -86,6 +86,12 @@ pub fn is_object_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 
+/// Returns the rule for labels or annotations that a spec sets: none of the operator's own.
+fn not_our_keys() -> Rule {
+    Rule::new(format!("!self.exists(k, k.startsWith('{GROUP}/'))"))
+        .message("leave out keys that begin with mtls-operator.io/: the operator sets those itself")
+}
+
 /// Returns the rule for a list of host names, with or without a leading wildcard label.
 fn host_names() -> Rule {
     const NAME: &str = "^([*][.])?([a-z0-9_]([a-z0-9_-]*[a-z0-9])?[.])*[a-z0-9]([a-z0-9-]*[a-z0-9])?$";

@@ -12,7 +12,7 @@ use x509_parser::{
 use super::{
     certificate::{SignatureClass, verifies},
     keys::KeyStrength,
-    leaf::{LeafRequest, validate},
+    leaf::{LeafRequest, validate, validate_length},
     name,
     pem::{self, Block},
     pem_error::{Kind, ParseError},
@@ -113,6 +113,7 @@ pub fn read(text: &(impl AsRef<[u8]> + ?Sized), duration: SignedDuration) -> Res
         return Err(CsrError::TooManyNames);
     }
     validate(&request)?;
+    validate_length(&request)?;
     Ok(Csr {
         request,
         spki: spki.raw.to_vec(),

@@ -431,6 +431,9 @@ pub fn certificate() -> Vec<Creation> {
     let with_csr = |more: Value| super::merged(&json!({"spec": {"subject": null, "csr": CSR}}), &json!({"spec": more}));
     let csr_alone = "with csr leave out privateKey and keystores";
     let self_signed = "with issuance SelfSigned leave out csr and authority";
+    let too_long = "may have 8192 characters together";
+    let ours = "leave out keys that begin with mtls-operator.io/";
+    let uri = |length: usize| format!("a:{}", "b".repeat(length - 2));
     let object = "write the name of an object: lower-case letters";
     vec![
         ("nothing but a subject", json!({}), ""),
@@ -465,6 +468,12 @@ pub fn certificate() -> Vec<Creation> {
                                             country codes"),
         ("DNS names", json!({"spec": {"dnsNames": ["client1", "client1.example.com", "*.example.com"]}}), ""),
         ("a DNS name with a blank", json!({"spec": {"dnsNames": ["client1.example.com", "client 2"]}}), "write host names in lower case"),
+        ("names of 8192 bytes", json!({"spec": {"dnsNames": ["a.example.com"], "emailAddresses": ["a@example.com"],
+            "uris": [uri(2048), uri(2048), uri(2048), uri(2022)]}}), ""),
+        ("names of 8193 bytes", json!({"spec": {"dnsNames": ["a.example.com"], "emailAddresses": ["a@example.com"],
+            "uris": [uri(2048), uri(2048), uri(2048), uri(2023)]}}), too_long),
+        ("long DNS names", json!({"spec": {"dnsNames": (0..33).map(|n| format!("n{n:02}.{}", "a.".repeat(124) + "a")).collect::<Value>()}}), too_long),
+        ("long mail addresses", json!({"spec": {"emailAddresses": (0..50).map(|n| format!("n{n:02}@{}", "a".repeat(200))).collect::<Value>()}}), too_long),
         ("a URI without a scheme", json!({"spec": {"uris": ["example.com/client1"]}}), "write URIs with \
                                             their scheme"),
         ("a mail address with a name", json!({"spec": {"emailAddresses": ["Ops <ops@example.com>"]}}), "write bare mail addresses"),
@@ -492,6 +501,9 @@ pub fn certificate() -> Vec<Creation> {
         ("a password's Secret by a path", json!({"spec": {"keystores": {"pkcs12": {"passwordSecretRef": {"name": "../p", "key": "k"}}}}}), object),
         ("a domain by a path", json!({"spec": {"domainRef": {"name": "../partners"}}}), object),
         ("a domain's namespace by a path", json!({"spec": {"domainRef": {"namespace": "a/b"}}}), object),
+        ("a label of the operator's", json!({"spec": {"secretTemplate": {"labels": {"a": "b", "mtls-operator.io/trusted-by": "partners"}}}}), ours),
+        ("an annotation of the operator's", json!({"spec": {"secretTemplate": {"annotations": {"mtls-operator.io/revision": "9"}}}}), ours),
+        ("a key close to the operator's", json!({"spec": {"secretTemplate": {"labels": {"mtls-operator.io": "a", "my.mtls-operator.io/a": "b"}}}}), ""),
         ("a keystore without a password", json!({"spec": {"keystores": {"pkcs12": {}}}}), "passwordSecretRef: Required value"),
     ]
 }
