@@ -136,13 +136,14 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PrivateKey>,
 
-    /// PEM certificate signing request, at most 16384 characters. The requester keeps its private key, and
+    /// PEM certificate signing request, at most 16384 bytes. The requester keeps its private key, and
     /// the Secret, of type Opaque, holds `tls.crt` and `ca.crt` but no `tls.key`. Exactly one of `subject`
     /// and `csr` is set, and the choice is final at creation; `privateKey` cannot be set with `csr`. A
     /// replaced request causes a new certificate. The operator copies the subject (CN, O, OU, C, L and ST
     /// only), DNS names, URIs and mail addresses of the request within the limits of the fields here; the
     /// parts of the subject are in the order C, ST, L, O, OU, CN. The operator ignores other requested
-    /// extensions. The key must be RSA of 2048 to 4096 bits, P-256 or P-384.
+    /// extensions. The key must be RSA of 2048 to 4096 bits, P-256 or P-384; an RSA key must have a public
+    /// exponent of at least 65537, and primes that are not close to each other.
     #[x_kube(validation = Rule::new("self.contains('-----BEGIN CERTIFICATE REQUEST-----') || self.contains('-----BEGIN NEW CERTIFICATE REQUEST-----')")
         .message("write a PEM certificate signing request, beginning with -----BEGIN CERTIFICATE REQUEST-----"))]
     #[schemars(length(min = 1, max = 16384))]
