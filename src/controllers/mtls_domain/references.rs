@@ -18,7 +18,7 @@ use crate::{
         compile::Compiled,
         lint::{self, Severity},
     },
-    status::text::{MOST_TOLD, listed},
+    status::text::{MOST_TOLD, WHOLE, listed},
     trust::{
         generated_authority::{self, Ownership},
         truststore::told,
@@ -177,7 +177,11 @@ pub(crate) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
     match (problems.first(), unseen) {
         (Some((reason, _)), _) => StepState::blocked(
             *reason,
-            listed(problems.iter().map(|(_, problem)| problem.as_str()), MOST_TOLD),
+            listed(
+                problems.iter().map(|(_, problem)| problem.as_str()),
+                MOST_TOLD,
+                WHOLE,
+            ),
         )
         .with(actions),
         (None, Some(why)) => StepState::unknown(why).with(actions),
