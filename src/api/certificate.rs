@@ -194,20 +194,20 @@ impl ClientCertificate {
 #[serde(rename_all = "camelCase")]
 pub struct DomainRef {
     /// Name of the MtlsDomain.
+    #[x_kube(validation = api::object_name())]
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
     /// Namespace of the MtlsDomain. Unset: the namespace of this object.
+    #[x_kube(validation = api::object_name())]
     #[schemars(length(min = 1, max = 63))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
 }
 
 /// Signer of a client certificate.
-    #[x_kube(validation = api::object_name())]
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Issuance {
     /// An authority of the domain signs the certificate.
-    #[x_kube(validation = api::object_name())]
     #[default]
     Authority,
     /// The certificate signs itself. The operator adds it to the truststore and removes it as soon as the
