@@ -44,6 +44,11 @@ use crate::api::{self, DeletionPolicy, Duration, PrivateKey, SecretKeyRef, is_de
                                  self.?emailAddresses.orValue([]).size() > 0)")
     .message("with csr leave out privateKey and keystores (the requester has the key) and dnsNames, uris, \
               emailAddresses (they are in the request)"))]
+#[x_kube(validation = Rule::new("(has(self.dnsNames) ? self.dnsNames.map(n, n.size()).sum() : 0) + \
+                                 (has(self.uris) ? self.uris.map(n, n.size()).sum() : 0) + \
+                                 (has(self.emailAddresses) ? self.emailAddresses.map(n, n.size()).sum() : 0) \
+                                 <= 8192")
+    .message("dnsNames, uris and emailAddresses may have 8192 characters together: leave some out"))]
 #[x_kube(validation = Rule::new("self.issuance != 'SelfSigned' || !(has(self.csr) || has(self.authority))")
     .message("with issuance SelfSigned leave out csr and authority: the certificate signs itself with a key that the operator makes"))]
 #[x_kube(validation = api::set_at_creation(&["secretName"], "create another ClientCertificate for the \
@@ -81,21 +86,24 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Subject>,
 
-    /// DNS names in the certificate (subject alternative names), in lower case. At most 50. API Gateway does
-    /// not check the names; back ends may. Unset: none.
+    /// DNS names in the certificate (subject alternative names), in lower case. At most 50, and 8192 bytes
+    /// together with `uris` and `emailAddresses`. API Gateway does not check the names; back ends may. Unset:
+    /// none.
     #[x_kube(validation = api::host_names())]
     #[schemars(length(max = 50), inner(length(min = 1, max = 253)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dns_names: Vec<String>,
 
-    /// URIs in the certificate, for example `spiffe://example.com/client1`. At most 50. Unset: none.
+    /// URIs in the certificate, for example `spiffe://example.com/client1`. At most 50, and 8192 bytes
+    /// together with `dnsNames` and `emailAddresses`. Unset: none.
     #[x_kube(validation = Rule::new("self.all(u, u.matches('^[a-zA-Z][a-zA-Z0-9+.-]*:[!-~]+$'))")
         .message("write URIs with their scheme, in ASCII and without blanks, as in spiffe://example.com/client1"))]
     #[schemars(length(max = 50), inner(length(min = 1, max = 2048)))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uris: Vec<String>,
 
-    /// Mail addresses in the certificate. At most 50. Unset: none.
+    /// Mail addresses in the certificate. At most 50, and 8192 bytes together with `dnsNames` and `uris`.
+    /// Unset: none.
     #[x_kube(validation = Rule::new("self.all(a, a.matches('^[!-?A-~]+@[!-?A-~]+$'))")
         .message("write bare mail addresses in ASCII, as in ops@example.com"))]
     #[schemars(length(max = 50), inner(length(min = 1, max = 254)))]
@@ -128,13 +136,14 @@ pub struct ClientCertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub private_key: Option<PrivateKey>,
 
-    /// PEM certificate signing request, at most 16384 characters. The requester keeps its private key, and
+    /// PEM certificate signing request, at most 16384 bytes. The requester keeps its private key, and
     /// the Secret, of type Opaque, holds `tls.crt` and `ca.crt` but no `tls.key`. Exactly one of `subject`
     /// and `csr` is set, and the choice is final at creation; `privateKey` cannot be set with `csr`. A
     /// replaced request causes a new certificate. The operator copies the subject (CN, O, OU, C, L and ST
     /// only), DNS names, URIs and mail addresses of the request within the limits of the fields here; the
     /// parts of the subject are in the order C, ST, L, O, OU, CN. The operator ignores other requested
-    /// extensions. The key must be RSA of 2048 to 4096 bits, P-256 or P-384.
+    /// extensions. The key must be RSA of 2048 to 4096 bits, P-256 or P-384; an RSA key must have a public
+    /// exponent of at least 65537, and primes that are not close to each other.
     #[x_kube(validation = Rule::new("self.contains('-----BEGIN CERTIFICATE REQUEST-----') || self.contains('-----BEGIN NEW CERTIFICATE REQUEST-----')")
         .message("write a PEM certificate signing request, beginning with -----BEGIN CERTIFICATE REQUEST-----"))]
     #[schemars(length(min = 1, max = 16384))]
@@ -146,8 +155,7 @@ pub struct ClientCertificateSpec {
     /// the client certificate. It is not the authority of the server certificate, which Amazon's public
     /// authority signs. Unset: the name of this object. Cannot be set, changed or removed later. The operator
     /// does not change a Secret that it did not create.
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
-        .message("write a Secret's name: lower-case letters, digits, dots and dashes, as in client1-mtls"))]
+    #[x_kube(validation = api::object_name())]
     #[schemars(length(min = 1, max = 248))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_name: Option<String>,
@@ -186,9 +194,11 @@ impl ClientCertificate {
 #[serde(rename_all = "camelCase")]
 pub struct DomainRef {
     /// Name of the MtlsDomain.
+    #[x_kube(validation = api::object_name())]
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
     /// Namespace of the MtlsDomain. Unset: the namespace of this object.
+    #[x_kube(validation = api::object_name())]
     #[schemars(length(min = 1, max = 63))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
@@ -236,15 +246,17 @@ pub struct Subject {
     pub provinces: Vec<String>,
 }
 
-/// Metadata for the Secret.
+/// Metadata for the Secret, other than the operator's own: keys that begin with `mtls-operator.io/`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretTemplate {
-    /// Labels to set. At most 50.
+    /// Labels to set. At most 50, without keys that begin with `mtls-operator.io/`.
+    #[x_kube(validation = api::not_our_keys())]
     #[schemars(extend("maxProperties" = 50))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations to set. At most 50.
+    /// Annotations to set. At most 50, without keys that begin with `mtls-operator.io/`.
+    #[x_kube(validation = api::not_our_keys())]
     #[schemars(extend("maxProperties" = 50))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,

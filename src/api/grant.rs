@@ -144,6 +144,7 @@ pub struct ClientGrantSpec {
 #[serde(rename_all = "camelCase")]
 pub struct GrantedDomain {
     /// Name of the MtlsDomain.
+    #[x_kube(validation = api::object_name())]
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
 }

@@ -65,6 +65,33 @@ fn set_at_creation(path: &[&str], instead: &str) -> Rule {
     .field_path(format!(".{field}"))
 }
 
+/// Name of an object as the API server allows it: a DNS subdomain (RFC 1123).
+const OBJECT_NAME: &str = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*$";
+
+/// Returns the rule for the name of another object. Everything else would be a path or a query in the URL of
+/// the operator's request.
+fn object_name() -> Rule {
+    Rule::new(format!("self.matches('{OBJECT_NAME}')")).message(
+        "write the name of an object: lower-case letters, digits, dots and dashes, as in client1-mtls",
+    )
+}
+
+/// True for a text that [`object_name`] accepts and that is no longer than the API server allows. For objects
+/// that an earlier release's schema accepted.
+pub fn is_object_name(name: &str) -> bool {
+    let is_inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(is_inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+/// Returns the rule for labels or annotations that a spec sets: none of the operator's own.
+fn not_our_keys() -> Rule {
+    Rule::new(format!("!self.exists(k, k.startsWith('{GROUP}/'))"))
+        .message("leave out keys that begin with mtls-operator.io/: the operator sets those itself")
+}
+
 /// Returns the rule for a list of host names, with or without a leading wildcard label.
 fn host_names() -> Rule {
     const NAME: &str = "^([*][.])?([a-z0-9_]([a-z0-9_-]*[a-z0-9])?[.])*[a-z0-9]([a-z0-9-]*[a-z0-9])?$";

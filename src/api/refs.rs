@@ -6,11 +6,14 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::api;
+
 /// Reference to a Secret in the namespace of the object that names it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretRef {
     /// Name of the Secret, in the namespace of this object.
+    #[x_kube(validation = api::object_name())]
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
@@ -20,6 +23,7 @@ pub struct SecretRef {
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {
     /// Name of the Secret, in the namespace of this object.
+    #[x_kube(validation = api::object_name())]
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Key of the Secret's data with the value.

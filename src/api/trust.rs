@@ -27,7 +27,8 @@ pub struct Trust {
     pub issuing_authority: Option<String>,
 
     /// Trusted authorities, each with a name of its own and exactly one source. At most 500. API Gateway
-    /// rejects two certificates with the same subject, and chains longer than 4. Unset: none.
+    /// rejects two certificates with the same subject, and chains longer than 4. The operator tries at most
+    /// 64 keys of one name as the issuer of a certificate. Unset: none.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     #[schemars(length(max = 500))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -103,20 +104,22 @@ pub struct Authority {
     /// Secret in this namespace. With `tls.crt`, its first certificate is the authority, and with `tls.key`
     /// too the authority can issue. A `ca.crt` with `tls.crt` only completes the chain of `tls.crt`:
     /// `status.truststore.warnings` names other certificates in it, which are not trusted. With `ca.crt`
-    /// alone, its certificates are trusted and the authority cannot issue.
+    /// alone, its certificates are trusted and the authority cannot issue. Each key at most 1 MiB and 500
+    /// certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
 
-    /// Key of a ConfigMap in this namespace, in `data` or `binaryData`, with PEM certificates. The
-    /// certificates are trusted, and the authority cannot issue.
+    /// Key of a ConfigMap in this namespace, in `data` or `binaryData`, with PEM certificates, at most 1 MiB
+    /// and 500 certificates. The certificates are trusted, and the authority cannot issue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_ref: Option<ConfigMapKeyRef>,
 
-    /// ConfigMaps in this namespace with these labels, for one file per partner. The certificates are
-    /// trusted, and the authority cannot issue. Each ConfigMap is a source of its own: when the operator
-    /// cannot read a ConfigMap, its last certificates stay trusted; when a ConfigMap is deleted or loses the
-    /// labels, its certificates are no longer trusted (or, in a Distrusted entry, stay distrusted). The names
-    /// of these sources in `status.truststore` are `<authority>/<ConfigMap>`.
+    /// ConfigMaps in this namespace with these labels, for one file per partner, each at most 1 MiB and 500
+    /// certificates. The certificates are trusted, and the authority cannot issue. Each ConfigMap is a source
+    /// of its own: when the operator cannot read a ConfigMap, its last certificates stay trusted; when a
+    /// ConfigMap is deleted or loses the labels, its certificates are no longer trusted (or, in a Distrusted
+    /// entry, stay distrusted). The names of these sources in `status.truststore` are
+    /// `<authority>/<ConfigMap>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_map_selector: Option<ConfigMapSelector>,
 
@@ -176,6 +179,7 @@ pub struct GeneratedAuthority {
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapKeyRef {
     /// Name of the ConfigMap.
+    #[x_kube(validation = api::object_name())]
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Key with the PEM certificates. Default: `ca.crt`.

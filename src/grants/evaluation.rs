@@ -19,7 +19,10 @@ use crate::{
     model::leaf_request::asked,
     pki::leaf::LeafRequest,
     policy::Namespace,
-    status::{Refused, text::listed},
+    status::{
+        Refused,
+        text::{WITHIN, listed},
+    },
 };
 
 /// Returns the certificate's request, which the operator compares with the grants.
@@ -227,7 +230,7 @@ fn evaluate(
             format!(
                 "{}: outside of the ClientGrant {}, which is the nearest. Change it, or ask the domain's \
                  owner for a grant that it fits",
-                listed(parts.iter().map(String::as_str), MOST_TOLD),
+                listed(parts.iter().map(String::as_str), MOST_TOLD, WITHIN),
                 grant.name_any()
             )
         }

@@ -8,11 +8,11 @@ use kube::ResourceExt;
 
 use crate::{
     api::{
-        ClientCertificate, DeletionPolicy, Issuance, SecretKeyRef, conditions::Reason, durations::length,
-        object_id::ObjectId,
+        ClientCertificate, DeletionPolicy, GROUP, Issuance, SecretKeyRef, conditions::Reason,
+        durations::length, object_id::ObjectId,
     },
     grants::evaluation::Terms,
-    model::leaf_request::{asked, duration},
+    model::leaf_request::{duration, issuable},
     pki::{inspect::RenewBefore, keys::DesiredKey, leaf::LeafRequest},
     status::{Refused, refused},
     trust::self_signed,
@@ -59,7 +59,7 @@ pub fn at_most(
         .flatten()
         .min();
     let longest = duration(cert, max);
-    let (request, _) = asked(cert, max.map_or(longest, |max| longest.min(max))).ok()?;
+    let (request, _) = issuable(cert, max.map_or(longest, |max| longest.min(max))).ok()?;
     Some(LeafRequest {
         not_after: terms.and_then(|terms| terms.not_after),
         ..request
@@ -91,9 +91,11 @@ pub fn desired(
             ),
         ));
     }
-    let (mut request, key) = asked(cert, duration)?;
+    let (mut request, key) = issuable(cert, duration)?;
     request.not_after = terms.and_then(|terms| terms.not_after);
     let template = spec.secret_template.clone().unwrap_or_default();
+    refuse_our_keys("labels", &template.labels)?;
+    refuse_our_keys("annotations", &template.annotations)?;
     Ok(Desired {
         domain,
         self_signed: spec.issuance == Issuance::SelfSigned,
@@ -120,4 +122,91 @@ pub fn desired(
         namespace,
         name,
     })
+}
+
+/// Refuses metadata that only the operator sets. For objects that an earlier release's schema accepted.
+fn refuse_our_keys(field: &str, of_spec: &BTreeMap<String, String>) -> Result<(), Refused> {
+    let is_ours = |key: &&String| key.strip_prefix(GROUP).is_some_and(|rest| rest.starts_with('/'));
+    let Some(key) = of_spec.keys().find(is_ours) else {
+        return Ok(());
+    };
+    Err(refused(
+        Reason::InvalidSpec,
+        format!(
+            "spec.secretTemplate.{field}: leave out {key}: the operator sets the keys that begin with \
+             {GROUP}/ itself"
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use serde_json::{Value, json};
+
+    fn certificate(spec: Value) -> ClientCertificate {
+        let mut object = json!({
+            "apiVersion": "mtls-operator.io/v1alpha1", "kind": "ClientCertificate",
+            "metadata": {"name": "client1", "namespace": "acme"},
+            "spec": {"domainRef": {"name": "partners"}, "subject": {"commonName": "client1"}},
+        });
+        let fields = spec.as_object().cloned().unwrap_or_default();
+        object["spec"].as_object_mut().unwrap().extend(fields);
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn refusal(spec: Value) -> Option<(Reason, String)> {
+        desired(&certificate(spec), None, None)
+            .err()
+            .map(|refused| (refused.reason, refused.message))
+    }
+
+    /// Objects of an earlier release, whose schema accepted more.
+    #[test]
+    fn a_stored_object_beyond_the_schemas_limits_is_refused() {
+        let uri = |length: usize| format!("a:{}", "b".repeat(length - 2));
+        let uris = |last: usize| json!({"uris": [uri(2048), uri(2048), uri(2048), uri(last)]});
+        assert_eq!(refusal(uris(2048)), None);
+        let too_long = "spec.uris: the DNS names, URIs and mail addresses have more than 8192 bytes \
+                        together: leave some out";
+        let mut fat = uris(2048);
+        fat["dnsNames"] = json!(["a"]);
+        assert_eq!(
+            refusal(fat.clone()),
+            Some((Reason::InvalidSpec, too_long.to_owned()))
+        );
+        assert_eq!(
+            at_most(&certificate(fat.clone()), None, None),
+            None,
+            "nothing new is trusted"
+        );
+        assert!(
+            crate::grants::evaluation::grant_request(&certificate(fat)).is_ok(),
+            "a certificate of an earlier release stays allowed, and in use"
+        );
+        for (template, expected) in [
+            (
+                json!({"labels": {"mtls-operator.io": "a", "my.mtls-operator.io/a": "b"}}),
+                None,
+            ),
+            (
+                json!({"labels": {"team": "a", "mtls-operator.io/trusted-by": "other"}}),
+                Some("spec.secretTemplate.labels: leave out mtls-operator.io/trusted-by: the operator sets"),
+            ),
+            (
+                json!({"annotations": {"mtls-operator.io/revision": "9"}}),
+                Some(
+                    "spec.secretTemplate.annotations: leave out mtls-operator.io/revision: the operator sets",
+                ),
+            ),
+        ] {
+            let told = refusal(json!({"secretTemplate": template}));
+            let is_it = match (&told, expected) {
+                (Some((Reason::InvalidSpec, message)), Some(part)) => message.starts_with(part),
+                (told, expected) => told.is_none() && expected.is_none(),
+            };
+            assert!(is_it, "{told:?}");
+        }
+    }
 }

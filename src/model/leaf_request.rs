@@ -14,6 +14,7 @@ use crate::{
         csr,
         keys::{DesiredKey, Encoding},
         leaf::{self, LeafRequest},
+        subject::Problem,
     },
     status::{Refused, refused},
 };
@@ -27,6 +28,18 @@ pub fn duration(cert: &ClientCertificate, max: Option<SignedDuration>) -> Signed
     }
 }
 
+/// Returns the request and its key, within the limits of a new certificate.
+pub(crate) fn issuable(
+    cert: &ClientCertificate,
+    duration: SignedDuration,
+) -> Result<(LeafRequest, DesiredKey), Refused> {
+    let asked = asked(cert, duration)?;
+    leaf::validate_length(&asked.0).map_err(|problem| invalid(&problem))?;
+    Ok(asked)
+}
+
+/// Returns the request and its key. Fields of an object that an earlier release accepted may have more bytes
+/// of names than [`issuable`] admits: its certificate stays trusted for as long as a grant allows it.
 pub(crate) fn asked(
     cert: &ClientCertificate,
     duration: SignedDuration,
@@ -42,6 +55,10 @@ fn requested(csr: &str, duration: SignedDuration) -> Result<(LeafRequest, Desire
     let csr = csr::read(csr, duration)
         .map_err(|error| refused(Reason::InvalidSpec, format!("spec.csr: {error}")))?;
     Ok((csr.request, DesiredKey::Requested { spki: csr.spki }))
+}
+
+fn invalid(problem: &Problem) -> Refused {
+    refused(Reason::InvalidSpec, format!("spec.{problem}"))
 }
 
 /// Returns the request of the other fields.
@@ -72,8 +89,7 @@ fn described(
         duration,
         not_after: None,
     };
-    leaf::validate(&request)
-        .map_err(|p| refused(Reason::InvalidSpec, format!("spec.{}: {}", p.field, p.message)))?;
+    leaf::validate(&request).map_err(|problem| invalid(&problem))?;
     let PrivateKey {
         algorithm,
         size,

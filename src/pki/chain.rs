@@ -19,7 +19,7 @@ pub const MAX_CHAIN: usize = 4;
 const DEEPEST: usize = 16;
 /// Maximum number of keys that the search tries for one certificate: it bounds the cost of many certificates
 /// of one name.
-const MAX_CANDIDATES: usize = 64;
+pub const MAX_CANDIDATES: usize = 64;
 
 /// Cache of signature checks, each verified once: whether a key signed a certificate. It may have an end, after
 /// which it verifies nothing more.

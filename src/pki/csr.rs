@@ -11,18 +11,20 @@ use x509_parser::{
 
 use super::{
     certificate::{SignatureClass, verifies},
-    keys::KeyStrength,
-    leaf::{LeafRequest, validate},
+    keys::{KeyStrength, RsaFlaw, rsa_flaw},
+    leaf::{LeafRequest, validate, validate_length},
     name,
     pem::{self, Block},
     pem_error::{Kind, ParseError},
     subject::Problem,
 };
 
+/// Maximum bytes of a request, in PEM and with the text around it.
+pub const MAX_REQUEST: usize = 16 * 1024;
 /// Maximum number of values of one subject attribute, as in a spec.
-const MAX_PARTS: usize = 8;
+pub const MAX_PARTS: usize = 8;
 /// Maximum number of alternative names of one kind, as in a spec.
-const MAX_NAMES: usize = 50;
+pub const MAX_NAMES: usize = 50;
 
 /// Request with a good signature that a spec could make as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct Csr {
 /// Reason why a request cannot be served. Never quotes the request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CsrError {
+    #[error("it has more than {MAX_REQUEST} bytes: leave out extensions, and text around the PEM block")]
+    TooLong,
     #[error("it is not one PEM block of a certificate signing request (PKCS #10)")]
     Unreadable,
     #[error("it holds {0} instead of a certificate signing request (PKCS #10)")]
@@ -50,6 +54,8 @@ pub enum CsrError {
          P-256 or P-384"
     )]
     Key,
+    #[error(transparent)]
+    Rsa(#[from] RsaFlaw),
     #[error("its subject has {0}, which cannot be certified: use CN, O, OU, C, L and ST, each in text")]
     SubjectPart(String),
     #[error("its subject has {0}: one CN and at most {MAX_PARTS} of each other part are possible")]
@@ -65,6 +71,9 @@ pub enum CsrError {
 /// Parses a request. Takes its subject and alternative names; ignores every other extension (keytool requests
 /// a key identifier, other programs request usages).
 pub fn read(text: &(impl AsRef<[u8]> + ?Sized), duration: SignedDuration) -> Result<Csr, CsrError> {
+    if text.as_ref().len() > MAX_REQUEST {
+        return Err(CsrError::TooLong);
+    }
     let blocks = pem::scan(text.as_ref()).collect::<Result<Vec<_>, _>>()?;
     match blocks.iter().map(Block::kind).find(|kind| *kind != Kind::Request) {
         Some(Kind::PrivateKey) => return Err(ParseError::PrivateKey.into()),
@@ -85,6 +94,9 @@ pub fn read(text: &(impl AsRef<[u8]> + ?Sized), duration: SignedDuration) -> Res
     match KeyStrength::of(spki) {
         KeyStrength::Rsa(2048..=4096) | KeyStrength::EcdsaP256 | KeyStrength::EcdsaP384 => {}
         _ => return Err(CsrError::Key),
+    }
+    if let Some(flaw) = rsa_flaw(spki) {
+        return Err(flaw.into());
     }
     if SignatureClass::of(&csr.signature_algorithm) != SignatureClass::Sha2
         || !verifies(&csr.signature_algorithm, &csr.signature_value, info.raw, spki)
@@ -113,6 +125,7 @@ pub fn read(text: &(impl AsRef<[u8]> + ?Sized), duration: SignedDuration) -> Res
         return Err(CsrError::TooManyNames);
     }
     validate(&request)?;
+    validate_length(&request)?;
     Ok(Csr {
         request,
         spki: spki.raw.to_vec(),
@@ -247,6 +260,11 @@ mod tests {
             ("-newkey ec -pkeyopt ec_paramgen_curve:P-384 -sha512", Ok(())),
             ("-newkey ec -pkeyopt ec_paramgen_curve:P-256 -sha512", Ok(())),
             ("-newkey rsa:1024", Err(CsrError::Key)),
+            (
+                "-newkey rsa:2048 -pkeyopt rsa_keygen_pubexp:3",
+                Err(CsrError::Rsa(RsaFlaw::Exponent)),
+            ),
+            ("-newkey rsa:2048 -pkeyopt rsa_keygen_pubexp:65539", Ok(())),
             ("-newkey ec -pkeyopt ec_paramgen_curve:P-521", Err(CsrError::Key)),
             ("-newkey ed25519", Err(CsrError::Key)),
             ("-newkey rsa:2048 -sha1", Err(CsrError::Signature)),
@@ -258,6 +276,51 @@ mod tests {
                 "{args}"
             );
         }
+    }
+
+    /// Request with the key of a prime and of the next one.
+    const CLOSE_PRIMES: &str = "-----BEGIN CERTIFICATE REQUEST-----
+MIICUTCCATkCAQAwDDEKMAgGA1UEAwwBeDCCASIwDQYJKoZIhvcNAQEBBQADggEP
+ADCCAQoCggEBAPy4PYASxy67ANP6VhkAp2RMcXQXCAUkxul89QBi9l9bIZCHR/qO
+x88YZp6jcBPujIbbPhCoIYwRIki+6noTvxmqLCiGyA7FA5q4BEY4pVSl43fmyZK1
+0wBV8Nqd3MYrpJ6kx1a8qF5mana4A911icgZvuzdjMVKiLwogZi1tS4cGXbnAM/+
+wjoGhCheEROOrylh4WEw4Op1Msyo3wS5i3X432hzySuQ20hqg2OaAUi3DZ0clVt1
+y6Z6qEeuClT0r40QRzpOwYy/5BQH49d1BjyTw7faKNOfkjjzCmSHJRXNz+NEUCZD
+WGTtj2LAYcQvjQVvYX4KIc8pdXXYecS5srMCAwEAAaAAMA0GCSqGSIb3DQEBCwUA
+A4IBAQD59Fs9V+EH8hW60md5bOsVpErdIyLMb3wiK2tsBwR98bDh4xKqqTX+hmq6
+D4MRmrilSm7hiYJ0JdqmPhbL5qw0Z6HyKKfY1hgvqTnK6vPcCkUZIqFCyl1wVmJC
+Jgxzc3DfCZXslj/qRDTS/pq3ZtZLiotKoBa0VxBKTwfaLV9o7VEHohVhoudZo4yj
+gHVVYCqkAXiNPFUGIivXF6aacnfYqBgTsWhhnPMne0cM1tZlg8XvQKSC7DCVatGl
+Lv9Z5uj05JKVeypDtrbP5TMQdfO3za4baRMMaDKP5julCaxW9pCLaJhoVECPuWAx
+iiqBsF3ax3QAdu9eZumvMJD/Oy1C
+-----END CERTIFICATE REQUEST-----
+";
+
+    #[test]
+    fn a_key_of_close_primes_is_refused() {
+        assert_eq!(read(CLOSE_PRIMES, DAY), Err(CsrError::Rsa(RsaFlaw::ClosePrimes)));
+    }
+
+    #[test]
+    fn the_length_is_checked_before_anything_else() {
+        let good = openssl(&format!("{EC} -subj /CN=client1"));
+        let padded = |length: usize| format!("{}\n{good}", "x".repeat(length - 1 - good.len()));
+        assert_eq!(read(&padded(16_384), DAY), read(&good, DAY));
+        assert_eq!(read(&padded(16_385), DAY), Err(CsrError::TooLong));
+        assert_eq!(
+            read(&"-----BEGIN PRIVATE KEY-----".repeat(1000), DAY),
+            Err(CsrError::TooLong)
+        );
+        let names: Vec<_> = (0..34)
+            .map(|n| format!("DNS:n{n}.{}", "a.".repeat(124)))
+            .collect();
+        let names = names.join(",").replace(".,", ".a,") + "a";
+        let long = openssl(&format!("{EC} -subj /CN=a -addext subjectAltName={names}"));
+        let problem = read(&long, DAY).unwrap_err().to_string();
+        assert!(
+            problem.starts_with("the request cannot be certified: dnsNames: the DNS names, URIs and mail"),
+            "{problem}"
+        );
     }
 
     #[test]

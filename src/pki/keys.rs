@@ -5,6 +5,7 @@ use aws_lc_rs::{
     rsa,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair},
 };
+use num_bigint::BigUint;
 use rcgen::{KeyPair, PublicKeyData, RsaKeySize, SignatureAlgorithm};
 use x509_cert::der::{
     self, Encode, Tag,
@@ -193,6 +194,59 @@ impl KeyStrength {
             _ => KeyStrength::Other,
         }
     }
+}
+
+/// Flaw of an RSA key that a requester made, whatever its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RsaFlaw {
+    #[error("its RSA key has a public exponent below 65537: make a key with 65537, as openssl genrsa does")]
+    Exponent,
+    #[error(
+        "the primes of its RSA key are so near to each other that anyone can compute them: make another key"
+    )]
+    ClosePrimes,
+}
+
+/// Returns the flaw of an RSA key, by the baseline requirements for public authorities (section 6.1.6).
+pub(crate) fn rsa_flaw(spki: &SubjectPublicKeyInfo<'_>) -> Option<RsaFlaw> {
+    let Ok(PublicKey::RSA(rsa)) = spki.parsed() else {
+        return None;
+    };
+    if BigUint::from_bytes_be(rsa.exponent) < BigUint::from(65_537_u32) {
+        return Some(RsaFlaw::Exponent);
+    }
+    has_close_primes(&BigUint::from_bytes_be(rsa.modulus)).then_some(RsaFlaw::ClosePrimes)
+}
+
+/// True when a hundred rounds of Fermat's method factor the number.
+fn has_close_primes(modulus: &BigUint) -> bool {
+    const ROUNDS: usize = 100;
+    let root = modulus.sqrt();
+    // The method looks for a and b with a² - b² = modulus, from the least possible a.
+    let mut a = if &root * &root == *modulus {
+        root
+    } else {
+        root + 1_u32
+    };
+    let mut b_squared = &a * &a - modulus;
+    for _ in 0..ROUNDS {
+        if is_square(&b_squared) {
+            return true;
+        }
+        b_squared += (&a << 1) + 1_u32;
+        a += 1_u32;
+    }
+    false
+}
+
+fn is_square(number: &BigUint) -> bool {
+    // Most numbers have a remainder that no square has; the root of a long number takes longer.
+    let may_be = |by: u32| {
+        let rest = (number % by).iter_u32_digits().next().unwrap_or_default();
+        (0..by).any(|root| root * root % by == rest)
+    };
+    let root = || number.sqrt();
+    [64, 63, 65, 11].into_iter().all(may_be) && &root().pow(2) == number
 }
 
 /// Encoding of a private key, as cert-manager names it: `PKCS1` is PKCS#1 for RSA and SEC1 for ECDSA.

@@ -146,6 +146,28 @@ pub fn validate(request: &LeafRequest) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Maximum bytes of a certificate's alternative names together.
+pub const MAX_NAMES_BYTES: usize = 8192;
+
+/// Checks the length of the alternative names together. Apart from [`validate`], because certificates of
+/// earlier releases may have longer ones.
+pub fn validate_length(request: &LeafRequest) -> Result<(), Problem> {
+    let lists = [
+        ("dnsNames", &request.dns_names),
+        ("uris", &request.uris),
+        ("emailAddresses", &request.email_addresses),
+    ];
+    let lengths = lists.map(|(field, names)| (names.iter().map(String::len).sum::<usize>(), field));
+    let (_, longest) = lengths.into_iter().max().expect("there are three lists");
+    if lengths.iter().map(|(length, _)| length).sum::<usize>() <= MAX_NAMES_BYTES {
+        return Ok(());
+    }
+    Err(Problem {
+        field: longest.to_owned(),
+        message: "the DNS names, URIs and mail addresses have more than 8192 bytes together: leave some out",
+    })
+}
+
 /// Field, its values, the check of a value, and the message for an invalid value.
 type List<'a> = (&'static str, &'a [String], fn(&str) -> bool, &'static str);
 

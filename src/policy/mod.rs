@@ -244,7 +244,7 @@ pub(crate) fn denials(rules: &[&Rule], namespace: Namespace, requests: &[AccessR
     };
     format!(
         "{}: {how}. {WAY_OUT}",
-        text::listed(parts.iter().map(|r| r.part.as_str()), MOST_TOLD)
+        text::listed(parts.iter().map(|r| r.part.as_str()), MOST_TOLD, text::WITHIN)
     )
 }
 

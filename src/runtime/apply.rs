@@ -10,13 +10,20 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::runtime::{Error, MANAGER};
+use crate::{
+    api::is_object_name,
+    runtime::{Error, MANAGER},
+};
 
 /// Label on every Secret that the operator writes, with the value [`MANAGER`].
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
-/// Returns the Secret, from the API server itself (the watches carry metadata only).
+/// Returns the Secret, from the API server itself (the watches carry metadata only). A text that no object
+/// can have as its name reads as an absent Secret: in the URL of a request it could be a path or a query.
 pub async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Option<Secret>, Error> {
+    if !is_object_name(name) {
+        return Ok(None);
+    }
     Api::<Secret>::namespaced(client.clone(), namespace)
         .get_opt(name)
         .await
@@ -31,8 +38,11 @@ pub async fn secrets(client: &Client, namespace: &str, selector: &str) -> Result
         .map_err(Error::on("list", "Secrets", namespace, selector))
 }
 
-/// Returns the ConfigMap, from the API server itself.
+/// Returns the ConfigMap, from the API server itself. Treats `name` as [`secret`] does.
 pub async fn config_map(client: &Client, namespace: &str, name: &str) -> Result<Option<ConfigMap>, Error> {
+    if !is_object_name(name) {
+        return Ok(None);
+    }
     Api::<ConfigMap>::namespaced(client.clone(), namespace)
         .get_opt(name)
         .await
@@ -147,5 +157,53 @@ pub async fn delete_secret(client: &Client, found: &Secret) -> Result<(), Error>
         Ok(_) => Ok(()),
         Err(kube::Error::Api(answer)) if answer.is_not_found() => Ok(()),
         Err(error) => Err(Error::on("delete", "Secret", &namespace, &name)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use serde_json::json;
+
+    use crate::runtime::fake;
+
+    /// A specification that an earlier release's schema accepted may still hold such texts.
+    #[tokio::test]
+    async fn only_names_of_objects_are_sent_to_the_api_server() {
+        let bystander = json!({"metadata": {"name": "bystander", "namespace": "acme"}});
+        let client = fake::client(move |_, _, _| (200, bystander.clone()));
+        let long = "a".repeat(254);
+        for (name, expected) in [
+            ("bystander", true),
+            ("a.b-c.example.com", true),
+            ("0", true),
+            (&long[..253], true),
+            (&long, false),
+            ("", false),
+            (".", false),
+            ("..", false),
+            ("a..b", false),
+            ("-a", false),
+            ("a-", false),
+            ("a.-b", false),
+            ("A", false),
+            ("a_b", false),
+            ("bystander?x=y", false),
+            ("bystander#x", false),
+            ("?labelSelector=x", false),
+            ("../../platform/secrets/partners.main-ca", false),
+            ("..%2fsecrets%2fca", false),
+            ("bystander\n", false),
+            ("b\u{fc}rger", false),
+        ] {
+            let secret = secret(&client, "acme", name).await.unwrap();
+            let config_map = config_map(&client, "acme", name).await.unwrap();
+            assert_eq!(
+                (secret.is_some(), config_map.is_some()),
+                (expected, expected),
+                "{name:?}"
+            );
+        }
     }
 }

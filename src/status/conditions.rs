@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::text::{MAX_MESSAGE, cut};
+use super::text;
 
 use crate::{
     api::conditions::{ConditionType, Reason},
@@ -82,7 +82,7 @@ pub fn write(
                         .filter(|c| c.type_ == ConditionType::Ready.as_str())
                     {
                         ready.reason = Reason::Suspended.as_str().into();
-                        ready.message = cut(&format!("{SUSPENDED}{}", as_seen(&ready.message)), MAX_MESSAGE);
+                        ready.message = text::message(&format!("{SUSPENDED}{}", as_seen(&ready.message)));
                     }
                 }
             }
@@ -225,7 +225,7 @@ fn summarize<'a>(
         {
             let seen = as_seen(&ready.message);
             ready.message = if blind {
-                cut(&format!("{LAST_SEEN}{seen}"), MAX_MESSAGE)
+                text::message(&format!("{LAST_SEEN}{seen}"))
             } else {
                 seen.to_owned()
             };
@@ -308,7 +308,7 @@ pub fn set(
         type_: type_.as_str().into(),
         status: status.as_str().into(),
         reason: reason.as_str().into(),
-        message: cut(message, MAX_MESSAGE),
+        message: text::message(message),
         observed_generation: Some(generation),
         last_transition_time,
     };

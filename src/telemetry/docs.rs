@@ -19,7 +19,12 @@ use crate::{
         events::EventReason,
     },
     aws::call_guard::Calls,
-    status::{ConditionStatus, conditions::set},
+    controllers::mtls_domain::report,
+    pki::{
+        chain, csr, leaf, lint,
+        pem_error::{MAX_SOURCE_BYTES, MAX_SOURCE_CERTIFICATES},
+    },
+    status::{ConditionStatus, conditions::set, text},
 };
 
 const BEGIN: &str = "<!-- Generated: WRITE_DOCS=1 cargo test --lib docs -->\n";
@@ -112,6 +117,43 @@ fn every_field_is_listed() {
         }
     }
     assert_lists("reference.md", &list);
+}
+
+/// The table of docs/reference.md that is not generated has each limit of the code, and no other.
+#[test]
+fn every_limit_is_listed() {
+    let limits = [
+        ("source of certificates (", MAX_SOURCE_BYTES, " bytes"),
+        ("certificates of a source", MAX_SOURCE_CERTIFICATES, ""),
+        ("truststore |", lint::MAX_BYTES, " bytes"),
+        ("certificates of a truststore", lint::MAX_CERTIFICATES, ""),
+        ("certificates of a chain", chain::MAX_CHAIN, ""),
+        ("keys of one name", chain::MAX_CANDIDATES, ""),
+        ("`csr`", csr::MAX_REQUEST, " bytes"),
+        (
+            "`dnsNames`, `uris` and `emailAddresses` together",
+            leaf::MAX_NAMES_BYTES,
+            " bytes",
+        ),
+        ("`dnsNames`, `uris` or `emailAddresses`", csr::MAX_NAMES, ""),
+        ("values of one kind in a `subject`", csr::MAX_PARTS, ""),
+        ("message of a condition", text::MAX_MESSAGE, " bytes"),
+        ("subject or name in a status", text::MAX_TEXT, " bytes"),
+        ("`status.truststore.warnings`", report::MOST_WARNINGS, ""),
+    ];
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (_, section) = page.split_once("\n## Limits\n").expect("the section");
+    let rows: Vec<_> = section
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .skip(2)
+        .collect();
+    assert_eq!(rows.len(), limits.len(), "{rows:#?}");
+    for (row, (what, limit, unit)) in rows.iter().zip(limits) {
+        let is_it = row.starts_with(&format!("| {what}")) && row.contains(&format!(" | {limit}{unit} | "));
+        assert!(is_it, "{row} is not the limit of {what}: {limit}{unit}");
+    }
 }
 
 /// Returns all metrics that `/metrics` can show, with a series of each.

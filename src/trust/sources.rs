@@ -21,7 +21,7 @@ use crate::{
     observation::seen::Unseen,
     pki::{authority::SigningAuthority, pem_certificates::parse_pem_bundle, pem_text},
     runtime::apply,
-    status::text::listed,
+    status::text::{WITHIN, listed},
 };
 
 /// Maximum number of a ConfigMap's keys that a message lists.
@@ -125,7 +125,7 @@ fn others(map: &ConfigMap) -> String {
     }
     format!(
         "; its keys are {}",
-        listed(keys.iter().map(|key| key.as_str()), MOST_KEYS)
+        listed(keys.iter().map(|key| key.as_str()), MOST_KEYS, WITHIN)
     )
 }
 

@@ -82,6 +82,11 @@ pub fn grant() -> Vec<Creation> {
             "greater than or equal to 1",
         ),
         ("no time", spec(json!({"notAfter": "tomorrow"})), "date-time"),
+        (
+            "a domain by a path",
+            spec(json!({"domainRef": {"name": "partners/status"}})),
+            "write the name of an object: lower-case letters",
+        ),
         ("all namespaces", spec(json!({"namespaces": {"names": null}})), ""),
         (
             "a pattern of namespaces",
@@ -209,6 +214,7 @@ pub fn domain() -> Vec<Creation> {
     let one_source = "set exactly one of generate, secretRef";
     let host_name = "write a full host name in lower case";
     let path = "write the path without leading, trailing or double slashes";
+    let object = "write the name of an object: lower-case letters";
     vec![
         ("nothing but a name", json!({}), ""),
         ("no domainName", json!({"spec": {"domainName": null}}), "spec.domainName: Required value"),
@@ -271,6 +277,13 @@ pub fn domain() -> Vec<Creation> {
                                        PKCS7-----\nMIIB\n-----END PKCS7-----\n"}])), "write PEM certificates"),
         ("a path for PEM", authorities(json!([{"name": "a", "pem": "/etc/ssl/ca.pem"}])), "write PEM \
                                              certificates"),
+        ("a Secret by a path", authorities(json!([{"name": "a", "secretRef": {"name": "../../platform/secrets/ca"}}])), object),
+        ("a Secret by an escaped path", authorities(json!([{"name": "a", "secretRef": {"name": "..%2fsecrets%2fca"}}])), object),
+        ("a Secret by a query", authorities(json!([{"name": "a", "secretRef": {"name": "?labelSelector=x"}}])), object),
+        ("a Secret with a dotted name", authorities(json!([{"name": "a", "secretRef": {"name": "a.b-c.example.com"}}])), ""),
+        ("a ConfigMap by a path", authorities(json!([{"name": "a", "configMapRef": {"name": "../secrets/ca"}}])), object),
+        ("a ConfigMap by a name and a query", authorities(json!([{"name": "a", "configMapRef": {"name": "ca?x=y"}}])), object),
+        ("500 ConfigMaps", authorities((0..500).map(|n| json!({"name": format!("a{n}"), "configMapRef": {"name": "a".repeat(253)}})).collect()), ""),
         ("an empty selector", authorities(json!([{"name": "a", "configMapSelector": {"matchLabels": {}}}])), "at least 1 properties"),
         ("two that can issue", authorities(json!([{"name": "a", "generate": {}}, {"name": "b", "generate": {}}])), "more than one authority has generate"),
         ("two that can issue, one chosen", json!({"spec": {"trust": {"issuingAuthority": "b", "authorities": [{"name": "a", "generate": {}}, {"name": "b", "generate": {}}]}}}), ""),
@@ -418,6 +431,10 @@ pub fn certificate() -> Vec<Creation> {
     let with_csr = |more: Value| super::merged(&json!({"spec": {"subject": null, "csr": CSR}}), &json!({"spec": more}));
     let csr_alone = "with csr leave out privateKey and keystores";
     let self_signed = "with issuance SelfSigned leave out csr and authority";
+    let too_long = "may have 8192 characters together";
+    let ours = "leave out keys that begin with mtls-operator.io/";
+    let uri = |length: usize| format!("a:{}", "b".repeat(length - 2));
+    let object = "write the name of an object: lower-case letters";
     vec![
         ("nothing but a subject", json!({}), ""),
         ("metadata.name of 64", name_of(64), "metadata.name must have at most 63"),
@@ -451,6 +468,12 @@ pub fn certificate() -> Vec<Creation> {
                                             country codes"),
         ("DNS names", json!({"spec": {"dnsNames": ["client1", "client1.example.com", "*.example.com"]}}), ""),
         ("a DNS name with a blank", json!({"spec": {"dnsNames": ["client1.example.com", "client 2"]}}), "write host names in lower case"),
+        ("names of 8192 bytes", json!({"spec": {"dnsNames": ["a.example.com"], "emailAddresses": ["a@example.com"],
+            "uris": [uri(2048), uri(2048), uri(2048), uri(2022)]}}), ""),
+        ("names of 8193 bytes", json!({"spec": {"dnsNames": ["a.example.com"], "emailAddresses": ["a@example.com"],
+            "uris": [uri(2048), uri(2048), uri(2048), uri(2023)]}}), too_long),
+        ("long DNS names", json!({"spec": {"dnsNames": (0..33).map(|n| format!("n{n:02}.{}", "a.".repeat(124) + "a")).collect::<Value>()}}), too_long),
+        ("long mail addresses", json!({"spec": {"emailAddresses": (0..50).map(|n| format!("n{n:02}@{}", "a".repeat(200))).collect::<Value>()}}), too_long),
         ("a URI without a scheme", json!({"spec": {"uris": ["example.com/client1"]}}), "write URIs with \
                                             their scheme"),
         ("a mail address with a name", json!({"spec": {"emailAddresses": ["Ops <ops@example.com>"]}}), "write bare mail addresses"),
@@ -472,7 +495,15 @@ pub fn certificate() -> Vec<Creation> {
         ("a size alone", json!({"spec": {"privateKey": {"size": 384}}}), ""),
         ("an RSA key of a curve's size", json!({"spec": {"privateKey": {"algorithm": "RSA", "size": 256}}}), "write size 256 or 384 for ECDSA"),
         ("Ed25519", json!({"spec": {"privateKey": {"algorithm": "Ed25519"}}}), "supported values"),
-        ("a Secret's name in upper case", json!({"spec": {"secretName": "Client1"}}), "write a Secret's name"),
+        ("a Secret's name in upper case", json!({"spec": {"secretName": "Client1"}}), object),
+        ("a Secret's name with two dots", json!({"spec": {"secretName": "a..b"}}), object),
+        ("a Secret's name with dots", json!({"spec": {"secretName": "client1.mtls"}}), ""),
+        ("a password's Secret by a path", json!({"spec": {"keystores": {"pkcs12": {"passwordSecretRef": {"name": "../p", "key": "k"}}}}}), object),
+        ("a domain by a path", json!({"spec": {"domainRef": {"name": "../partners"}}}), object),
+        ("a domain's namespace by a path", json!({"spec": {"domainRef": {"namespace": "a/b"}}}), object),
+        ("a label of the operator's", json!({"spec": {"secretTemplate": {"labels": {"a": "b", "mtls-operator.io/trusted-by": "partners"}}}}), ours),
+        ("an annotation of the operator's", json!({"spec": {"secretTemplate": {"annotations": {"mtls-operator.io/revision": "9"}}}}), ours),
+        ("a key close to the operator's", json!({"spec": {"secretTemplate": {"labels": {"mtls-operator.io": "a", "my.mtls-operator.io/a": "b"}}}}), ""),
         ("a keystore without a password", json!({"spec": {"keystores": {"pkcs12": {}}}}), "passwordSecretRef: Required value"),
     ]
 }

@@ -19,7 +19,7 @@ use crate::{
         lint::{self, Severity},
     },
     runtime::workers::LIMIT,
-    status::text::{MOST_TOLD, listed},
+    status::text::{MOST_TOLD, WHOLE, listed},
     trust::{
         generated_authority::{self, Ownership},
         truststore::told,
@@ -186,7 +186,11 @@ pub(crate) fn resolved_refs(
     match (problems.first(), unseen) {
         (Some((reason, _)), _) => StepState::blocked(
             *reason,
-            listed(problems.iter().map(|(_, problem)| problem.as_str()), MOST_TOLD),
+            listed(
+                problems.iter().map(|(_, problem)| problem.as_str()),
+                MOST_TOLD,
+                WHOLE,
+            ),
         )
         .with(actions),
         (None, Some(why)) => StepState::unknown(why).with(actions),

@@ -258,7 +258,7 @@ fn truststore(g: &Domain, plan: &Plan, o: &Observed, now: Timestamp) -> Option<T
 }
 
 /// Maximum number of warnings in the status of a truststore: an object of any more does not fit into etcd.
-const MOST_WARNINGS: usize = 100;
+pub const MOST_WARNINGS: usize = 100;
 
 fn warnings(mut all: Vec<String>) -> Vec<String> {
     let more = all.len().saturating_sub(MOST_WARNINGS);

@@ -314,7 +314,7 @@ fn nobody_loses(
         "the custom domain {} trusts certificates that spec.trust.authorities does not list: {}. Add them, \
          or remove them from {} first",
         g.name,
-        text::listed(lost.iter().map(String::as_str), MOST_TOLD),
+        text::listed(lost.iter().map(String::as_str), MOST_TOLD, text::WITHIN),
         used.uri
     );
     Err(StepState::blocked(Reason::TrustInUse, message))

@@ -152,8 +152,7 @@ async fn a_written_secret_has_the_metadata_and_files_of_the_spec() {
     let template = of(
         |o| {
             o["spec"]["secretTemplate"] = json!({
-                "labels": {"team": "a", CERTIFICATE_LABEL: "other"},
-                "annotations": {REVISION: "9"}
+                "labels": {"team": "a"}, "annotations": {"example.com/for": "acme"}
             })
         },
         None,
@@ -166,9 +165,8 @@ async fn a_written_secret_has_the_metadata_and_files_of_the_spec() {
         ("a", "client1")
     );
     assert_eq!(
-        template.annotations()[REVISION],
-        "3",
-        "the operator's metadata replaces the template's"
+        [REVISION, "example.com/for"].map(|key| template.annotations()[key].as_str()),
+        ["3", "acme"]
     );
     let (cert, mut d) = wanted(|_| {});
     d.key = DesiredKey::Requested {

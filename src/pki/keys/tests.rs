@@ -89,3 +89,23 @@ fn a_text_without_a_key_is_refused_with_a_reason() {
     let empty = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     assert!(matches!(parse(empty), Err(KeyError::Unreadable)));
 }
+
+#[test]
+fn close_primes_are_found_and_others_are_not() {
+    let number = |digits: &str| digits.parse::<BigUint>().unwrap();
+    let power = |exponent: u32| BigUint::from(2_u32).pow(exponent);
+    // 2^521 - 1 and 2^607 - 1 are primes; the factors of the others need not be.
+    let (p, q) = (power(521) - 1_u32, power(607) - 1_u32);
+    for (modulus, expected) in [
+        (&p * &q, false),
+        (&p * &p, true),
+        (&p * (&p + 2_u32), true),
+        (&p * (&p + (power(250) << 1)), true),
+        (&p * (&p + (power(300) << 1)), false),
+        (number("15"), true),
+        (number("3"), true),
+        (number("0"), true),
+    ] {
+        assert_eq!(has_close_primes(&modulus), expected, "{modulus}");
+    }
+}

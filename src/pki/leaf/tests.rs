@@ -11,7 +11,7 @@ use crate::pki::{
         tests::{at, issuer},
     },
     keys::{self, KeyKind},
-    leaf::{LeafRequest, issue, self_sign, subject_key, validate},
+    leaf::{LeafRequest, issue, self_sign, subject_key, validate, validate_length},
     pem_certificates::parse_pem_bundle,
 };
 
@@ -373,4 +373,31 @@ fn problems_name_their_field() {
         with(&|r| r.duration = SignedDuration::ZERO),
         Err("duration".to_owned())
     );
+}
+
+#[test]
+fn the_alternative_names_have_a_length_together() {
+    let of = |dns: usize, uri: usize, email: usize| {
+        let request = LeafRequest {
+            dns_names: vec!["d".repeat(dns)],
+            uris: vec!["u".repeat(uri)],
+            email_addresses: vec!["e".repeat(email / 2), "e".repeat(email - email / 2)],
+            ..full()
+        };
+        validate_length(&request).map_err(|problem| problem.field)
+    };
+    for (dns, uri, email, expected) in [
+        (0, 0, 0, Ok(())),
+        (8192, 0, 0, Ok(())),
+        (8193, 0, 0, Err("dnsNames")),
+        (4000, 4192, 0, Ok(())),
+        (4000, 4193, 0, Err("uris")),
+        (2000, 2000, 4193, Err("emailAddresses")),
+    ] {
+        assert_eq!(
+            of(dns, uri, email),
+            expected.map_err(str::to_owned),
+            "{dns} {uri} {email}"
+        );
+    }
 }

@@ -276,10 +276,64 @@ fn a_text_of_any_length_is_cut_between_characters() {
         ..step_condition(ConditionType::ResolvedRefs, StepStatus::Blocked)
     };
     let written = write(&[], 1, &Acceptance::Accepted, &[long], at(0));
-    assert!(
-        written.iter().all(|c| c.message.len() <= 32_768),
-        "as much as a condition may hold"
+    assert!(written.iter().all(|c| c.message.len() <= 1024));
+}
+
+#[test]
+fn a_long_message_ends_after_a_part_and_counts_the_rest() {
+    let parts: Vec<_> = (0..500)
+        .map(|n| format!("authority a{n}: {}", "x".repeat(30)))
+        .collect();
+    let told = |message: String| {
+        let step_condition = StepCondition {
+            message,
+            ..step_condition(ConditionType::ResolvedRefs, StepStatus::Blocked)
+        };
+        let written = write(&[], 1, &Acceptance::Accepted, &[step_condition], at(0));
+        let is_it = |c: &&Condition| c.type_ == ConditionType::ResolvedRefs.as_str();
+        written.iter().find(is_it).expect("it is written").message.clone()
+    };
+    let listed = |room| text::listed(parts.iter().map(String::as_str), 500, room);
+    // As a list with room of its own, and as a message that another list grew.
+    for (what, message) in [
+        ("a list", told(listed(text::WHOLE))),
+        ("a joined text", told(parts.join("; "))),
+        ("a list within the message", told(listed(2000))),
+        (
+            "a list within a sentence",
+            format!("{}: outside of the grant", listed(text::WITHIN)),
+        ),
+    ] {
+        let message = message.trim_end_matches(": outside of the grant");
+        assert!(message.len() <= 1024, "{what}: {}", message.len());
+        let (whole, more) = message.rsplit_once("; and ").expect(what);
+        let count = whole.split("; ").count();
+        assert_eq!(
+            (whole, more),
+            (
+                parts[..count].join("; ").as_str(),
+                format!("{} more", 500 - count).as_str()
+            ),
+            "{what}"
+        );
+        assert!(count > 10, "{what}: {count}");
+    }
+    let one = "x".repeat(2000);
+    for message in [
+        told(one.clone()),
+        text::listed([one.as_str(), "b"].into_iter(), 20, text::WHOLE),
+    ] {
+        assert!(message.len() <= 1024 && message.starts_with("xxx"), "{message}");
+    }
+    assert_eq!(
+        text::listed(["a", "b", "c"].into_iter(), 2, 100),
+        "a; b; and 1 more"
     );
+    assert_eq!(
+        text::listed(["a", "b", "c"].into_iter(), 3, 4),
+        "a; b; and 1 more"
+    );
+    assert_eq!(text::listed([].into_iter(), 3, 4), "");
 }
 
 #[test]

@@ -91,9 +91,22 @@ fn many_objects_and_edits_starve_no_other_tenant() {
 async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
     let env = TestEnv::start("filled").await;
     ready_domain(&env).await;
-    let uris: Vec<_> = (0..50)
-        .map(|n| format!("spiffe://example.com/{n:02}{}", "a".repeat(1970)))
-        .collect();
+    // As long as the names of a certificate may be, and an authority as long.
+    let uris = uris(4);
+    let big = Ca::with_uris("Big CA", &uris);
+    // Other authorities leave room for seven and a half such certificates, with 250 bytes of comments each.
+    let bulk = bulk(1_000_000 - 3000 - (big.pem.len() + 250) * 15 / 2);
+    write_config_map(&env, "bulk", &bulk).await;
+    let mut authorities = generated()["authorities"].as_array().expect("a list").clone();
+    authorities.push(json!({"name": "bulk", "configMapRef": {"name": "bulk"}}));
+    change(
+        &env,
+        DOMAIN,
+        "partners",
+        json!({"trust": {"authorities": authorities}}),
+    )
+    .await;
+    pinned(&env, "has the other authorities", |text| text.len() > bulk.len()).await;
     let fat = |n: usize| {
         json!({
             "domainRef": {"name": "partners"}, "issuance": "SelfSigned",
@@ -132,11 +145,9 @@ async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
     let object = until(&env, DOMAIN, "partners", "Ready", "True", "").await;
     assert!(warnings(&object).contains("the truststore is full"), "{object}");
 
-    // The domain's owner adds an authority that takes two places.
+    // The domain's owner adds authorities that take the half place and another one.
     let [next, late] = ["Next CA", "Late CA"].map(Ca::new);
-    let big = Ca::with_uris("Big CA", &uris);
     write_config_map(&env, "next", &format!("{}{}{}", next.pem, big.pem, late.pem)).await;
-    let mut authorities = generated()["authorities"].as_array().expect("a list").clone();
     authorities.push(json!({"name": "next", "configMapRef": {"name": "next"}}));
     change(
         &env,
@@ -157,4 +168,22 @@ async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
     // The truststore has room again: the certificate returns by itself.
     delete(&env, CERTIFICATE, "fat-0").await;
     settled(6, 1).await;
+}
+
+/// URIs of 2048 bytes.
+fn uris(count: usize) -> Vec<String> {
+    let uri = |n: usize| format!("spiffe://example.com/{n:02}{}", "a".repeat(2048 - 23));
+    (0..count).map(uri).collect()
+}
+
+/// PEM of authorities, so many bytes less at most one URI.
+fn bulk(bytes: usize) -> String {
+    let (mut text, mut number) = (String::new(), 0);
+    let per_uri = Ca::with_uris("a", &uris(2)).pem.len() - Ca::with_uris("a", &uris(1)).pem.len();
+    while bytes - text.len() > 2 * per_uri {
+        let count = ((bytes - text.len()) / per_uri - 1).min(50);
+        text += &Ca::with_uris(&format!("Bulk CA {number}"), &uris(count)).pem;
+        number += 1;
+    }
+    text
 }
