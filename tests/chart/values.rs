@@ -476,6 +476,42 @@ fn editors_may_request_certificates_where_that_is_chosen() {
     }
 }
 
+/// Writes of MtlsDomains use the operator's permissions in AWS: no built-in role gets them unless the values
+/// say so. The role to read aggregates in any case.
+#[test]
+fn administrators_may_write_where_that_is_chosen() {
+    for (values, expected) in [
+        (json!({}), Value::Null),
+        (json!({"rbac": {"adminMayWrite": false}}), Value::Null),
+        (json!({"rbac": {"adminMayWrite": true}}), json!("true")),
+    ] {
+        let all = objects(&with(&values));
+        for role in of_kind(&all, "ClusterRole") {
+            let name = role["metadata"]["name"].as_str().expect("a name");
+            let labels = &role["metadata"]["labels"];
+            let aggregated = |to: &str| &labels[format!("rbac.authorization.k8s.io/aggregate-to-{to}")];
+            let writes = role["rules"].to_string().contains("create");
+            for (to, of_edit) in [
+                ("admin", &expected),
+                ("edit", &Value::Null),
+                ("view", &Value::Null),
+            ] {
+                let expected = match name.rsplit_once('-') {
+                    Some((_, "edit")) => of_edit,
+                    Some((_, "view")) => &json!("true"),
+                    _ => &Value::Null,
+                };
+                assert_eq!(aggregated(to), expected, "{values}: {name} to {to}");
+            }
+            assert_eq!(writes, !name.ends_with("-view"), "{name}");
+        }
+    }
+    let off = objects(&with(
+        &json!({"rbac": {"userRoles": false, "adminMayWrite": true}}),
+    ));
+    assert_eq!(of_kind(&off, "ClusterRole"), Vec::<&Value>::new());
+}
+
 /// No Service, PodDisruptionBudget, NetworkPolicy or monitor selects the Pod of `helm test` as one of the
 /// operator's.
 #[test]
@@ -547,6 +583,21 @@ fn notes_say_the_next_steps() {
             json!({"truststoreBucket": "b"}),
             "policy.mode is AllowAll",
             "truststoreBucket is empty",
+        ),
+        (
+            json!({}),
+            "Bind a team to the ClusterRole partners-mtls-operator-mtls-edit",
+            "rbac.adminMayWrite",
+        ),
+        (
+            json!({"rbac": {"adminMayWrite": true}}),
+            "(the built-in role admin) may create MtlsDomains",
+            "Bind a team to the ClusterRole",
+        ),
+        (
+            json!({"rbac": {"userRoles": false}}),
+            "policy.mode is AllowAll",
+            "Bind a team to the ClusterRole",
         ),
         (
             json!({"namespaceOverride": "o"}),
