@@ -431,7 +431,7 @@ fn contradictory_values_are_refused() {
 #[test]
 fn everything_of_the_operator_goes_into_another_namespace() {
     let all = objects(&with(&json!({
-        "namespaceOverride": "elsewhere", "networkPolicy": {"enabled": true}, "policy": {"mode": "Rules"},
+        "namespaceOverride": "elsewhere", "policy": {"mode": "Rules"},
         "metrics": {
             "serviceMonitor": {"enabled": true}, "dashboard": {"enabled": true},
             "prometheusRule": {"enabled": true},
@@ -529,7 +529,7 @@ fn the_test_pod_is_not_selected() {
     let pod = &of_kind(&all, "Pod")[0]["spec"];
     assert_eq!(pod["containers"][0]["args"], json!(["--version"]));
     assert_eq!(pod["automountServiceAccountToken"], false);
-    let all = objects(&with(&json!({"networkPolicy": {"enabled": true}})));
+    let all = objects(&with(&json!({})));
     let labels = &of_kind(&all, "Pod")[0]["metadata"]["labels"];
     let isolated = of_kind(&all, "NetworkPolicy")
         .into_iter()
@@ -616,7 +616,7 @@ fn notes_say_the_next_steps() {
 /// Source: docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html and the EC2 user guide on IMDS.
 #[test]
 fn the_network_policy_knows_where_credentials_come_from() {
-    let all = objects(&with(&json!({"networkPolicy": {"enabled": true}})));
+    let all = objects(&with(&json!({})));
     let policies = of_kind(&all, "NetworkPolicy").into_iter();
     let egress: String = policies
         .map(|policy| policy["spec"]["egress"].to_string())
@@ -629,4 +629,41 @@ fn the_network_policy_knows_where_credentials_come_from() {
     ] {
         assert!(egress.contains(address), "{address}: {egress}");
     }
+}
+
+#[test]
+fn a_network_policy_isolates_the_pods_unless_it_is_turned_off() {
+    let proxy = json!({
+        "to": [{"ipBlock": {"cidr": "10.0.0.9/32"}}], "ports": [{"protocol": "TCP", "port": 3128}],
+    });
+    let all = objects(&with(&json!({"networkPolicy": {"extraEgress": [proxy]}})));
+    let pods = &of_kind(&all, "Deployment")[0]["spec"]["selector"]["matchLabels"];
+    let isolates = |policy: &&Value| policy["spec"]["podSelector"]["matchLabels"] == *pods;
+    let policies = of_kind(&all, "NetworkPolicy");
+    let policy = &policies.iter().find(|policy| isolates(policy)).expect("a policy")["spec"];
+    assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(
+        policy["ingress"],
+        json!([{"ports": [{"protocol": "TCP", "port": 8080}]}])
+    );
+    let rules = policy["egress"].as_array().expect("rules");
+    assert!(rules.contains(&proxy), "{rules:?}");
+    let ports: Vec<_> = rules
+        .iter()
+        .flat_map(|rule| rule["ports"].as_array().expect("every rule names its ports"))
+        .map(|port| {
+            format!(
+                "{}/{}",
+                port["protocol"].as_str().expect("a protocol"),
+                port["port"]
+            )
+        })
+        .collect();
+    assert_eq!(
+        ports,
+        ["UDP/53", "TCP/53", "TCP/443", "TCP/6443", "TCP/80", "TCP/3128"]
+    );
+
+    let off = objects(&with(&json!({"networkPolicy": {"enabled": false}})));
+    assert_eq!(of_kind(&off, "NetworkPolicy"), Vec::<&Value>::new());
 }
