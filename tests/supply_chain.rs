@@ -297,3 +297,11 @@ fn an_expression_of_licences_is_read_as_spdx_says() {
         assert_eq!(satisfied(expression, &allowed), expected, "{expression}");
     }
 }
+
+/// A wrapped length or index is a panic of one reconcile, not a wrong number.
+#[test]
+fn arithmetic_is_checked_in_the_released_program() {
+    let manifest = toml("Cargo.toml");
+    let checks = manifest["profile"]["release"].get("overflow-checks");
+    assert_eq!(checks.and_then(toml_edit::Item::as_bool), Some(true));
+}
