@@ -20,7 +20,7 @@ use crate::{
         events::Events,
         fake::{self, store},
         reconcile::ConcurrencyLimit,
-        watch::Cached,
+        watch::{Cached, fake::Fake},
     },
     telemetry::{heartbeat::Heartbeat, metrics::Metrics},
     trust::active_trust::ActiveTrust,
@@ -85,7 +85,12 @@ impl Stage {
             store(there.domains),
             store(there.grants),
         );
-        let grant_index = GrantIndex::new(grants, certificates.clone(), domains.clone(), store(vec![]));
+        let grant_index = GrantIndex::new(
+            grants,
+            certificates.clone(),
+            domains.clone(),
+            &Fake::of(vec![]).watch,
+        );
         let (metrics, _) = Metrics::new();
         let ctx = Ctx {
             client: client.clone(),
