@@ -243,7 +243,7 @@ impl Operator {
             watches.grants.store(),
             watches.certificates.store(),
             watches.domains.store(),
-            watches.namespaces.store(),
+            &watches.namespaces,
         ));
         let sessions = Sessions::new(&self.gate);
         let service_account = Arc::new(ServiceAccount::new(self.client.clone()));

@@ -90,7 +90,9 @@ pub enum Decision {
     Allowed(Terms),
     /// Parts of the spec that do not fit, for a condition.
     Denied(String),
-    /// Unknown fact on which the decision depends, for a condition.
+    /// The decision depends on a fact that the operator does not know. The text is the denial that holds
+    /// without the grants that might select the namespace: "unknown" must not tell a tenant what a grant for
+    /// other namespaces allows.
     Unknown(String),
 }
 
@@ -192,6 +194,11 @@ fn evaluate(
         match (selected, slots[at].is_free(grant.spec.max_certificates)) {
             (_, Some(false)) if selected == Some(true) => full = Some(grant.name_any()),
             (_, Some(false)) => {}
+            // Older certificates may have the slots.
+            (Some(true), None) => {
+                full = Some(grant.name_any());
+                tentative.insert(at);
+            }
             (Some(true), Some(true)) => {
                 let is_certain = tentative.is_empty() && !context.unreadable;
                 if is_certain {
@@ -208,20 +215,7 @@ fn evaluate(
         }
     }
     tentative.iter().for_each(|at| slots[*at].tentative += 1);
-    if !tentative.is_empty() {
-        let what = if namespace.labels.is_none() {
-            "the labels of this namespace"
-        } else {
-            "the labels of some namespaces"
-        };
-        return Decision::Unknown(format!("{what}, by which ClientGrants select, are not known yet"));
-    }
-    if context.unreadable {
-        return Decision::Unknown(
-            "there are ClientGrants that this version of the operator cannot read".into(),
-        );
-    }
-    Decision::Denied(match (full, nearest) {
+    let denial = match (full, nearest) {
         (Some(grant), _) => format!(
             "older ClientCertificates have all slots of the ClientGrant {grant} (its spec.maxCertificates): \
              delete one of them, or ask the domain's owner for more"
@@ -235,7 +229,12 @@ fn evaluate(
             )
         }
         (None, None) => NONE.to_owned(),
-    })
+    };
+    if tentative.is_empty() && !context.unreadable {
+        Decision::Denied(denial)
+    } else {
+        Decision::Unknown(denial)
+    }
 }
 
 /// Message when no grant selects the namespace. Equal whether the domain exists or not.

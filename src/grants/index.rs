@@ -23,7 +23,7 @@ use crate::{
     },
     model::authorities,
     policy,
-    runtime::watch::Cached,
+    runtime::watch::{Cached, Listed, Synced, Watch},
 };
 
 type Certificate = Arc<Cached<ClientCertificate>>;
@@ -33,6 +33,8 @@ pub struct GrantIndex {
     certificates: Store<Cached<ClientCertificate>>,
     domains: Store<Cached<MtlsDomain>>,
     namespaces: Store<PartialObjectMeta<Namespace>>,
+    /// State of the watch of namespaces, which the operator may not be permitted to read.
+    labels: Synced,
     /// Requests of certificates by UID, each with its generation: parsing a CSR takes as long as a thousand
     /// comparisons.
     grant_requests: Mutex<HashMap<String, Read>>,
@@ -75,13 +77,14 @@ impl GrantIndex {
         grants: Store<Cached<ClientGrant>>,
         certificates: Store<Cached<ClientCertificate>>,
         domains: Store<Cached<MtlsDomain>>,
-        namespaces: Store<PartialObjectMeta<Namespace>>,
+        namespaces: &Watch<PartialObjectMeta<Namespace>>,
     ) -> GrantIndex {
         GrantIndex {
             grants,
             certificates,
             domains,
-            namespaces,
+            namespaces: namespaces.store(),
+            labels: namespaces.synced(),
             grant_requests: Mutex::default(),
         }
     }
@@ -166,6 +169,23 @@ impl GrantIndex {
         let beside =
             |g: &&Arc<Cached<ClientGrant>>| g.meta().namespace.as_ref() == Some(&key.namespace) && is_for(g);
         self.grants.state().iter().filter(beside).cloned().collect()
+    }
+
+    /// True while the labels of this certificate's namespace, by which a grant selects, are still being read.
+    /// Equal for every certificate of a namespace, whatever it requests. False when they cannot be read.
+    pub fn are_labels_pending(&self, cert: &ClientCertificate) -> bool {
+        let namespace = cert.namespace().unwrap_or_default();
+        self.namespaces.get(&ObjectRef::new(&namespace)).is_none()
+            && !matches!(self.labels.listed(), Listed::Failed(_))
+            && self.grants.state().iter().any(|g| needs_labels(g))
+    }
+
+    /// Returns whether the operator has the labels by which the grant selects namespaces.
+    pub fn labels(&self, grant: &ClientGrant) -> Listed {
+        match &grant.spec.namespaces.match_labels {
+            Some(_) => self.labels.listed(),
+            None => Listed::Yes,
+        }
     }
 
     /// True when a grant selects none of the existing namespaces; false as well while the namespaces are not

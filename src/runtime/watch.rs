@@ -322,6 +322,16 @@ struct Progress {
     problems: BTreeMap<usize, String>,
 }
 
+/// Result of the lists of one watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    Yes,
+    /// No list has succeeded. Reason why the last one failed, for users.
+    Failed(String),
+    /// The first list has not started, or is in progress.
+    NotYet,
+}
+
 /// Sync state of one watch.
 #[derive(Clone, Debug)]
 pub struct Synced {
@@ -348,6 +358,16 @@ impl Synced {
         &self.kind
     }
 
+    /// Returns whether the store has ever been complete.
+    pub fn listed(&self) -> Listed {
+        let progress = self.progress.borrow();
+        match progress.problems.values().next() {
+            _ if progress.live => Listed::Yes,
+            Some(problem) => Listed::Failed(problem.clone()),
+            None => Listed::NotYet,
+        }
+    }
+
     /// Returns why the watch is not synced; `None` once it is.
     pub fn problem(&self) -> Option<String> {
         let progress = self.progress.borrow();
@@ -362,5 +382,7 @@ impl Synced {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;

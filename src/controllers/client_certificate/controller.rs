@@ -186,6 +186,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         cert,
         is_behind: ctx.is_behind(cert),
         grants: &|cert| ctx.grant_index.decide(cert, now),
+        are_labels_pending: &|| ctx.grant_index.are_labels_pending(cert),
         domain: found.as_ref().and_then(|d| d.0.as_ref().ok()),
         is_trust_known: ctx.active_trust.is_known(&key),
         trust: trust.as_ref(),
@@ -210,10 +211,6 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         Admission::Refused(refused) => {
             say(&refused, &[], None).await?;
             return Ok(Next::await_change());
-        }
-        Admission::Unclear(unclear) => {
-            say(&unclear, &[], None).await?;
-            return Ok(Next::requeue(ctx.retry(&uid)));
         }
         Admission::Admitted(admitted) => *admitted,
     };

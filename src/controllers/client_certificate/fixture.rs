@@ -20,7 +20,7 @@ use crate::{
         concurrency::ConcurrencyLimit,
         events::Events,
         fake::{self, store},
-        watch::Cached,
+        watch::{Cached, fake::Fake},
         workers::Workers,
     },
     telemetry::{heartbeat::Heartbeat, metrics::Metrics},
@@ -86,7 +86,12 @@ impl Stage {
             store(there.domains),
             store(there.grants),
         );
-        let grant_index = GrantIndex::new(grants, certificates.clone(), domains.clone(), store(vec![]));
+        let grant_index = GrantIndex::new(
+            grants,
+            certificates.clone(),
+            domains.clone(),
+            &Fake::of(vec![]).watch,
+        );
         let (metrics, _) = Metrics::new();
         let ctx = Ctx {
             client: client.clone(),

@@ -30,7 +30,7 @@ use crate::{
         events::Events,
         reconcile::{self, Error},
         status_writer,
-        watch::Cached,
+        watch::{Cached, Listed},
     },
     status::{Acceptance, ConditionStatus, StepCondition, StepStatus, conditions},
     telemetry::{
@@ -137,13 +137,26 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
     let expiries = covered
         .iter()
         .filter_map(|c| c.status.as_ref()?.not_after.clone());
-    let (status, reason, message) = match is_there {
-        true => (
+    let labels = ctx.grant_index.labels(grant);
+    if labels == Listed::NotYet {
+        return Ok(Next::requeue(DEBOUNCE));
+    }
+    let (status, reason, message) = match (is_there, &labels) {
+        (true, Listed::Failed(problem)) => (
+            StepStatus::Unreachable,
+            Reason::Unreachable,
+            format!(
+                "spec.namespaces.matchLabels: the operator cannot read the labels of namespaces ({problem}), so \
+                 this grant allows no certificate. Permit the operator to list and watch Namespaces (in the \
+                 chart: rbac.namespaceLabels), or name the namespaces in spec.namespaces.names"
+            ),
+        ),
+        (true, _) => (
             StepStatus::Done,
             Reason::ResolvedRefs,
             "the MtlsDomain is there".to_owned(),
         ),
-        false => (
+        (false, _) => (
             StepStatus::Blocked,
             Reason::RefNotFound,
             format!("there is no MtlsDomain {} in this namespace", key.name),
@@ -189,6 +202,9 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
     ctx.events
         .publish_ready(&grant.object_ref(&()), &old.conditions, &new.conditions)
         .await;
+    if labels != Listed::Yes {
+        return Ok(Next::requeue(RETRY)); // no event tells when the labels become readable
+    }
     let end = grant
         .spec
         .not_after

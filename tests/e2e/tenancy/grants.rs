@@ -210,6 +210,56 @@ fn self_signed_certificates_leave_the_truststore_with_the_label_of_their_namespa
 }
 
 #[test]
+fn without_labels_a_tenant_learns_nothing_of_grants_and_the_grant_says_why() {
+    run(async {
+        let env = TestEnv::start_among("nolabels", &["acme"], &[]).await;
+        ready_domain(&env).await;
+        let acme = Team::admin(&env, &env.beside("acme"));
+        let by_label =
+            json!({"namespaces": {"matchLabels": {"partner": "yes"}}, "commonNames": ["secretcorp-*"]});
+        create(&env, GRANT, "vip", granting("", by_label)).await;
+        let told = until_object(&env, GRANT, "vip", "without labels", |o| {
+            condition(o, "ResolvedRefs").is_some_and(|c| c["reason"] == "Unreachable")
+        })
+        .await;
+        let told = condition(&told, "ResolvedRefs").unwrap()["message"].to_string();
+        assert!(
+            told.contains("spec.namespaces.matchLabels") && told.contains("rbac.namespaceLabels"),
+            "{told}"
+        );
+
+        let nowhere = json!({"domainRef": {"name": "nowhere", "namespace": env.namespace}});
+        let mut answers = Vec::new();
+        for (name, common_name, more) in [
+            ("admitted", "secretcorp-1", json!({})),
+            ("other", "othercorp-1", json!({})),
+            ("nowhere", "secretcorp-1", nowhere),
+        ] {
+            acme.request(name, asking(&env, common_name, more)).await;
+            let told = acme.refused(name, NO_GRANT).await;
+            let object = acme.api(CERTIFICATE).get(name).await.unwrap();
+            let mut conditions = object.data["status"]["conditions"].clone();
+            for condition in conditions.as_array_mut().unwrap() {
+                condition.as_object_mut().unwrap().remove("lastTransitionTime");
+            }
+            answers.push((told, conditions));
+        }
+        assert_eq!(answers[0], answers[1], "the names that a grant for others admits");
+        assert_eq!(answers[0], answers[2], "the domain");
+
+        // With the permission the grant works, without a restart.
+        grant_namespaces(&world().kubernetes, &env.namespace)
+            .await
+            .unwrap();
+        grant_says(&env, "vip", 0).await;
+        label(&env, &acme.namespace, Some("yes")).await;
+        acme.ready("admitted").await;
+        acme.refused("other", "outside of the ClientGrant vip").await;
+        grant_says(&env, "vip", 1).await;
+    });
+}
+
+#[test]
 fn a_grant_without_its_domain_says_so_once_and_again_when_the_domain_is_there() {
     run(async {
         let env = TestEnv::start("grantevents").await;

@@ -29,7 +29,11 @@ use crate::{
         public_dns::PublicDns,
     },
     runtime::{
-        concurrency::ConcurrencyLimit, events::Events, fake::store, finalizer, watch::Cached,
+        concurrency::ConcurrencyLimit,
+        events::Events,
+        fake::store,
+        finalizer,
+        watch::{Cached, fake::Fake},
         workers::Workers,
     },
     server_certificate::request_limiter::RequestLimiter,
@@ -95,16 +99,11 @@ impl Stage {
             let labels = json!({"name": "shop", "labels": {"team": team}});
             serde_json::from_value::<PartialObjectMeta<Namespace>>(json!({"metadata": labels})).unwrap()
         });
-        let (domains, namespaces) = (store(domains), store(namespaces.into_iter().collect()));
+        let (domains, namespaces) = (store(domains), Fake::of(namespaces.into_iter().collect()).watch);
         let certificates = store::<Cached<ClientCertificate>>(vec![]);
         let (metrics, _) = Metrics::new();
         let policy = policy.map(|text| Arc::new(file::parse(text).unwrap()));
-        let grant_index = GrantIndex::new(
-            store(vec![]),
-            certificates.clone(),
-            domains.clone(),
-            namespaces.clone(),
-        );
+        let grant_index = GrantIndex::new(store(vec![]), certificates.clone(), domains.clone(), &namespaces);
         let ctx = Ctx {
             client: client.clone(),
             cluster_id: "cluster".into(),
@@ -126,7 +125,7 @@ impl Stage {
             request_limiter: RequestLimiter::default(),
             bypasses: Arc::default(),
             policy: watch::channel(policy).1,
-            namespaces,
+            namespaces: namespaces.store(),
             grant_index: Arc::new(grant_index),
             concurrency: ConcurrencyLimit::new(1),
             workers: Arc::new(Workers::start(&Metrics::new().0).unwrap()),
