@@ -39,6 +39,7 @@ use crate::{
         events::Events,
         leader_election::{self, Leadership},
         reconcile::ConcurrencyLimit,
+        thin,
     },
     server_certificate::request_limiter::RequestLimiter,
     telemetry::{
@@ -75,13 +76,13 @@ pub async fn run(options: Options, level: logging::Level) -> anyhow::Result<()> 
     let (metrics, mut registry) = Metrics::new();
     let mut background = JoinSet::new();
     let policy = policy_in_force(&options, &metrics, &mut background)?;
-    let (client, own_namespace) = connect(&options).await?;
+    let (client, watch_client, own_namespace) = connect(&options).await?;
     let host = options
         .pod_name
         .clone()
         .or_else(host_name)
         .unwrap_or_else(|| "mtls-operator".into());
-    let watches = Watches::start(&client, &options.watch_namespace, &policy, &mut background);
+    let watches = Watches::start(&watch_client, &options.watch_namespace, &policy, &mut background);
     let (identity, end_of_lease) = (leader_election::identity(&host), CancellationToken::new());
     let (leadership, election) = leader_election::elect(
         client.clone(),
@@ -293,15 +294,17 @@ fn policy_in_force(
     Ok(policy)
 }
 
-/// Returns a client of the API server, and the namespace of the Lease.
-async fn connect(options: &Options) -> anyhow::Result<(Client, String)> {
+/// Returns a client of the API server, another for the watches, and the namespace of the Lease.
+async fn connect(options: &Options) -> anyhow::Result<(Client, Client, String)> {
     let proxies = Proxies::from_env()?;
     let config = proxies.kubernetes_config().await?;
     let own_namespace = options
         .lease_namespace
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).context("cannot use the Kubernetes configuration")?;
+    let unusable = "cannot use the Kubernetes configuration";
+    let watch_client = thin::client(config.clone()).context(unusable)?;
+    let client = Client::try_from(config).context(unusable)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), watching = ?options.watch_namespace, "starting");
     if let Some(proxy) = proxies.shown() {
         tracing::info!(
@@ -309,7 +312,7 @@ async fn connect(options: &Options) -> anyhow::Result<(Client, String)> {
             "HTTPS_PROXY is set: calls to AWS use the proxy, probes do not"
         );
     }
-    Ok((client, own_namespace))
+    Ok((client, watch_client, own_namespace))
 }
 
 fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {

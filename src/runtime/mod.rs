@@ -9,6 +9,7 @@ pub mod leader_election;
 pub mod merge;
 pub mod reconcile;
 pub mod status_writer;
+pub mod thin;
 pub mod trim;
 pub mod watch;
 
