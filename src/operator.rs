@@ -126,6 +126,7 @@ impl Operator {
     fn register(&self, registry: &mut Registry) {
         let own = registry.sub_registry_with_prefix(metrics::PREFIX);
         self.gate.calls.register(own);
+        own.register_collector(Box::new(self.watches.sizes()));
         let leads = self.leadership.clone();
         own.register_collector(Box::new(Objects {
             domains: self.watches.domains.store(),

@@ -16,6 +16,7 @@ use crate::{
         finalizer, trim,
         watch::{Cached, Synced, Watch},
     },
+    telemetry::cache_metrics::Caches,
     trust::{generated_authority, self_signed::TRUSTED_BY},
 };
 
@@ -84,6 +85,17 @@ impl Watches {
             background.spawn(drive);
         }
         watches
+    }
+
+    /// Returns the metric of the caches' sizes.
+    pub fn sizes(&self) -> Caches {
+        Caches::default()
+            .with(self.domains.store())
+            .with(self.certificates.store())
+            .with(self.grants.store())
+            .with_metadata(self.secrets.store())
+            .with_metadata(self.config_maps.store())
+            .with_metadata(self.namespaces.store())
     }
 }
 
