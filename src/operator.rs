@@ -43,6 +43,7 @@ use crate::{
         concurrency::ConcurrencyLimit,
         events::Events,
         leader_election::{self, Leadership},
+        thin,
         threads::{Threads, within},
         workers::Workers,
     },
@@ -59,6 +60,8 @@ use crate::{
 
 /// Name of the Lease, the same for every replica.
 const LEASE: &str = "mtls-operator";
+/// Context of an error of a client.
+const UNUSABLE: &str = "cannot use the Kubernetes configuration";
 /// Time that the main thread gets to end after the loss of the Lease.
 const LAST_WORK: Duration = Duration::from_secs(5);
 
@@ -100,7 +103,7 @@ async fn run_with(options: Options, level: logging::Level, threads: &Threads) ->
         .or_else(host_name)
         .unwrap_or_else(|| "mtls-operator".into());
     let watches = Watches::start(
-        &within(&threads.watch, || connect(config.clone()))?,
+        &within(&threads.watch, || thin::client(config.clone())).context(UNUSABLE)?,
         &options.watch_namespace,
         &policy,
         &mut background,
@@ -154,6 +157,7 @@ impl Operator {
     fn register(&self, registry: &mut Registry) {
         let own = registry.sub_registry_with_prefix(metrics::PREFIX);
         self.gate.calls.register(own);
+        own.register_collector(Box::new(self.watches.sizes()));
         let leads = self.leadership.clone();
         own.register_collector(Box::new(Objects {
             domains: self.watches.domains.store(),
@@ -348,7 +352,7 @@ async fn configuration(options: &Options) -> anyhow::Result<(kube::Config, Strin
 
 /// Returns a client of the API server that belongs to the current runtime.
 fn connect(config: kube::Config) -> anyhow::Result<Client> {
-    Client::try_from(config).context("cannot use the Kubernetes configuration")
+    Client::try_from(config).context(UNUSABLE)
 }
 
 async fn stop_on_signal(stop: CancellationToken) {

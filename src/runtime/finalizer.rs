@@ -24,6 +24,11 @@ pub const PLACEMENT: &str = "mtls-operator.io/home";
 /// everything in AWS without a call. For an account to which all access is lost.
 pub const ABANDON: &str = "mtls-operator.io/abandon";
 
+/// Element of a cached object's finalizers that stands for those of others, which are too long to keep.
+const ELIDED: &str = "mtls-operator.io/elided";
+/// Bytes of the finalizers of one object that a cache keeps.
+const MAX_CACHED: usize = 1024;
+
 /// Number of attempts when another writer changes the object in between.
 const ATTEMPTS: usize = 4;
 
@@ -49,6 +54,16 @@ pub fn is_abandoned<K: Resource>(object: &K) -> bool {
 
 pub fn is_held<K: Resource>(object: &K) -> bool {
     object.meta().finalizers.iter().flatten().any(|f| f == FINALIZER)
+}
+
+/// Returns the finalizers that a cache keeps of an object's: all up to 1 KiB; of longer ones the operator's,
+/// and a mark by which the writes of this module know that they have to read the others first.
+pub fn cached(all: Vec<String>) -> Vec<String> {
+    if all.iter().map(String::len).sum::<usize>() <= MAX_CACHED {
+        return all;
+    }
+    let ours = all.into_iter().find(|f| f == FINALIZER);
+    ours.into_iter().chain([ELIDED.to_owned()]).collect()
 }
 
 /// Adds the finalizer, and `placement` where the object has none yet (an existing one stays: see
@@ -153,6 +168,12 @@ where
         ..PatchParams::default()
     };
     let mut meta = object.meta().clone();
+    if meta.finalizers.iter().flatten().any(|f| f == ELIDED) {
+        match metadata(client, object).await? {
+            Some(now) => meta = now.metadata,
+            None => return Ok(false),
+        }
+    }
     for attempt in 1.. {
         let mut patch = wanted(&meta);
         if patch == json!({}) {
@@ -305,6 +326,26 @@ mod tests {
         );
         let held = server.object();
         assert!(release(&client, &held).await.unwrap_err().is_conflict());
+    }
+
+    #[tokio::test]
+    async fn finalizers_that_the_cache_elides_stay() {
+        let others: Vec<_> = (0..200).map(|i| format!("other/{i}")).collect();
+        let mut long = meta();
+        long["finalizers"] = json!(others);
+        let (server, client) = Server::with(Some(long));
+        let with_ours: Vec<_> = others.iter().cloned().chain([FINALIZER.into()]).collect();
+        let in_cache = || {
+            let mut object = server.object();
+            object.metadata.finalizers = object.metadata.finalizers.map(cached);
+            object
+        };
+        assert!(hold(&client, &in_cache(), None).await.unwrap());
+        assert_eq!(server.object().metadata.finalizers, Some(with_ours));
+        assert!(is_held(&in_cache()));
+        assert!(!hold(&client, &in_cache(), None).await.unwrap());
+        assert!(release(&client, &in_cache()).await.unwrap());
+        assert_eq!(server.object().metadata.finalizers, Some(others));
     }
 
     #[tokio::test]

@@ -10,7 +10,9 @@ pub mod leader_election;
 pub mod merge;
 pub mod reconcile;
 pub mod status_writer;
+pub mod thin;
 pub mod threads;
+pub mod trim;
 pub mod watch;
 pub mod workers;
 

@@ -16,7 +16,6 @@ use futures::{
 };
 use kube::{
     Api, Client, Resource,
-    api::ObjectMeta,
     core::{DeserializeGuard, NamespaceResourceScope},
     runtime::{
         WatchStreamExt,
@@ -33,10 +32,6 @@ use crate::telemetry::logging::chain;
 
 /// Number of objects in one answer to a list: the dropped parts of them stay in memory until the next answer.
 const PAGE: u32 = 100;
-/// Annotation in which `kubectl apply` keeps the whole object, including a Secret's data. The watches request
-/// metadata only to keep that data out of memory.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
 /// Object of one of the operator's kinds in a watch cache: an error in place of the object when the operator
 /// cannot read it.
 pub type Cached<K> = DeserializeGuard<K>;
@@ -210,11 +205,7 @@ impl<K: Watched> Watch<K> {
                         None => self.store.state(),
                     };
                     let began = matches!(event, Event::Init);
-                    for event in merge.next(
-                        source,
-                        event.modify(|object| without_the_servers_own(object, trim)),
-                        stored,
-                    ) {
+                    for event in merge.next(source, event.modify(trim), stored) {
                         writer.apply_watcher_event(&event);
                         self.tell(event);
                     }
@@ -261,35 +252,6 @@ impl<K: Watched> Watch<K> {
 
 fn listing<K: Watched>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>> + Send {
     watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff()
-}
-
-fn without_the_servers_own<K: Resource>(object: &mut K, trim: fn(&mut K)) {
-    let meta = object.meta_mut();
-    meta.managed_fields = None;
-    if let Some(annotations) = &mut meta.annotations {
-        annotations.remove(LAST_APPLIED);
-    }
-    trim(object);
-}
-
-/// Trim function for [`Watch::new`] that keeps everything.
-pub fn all_of_it<K>(_: &mut K) {}
-
-/// Trim function for [`Watch::new`] that keeps only the identity, the version and the value of `label`.
-pub fn identity_and<K: Resource>(label: &str, object: &mut K) {
-    let meta = object.meta_mut();
-    let label = meta
-        .labels
-        .take()
-        .and_then(|mut labels| labels.remove_entry(label));
-    *meta = ObjectMeta {
-        name: meta.name.take(),
-        namespace: meta.namespace.take(),
-        uid: meta.uid.take(),
-        resource_version: meta.resource_version.take(),
-        labels: label.map(|label| [label].into()),
-        ..ObjectMeta::default()
-    };
 }
 
 /// Returns why a list fails, for users.

@@ -1,5 +1,6 @@
 //! Observability of the operator: logs, metrics, probes.
 
+pub mod cache_metrics;
 pub mod exposition;
 pub mod health;
 pub mod heartbeat;

@@ -15,7 +15,7 @@ impl<K: Watched> Fake<K> {
     /// Returns a watch that has not listed anything.
     pub fn unlisted() -> Fake<K> {
         let (events, receiver) = mpsc::unbounded();
-        let (watch, driver) = Watch::over(vec![None], all_of_it, receiver);
+        let (watch, driver) = Watch::over(vec![None], |_| {}, receiver);
         Fake {
             watch,
             events,
