@@ -26,8 +26,11 @@ use crate::{
     policy,
 };
 
+/// Check of one input; it returns what was found, and panics when that is wrong.
+pub type Check = fn(&[u8]) -> String;
+
 /// Every check, by the name of its corpus and of its target for cargo-fuzz.
-pub const CHECKS: [(&str, fn(&[u8]) -> String); 6] = [
+pub const CHECKS: [(&str, Check); 6] = [
     ("compile", compile),
     ("csr", csr),
     ("glob", glob),

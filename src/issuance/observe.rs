@@ -63,10 +63,9 @@ pub async fn observe(
         Some(at) => Some(password(d, at, observe_context).await?),
         None => None,
     };
-    let secret = match observe_context.secret(&d.namespace, &d.secret_name).await? {
-        Some(found) => Some(held(d, found, password.as_ref().and_then(|p| p.as_ref().ok()))),
-        None => None,
-    };
+    let usable = password.as_ref().and_then(|p| p.as_ref().ok());
+    let secret = observe_context.secret(&d.namespace, &d.secret_name).await?;
+    let secret = secret.map(|found| held(d, found, usable));
     let issuer = match domain {
         None => Err(no_domain(d, secret.is_some())),
         Some(_) if d.self_signed => Ok(None),

@@ -229,14 +229,12 @@ fn has_close_primes(modulus: &BigUint) -> bool {
         root + 1_u32
     };
     let mut b_squared = &a * &a - modulus;
-    for _ in 0..ROUNDS {
-        if is_square(&b_squared) {
-            return true;
-        }
+    (0..ROUNDS).any(|_| {
+        let found = is_square(&b_squared);
         b_squared += (&a << 1) + 1_u32;
         a += 1_u32;
-    }
-    false
+        found
+    })
 }
 
 fn is_square(number: &BigUint) -> bool {
