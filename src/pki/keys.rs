@@ -225,14 +225,13 @@ fn has_close_primes(modulus: &BigUint) -> bool {
         root + 1_u32
     };
     let mut b_squared = &a * &a - modulus;
-    for _ in 0..ROUNDS {
-        if is_square(&b_squared) {
-            return true;
-        }
+    let mut rounds = 0;
+    while rounds < ROUNDS && !is_square(&b_squared) {
         b_squared += (&a << 1) + 1_u32;
         a += 1_u32;
+        rounds += 1;
     }
-    false
+    rounds < ROUNDS
 }
 
 fn is_square(number: &BigUint) -> bool {
