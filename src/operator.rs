@@ -271,6 +271,8 @@ impl Operator {
             heartbeat: self.heartbeat.clone(),
             domains: watches.domains.store(),
             certificates: watches.certificates.store(),
+            secrets: watches.secrets.store(),
+            config_maps: watches.config_maps.store(),
             active_trust: active_trust.clone(),
             request_limiter: RequestLimiter::default(),
             bypasses: bypasses.clone(),

@@ -1,6 +1,6 @@
-//! Client of the API server for the watches, which bounds the memory of an answer while it is read: it drops
-//! the metadata that no cache keeps, reads one list at a time, and asks again for fewer objects when a page of
-//! a list is too long.
+//! Client of the API server for the watches. It bounds the memory of an answer while it reads the answer: it
+//! drops the metadata that no cache keeps, reads one list at a time, and requests fewer objects again when a
+//! page of a list is too long.
 
 pub mod json;
 

@@ -1,7 +1,8 @@
 //! Parts of a watched object that stay in memory: functions for [`Watch::new`](super::watch::Watch::new).
 //! Pure.
 //!
-//! Whoever may write an object can give it megabytes of metadata. So a cache keeps only what has a reader.
+//! Any user who may write an object can give it megabytes of metadata. So a cache keeps only parts that the
+//! operator reads.
 
 use std::collections::BTreeMap;
 

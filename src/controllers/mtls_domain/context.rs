@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
     Client, Resource, ResourceExt,
     api::PartialObjectMeta,
@@ -45,7 +45,7 @@ use crate::{
         heartbeat::Heartbeat,
         metrics::{self, Metrics},
     },
-    trust::{active_trust::ActiveTrust, observe::Versions},
+    trust::{active_trust::ActiveTrust, observe::Versions, self_signed::Leaves},
 };
 
 /// Initial requeue delay with backoff, for work in progress in AWS and for errors. Doubles each time.
@@ -74,6 +74,8 @@ pub struct Ctx {
     pub heartbeat: Heartbeat,
     pub domains: Store<Cached<MtlsDomain>>,
     pub certificates: Store<Cached<ClientCertificate>>,
+    pub secrets: Store<PartialObjectMeta<Secret>>,
+    pub config_maps: Store<PartialObjectMeta<ConfigMap>>,
     pub active_trust: Arc<ActiveTrust>,
     pub request_limiter: RequestLimiter,
     pub bypasses: Arc<Bypasses>,
@@ -95,6 +97,7 @@ pub struct ReconcileState {
     /// ID of the operator's last change of the DNS records, until that change is in sync.
     pub(crate) change: Option<String>,
     pub(crate) versions: Arc<Versions>,
+    pub(crate) leaves: Arc<Leaves>,
     /// Generation that a live pass found in sync, and the start of that pass. The operator has written
     /// nothing since.
     pub(crate) in_sync_since: Option<(i64, Instant)>,

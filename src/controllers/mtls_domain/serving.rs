@@ -232,11 +232,14 @@ async fn view(
     let state = ctx.update_state(&uid, |state| state.clone());
     let observe_context = ObserveContext {
         client: &ctx.client,
+        secrets: &ctx.secrets,
+        config_maps: &ctx.config_maps,
         domain,
         probe: &ctx.probe,
         leaves: theirs.iter().flat_map(|c| leaves(c)).collect(),
         public_dns: &ctx.public_dns,
         versions: &state.versions,
+        known_leaves: &state.leaves,
         pending_change: state.change.clone(),
     };
     let mut observed = observe::observe(d, reader, &observe_context, preflight).await;

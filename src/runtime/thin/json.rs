@@ -8,7 +8,7 @@ use memchr::memchr2;
 #[error("the API server's answer is not JSON: unexpected byte {0:#04x}")]
 pub struct NotJson(u8);
 
-/// Container whose members are looked at one by one. All others are copied or dropped as a whole.
+/// Container whose members are copied or dropped one by one. All others are copied or dropped as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scope {
     /// List, or event of a watch.

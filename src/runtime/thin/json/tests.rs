@@ -118,14 +118,17 @@ proptest! {
         let annotations = own_kind.then_some(PREFIX);
         let text: String = answers
             .iter()
-            .map(|(answer, pretty)| format!("{}\n", if *pretty { format!("{answer:#}") } else { answer.to_string() }))
+            .map(|(answer, pretty)| {
+                if *pretty { format!("{answer:#}\n") } else { format!("{answer}\n") }
+            })
             .collect();
         let thinned = thin(annotations, text.as_bytes(), &ends).unwrap();
         let parsed: Vec<Value> = serde_json::Deserializer::from_slice(&thinned)
             .into_iter()
             .collect::<Result<_, _>>()
             .unwrap();
-        let expected: Vec<_> = answers.iter().map(|(answer, _)| without(annotations, answer.clone())).collect();
+        let expected = answers.iter().map(|(answer, _)| without(annotations, answer.clone()));
+        let expected: Vec<_> = expected.collect();
         prop_assert_eq!(parsed, expected);
         prop_assert!(thinned.ends_with(b"\n"));
     }

@@ -121,6 +121,8 @@ impl Stage {
             heartbeat: Heartbeat::default(),
             domains,
             certificates,
+            secrets: store(vec![]),
+            config_maps: store(vec![]),
             active_trust: Arc::new(ActiveTrust::new().0),
             request_limiter: RequestLimiter::default(),
             bypasses: Arc::default(),
