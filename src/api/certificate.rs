@@ -110,14 +110,16 @@ pub struct ClientCertificateSpec {
     pub duration: Option<Duration>,
 
     /// Time before the expiry at which the operator renews the certificate, at least 5m and shorter than
-    /// `duration`. Unset: a third of the validity period.
+    /// `duration`. The operator never renews sooner than 5 minutes, or a hundredth of `duration` when that is
+    /// longer, after the issue. Unset: a third of the validity period.
     #[x_kube(validation = api::duration_of_at_least("5m", "720h"))]
     #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_before: Option<Duration>,
 
     /// Remaining part of the validity period, in percent, at which the operator renews the certificate, 1 to
-    /// 99. At most one of `renewBefore` and this field is set. Unset: `renewBefore` applies.
+    /// 99. The least interval of `renewBefore` applies. At most one of `renewBefore` and this field is set.
+    /// Unset: `renewBefore` applies.
     #[schemars(range(min = 1, max = 99))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_before_percentage: Option<i32>,
