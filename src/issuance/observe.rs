@@ -11,7 +11,7 @@ use super::{
     desired::Desired,
     issuer::Issuer,
     leaf_secret::held,
-    observed::{Observed, Problem},
+    observed::{Observed, Past, Problem},
     signing_key_cache::{Keyed, SigningKeyCache},
 };
 
@@ -53,7 +53,7 @@ pub async fn observe(
     d: &Desired,
     domain: Option<&MtlsDomain>,
     trust: Option<Trust>,
-    last_revision: i64,
+    past: Past,
     observe_context: &ObserveContext<'_>,
 ) -> Result<Observed, runtime::Error> {
     let password = match &d.keystore {
@@ -93,7 +93,7 @@ pub async fn observe(
         issuer,
         secret,
         next,
-        last_revision,
+        past,
         password,
         trust,
     })

@@ -333,8 +333,8 @@ fn renewal_is_due(inspection: &Inspection<'_>, found: &Found) -> Option<Violatio
 }
 
 /// Returns the least time between two certificates of one object, for certificates with this lifetime: 5
-/// minutes, or a hundredth of the lifetime when that is longer. Otherwise a spec could have the operator renew
-/// without end, and the domain would accept thousands of certificates of one caller.
+/// minutes, or a hundredth of the lifetime when that is longer. Otherwise a spec could have the operator
+/// renew without end, and the domain would accept thousands of certificates of one caller.
 pub fn least_interval(life: SignedDuration) -> SignedDuration {
     LEAST_INTERVAL.max(life / 100)
 }
