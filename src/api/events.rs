@@ -86,7 +86,7 @@ impl EventReason {
                 true
             }
             PermissionDenied | CredentialsMissing | CertificateFailed | TruststoreRejected
-            | TruststoreFull | TrustInUse => true,
+            | TruststoreFull | TrustInUse | TooManyCertificates => true,
             DomainRejected => true,
             AwsRejected | QuotaExceeded | SecretNotOwned | DomainGone | StillAnswering | OtherDomain => true,
         };

@@ -150,9 +150,23 @@ pub async fn unstage(apply_context: &ApplyContext<'_>, next: &Held) -> Result<()
     Ok(apply::delete_secret(apply_context.client, &next.found).await?)
 }
 
+/// Outcome of [`complete`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// The Secret is as the spec says.
+    InSync,
+    Written,
+    /// The Secret differs from the spec, and its correction has to wait.
+    Postponed,
+}
+
 /// Corrects labels, annotations, owner and keystore of an owned Secret that differ from the spec; key and
-/// leaf stay.
-pub async fn complete(apply_context: &ApplyContext<'_>, held: &Held) -> Result<(), Error> {
+/// leaf stay. `is_postponed`: the correction has to wait.
+pub async fn complete(
+    apply_context: &ApplyContext<'_>,
+    held: &Held,
+    is_postponed: bool,
+) -> Result<Completion, Error> {
     let there = held
         .found
         .data
@@ -166,14 +180,17 @@ pub async fn complete(apply_context: &ApplyContext<'_>, held: &Held) -> Result<(
     };
     let mut wanted = apply_context.wanted(held.revision, held.renewed.clone(), held.data.clone(), keystore);
     if is_there && is_labelled_as(&wanted, &held.found) {
-        return Ok(());
+        return Ok(Completion::InSync);
+    }
+    if is_postponed {
+        return Ok(Completion::Postponed);
     }
     if apply_context.d.keystore.is_some() && !is_there {
         let keystore = apply_context.keystore(&held.data).await?;
         wanted = apply_context.wanted(held.revision, held.renewed.clone(), held.data.clone(), keystore);
     }
     apply::write_secret(apply_context.client, wanted, Some(&held.found)).await?;
-    Ok(())
+    Ok(Completion::Written)
 }
 
 impl ApplyContext<'_> {

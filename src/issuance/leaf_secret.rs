@@ -1,16 +1,20 @@
 //! Secret of a leaf: its type, its annotations, and its reading. It opens no keystore: what another writer put there
 //! may take any time.
 
+use std::collections::BTreeSet;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::ResourceExt;
+
 use super::{
     desired::Desired,
     observed::{Held, Password},
 };
-use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::ResourceExt;
 
 use crate::{
     pki::{digest::sha256, inspect::SecretData, keys::DesiredKey},
     runtime::apply,
+    status::text::shown,
     trust::self_signed::CERTIFICATE_LABEL,
 };
 
@@ -20,6 +24,8 @@ pub const REVISION: &str = "mtls-operator.io/revision";
 const MOST_REVISIONS: i64 = 1_000_000_000;
 /// Annotation on a leaf's Secret: last answered value of the annotation `mtls-operator.io/renew`.
 pub const RENEWED: &str = "mtls-operator.io/renewed";
+/// Maximum number of field managers that a message names.
+const MOST_WRITERS: usize = 3;
 /// Key of the PKCS #12 keystore in a leaf's Secret, as cert-manager names it.
 pub const KEYSTORE: &str = "keystore.p12";
 /// Annotation on a leaf's Secret: what the keystore was made of, as [`keystore_digest`] returns it.
@@ -81,6 +87,7 @@ pub(crate) fn held(d: &Desired, found: Secret, password: Option<&Password>) -> H
         renewed: annotation(RENEWED).cloned(),
         keystore_fits,
         has_keystore,
+        writers: writers(d, &found),
         found,
     }
 }
@@ -89,6 +96,36 @@ pub(crate) fn held(d: &Desired, found: Secret, password: Option<&Password>) -> H
 fn is_ours(d: &Desired, found: &Secret) -> bool {
     found.labels().get(CERTIFICATE_LABEL) == Some(&d.name)
         && found.type_.as_deref() == Some(secret_type(&d.key))
+}
+
+/// Returns the other field managers whose certificates or key are in the Secret. Each manager chooses its own
+/// name.
+fn writers(d: &Desired, found: &Secret) -> Vec<String> {
+    let own = apply::written_by_us(found, "/f:data");
+    let is_made = matches!(d.key, DesiredKey::Made { .. });
+    let names = ["tls.crt", "ca.crt"]
+        .into_iter()
+        .chain(is_made.then_some("tls.key"));
+    let is_there = |name: &&str| found.data.as_ref().is_some_and(|data| data.contains_key(*name));
+    let changed: Vec<_> = names
+        .filter(is_there)
+        .filter(|name| !own.contains(*name))
+        .collect();
+    let has_one = |fields: &serde_json::Value| {
+        let data = fields.pointer("/f:data");
+        changed
+            .iter()
+            .any(|name| data.is_some_and(|data| data.get(format!("f:{name}")).is_some()))
+    };
+    let managers = found.managed_fields().iter().filter_map(|entry| {
+        let is_writer = has_one(&entry.fields_v1.as_ref()?.0);
+        Some(shown(entry.manager.as_deref().filter(|_| is_writer)?))
+    });
+    managers
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .take(MOST_WRITERS)
+        .collect()
 }
 
 fn revision(text: &str) -> Option<i64> {

@@ -11,7 +11,7 @@ use super::{
     desired::Desired,
     issuer::Issuer,
     leaf_secret::held,
-    observed::{Observed, Password, Problem},
+    observed::{Observed, Password, Past, Problem},
     signing_key_cache::{Keyed, SigningKeyCache},
 };
 
@@ -56,7 +56,7 @@ pub async fn observe(
     d: &Desired,
     domain: Option<&MtlsDomain>,
     trust: Option<Trust>,
-    last_revision: i64,
+    past: Past,
     observe_context: &ObserveContext<'_>,
 ) -> Result<Observed, runtime::Error> {
     let password = match &d.keystore {
@@ -92,7 +92,7 @@ pub async fn observe(
         issuer,
         secret,
         next,
-        last_revision,
+        past,
         password,
         trust,
     })

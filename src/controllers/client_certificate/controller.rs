@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     admission::{self, Admission, Admitted, Facts, next_reconcile},
-    apply::{Outcome, apply, pending},
+    apply::{Outcome, apply, contested, made, pending},
     context::Ctx,
     mappers::{
         change_predicate, conflicting, is_there, of_domain, of_grant, of_namespace, sharing_slots,
@@ -32,7 +32,9 @@ use super::{
 
 use crate::{
     api::{
-        ClientCertificate, ClientCertificateStatus, conditions::ConditionType, events::Notice,
+        ClientCertificate,
+        conditions::ConditionType,
+        events::{EventReason, Notice},
         object_id::ObjectId,
     },
     controllers::watches::Watches,
@@ -42,6 +44,8 @@ use crate::{
         desired::Desired,
         execute::{self, ApplyContext},
         observe::{self, ObserveContext},
+        observed::Past,
+        pace,
         plan::{self, conditions_after_issue},
     },
     pki::inspect,
@@ -49,7 +53,7 @@ use crate::{
         reconcile::{self, Error},
         watch::Cached,
     },
-    status::{Acceptance, StepCondition},
+    status::{Acceptance, StepCondition, StepStatus},
     telemetry::{heartbeat, logging, metrics},
 };
 
@@ -220,13 +224,21 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         terms,
         domain,
     } = admitted;
-    let last_revision = old.revision.unwrap_or_default();
+    let secret = ctx
+        .secrets
+        .get(&ObjectId::new(&d.namespace, &d.secret_name).to_ref());
+    let version = secret.and_then(|secret| secret.resource_version());
+    let past = Past {
+        last_revision: old.revision.unwrap_or_default(),
+        superseded: report::superseded(&old),
+        pace: ctx.pace(&uid, version.as_ref(), now),
+    };
     let observe_context = ObserveContext {
         client: &ctx.client,
         secrets: &ctx.secrets,
         signing_keys: &ctx.signing_keys,
     };
-    let observed = observe::observe(&d, domain, trust, last_revision, &observe_context).await?;
+    let observed = observe::observe(&d, domain, trust, past, &observe_context).await?;
     let plan = plan::plan(&d, &observed, ctx.propagation, now);
     let apply_context = ApplyContext {
         cert,
@@ -238,7 +250,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
     if let (Some(Err(problem)), Some(true)) = (
         &observed.password,
         observed.secret.as_ref().map(|held| held.has_keystore),
-    ) && !issued_says(&old, &problem.message)
+    ) && !report::issued_says(&old, &problem.message)
     {
         let (note, notice) = (&problem.message, Notice::KeystorePasswordMissing);
         ctx.events
@@ -252,6 +264,15 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         }
         done => done,
     };
+    match &done {
+        Ok(Outcome::Completed) => ctx.change_pace(&uid, |pace| pace.completed(generation, now)),
+        Ok(outcome) => {
+            if let Some(cause) = made(outcome, &plan, &d, &observed.past) {
+                ctx.change_pace(&uid, |pace| pace.issued(cause, now));
+            }
+        }
+        Err(_) => {}
+    }
     if let (Ok(_), Some(Action::Stage { revision: 2.. }), true) = (&done, &plan.action, d.self_signed) {
         let note = "the subject of the next certificate has another serialNumber (2.5.4.5), since API \
                     Gateway takes a subject only once: back ends should match the CN";
@@ -293,14 +314,20 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             ctx.succeeded(&uid);
             Ok(ctx.requeue_at(&uid, next_reconcile(Some(renewal), &terms, now), now))
         }
-        Ok(outcome @ (Outcome::Done | Outcome::Pending)) => {
+        Ok(outcome) => {
+            let mut wait = plan.wait;
             let (step_conditions, next) = match outcome {
+                Outcome::Contested(until) => {
+                    wait = pace::postponed(&d, &observed, until, now);
+                    (contested(plan.step_conditions, wait.as_ref()), Some(until))
+                }
                 Outcome::Pending => (
                     pending(plan.step_conditions, plan.leaf.as_ref()),
                     Some(now + plan::ASK_AGAIN),
                 ),
                 _ => (plan.step_conditions, plan.requeue_at.or(plan.renewal)),
             };
+            let leaf_serves = step_conditions.iter().all(|c| c.status == StepStatus::Done);
             let revision = observed.revision();
             let leaf = plan.leaf.as_ref().zip(plan.renewal);
             let secret = d.secret_name.as_str();
@@ -311,6 +338,16 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
                 secret,
             });
             say(&accepted, &step_conditions, leaf).await?;
+            // The wait of a renewal does not change Ready, so that no other Event reports it.
+            let wait = wait.filter(|wait| leaf_serves && !report::issued_says(&old, &wait.message));
+            let reason = wait
+                .as_ref()
+                .and_then(|wait| EventReason::of_condition(wait.reason?));
+            if let (Some(reason), Some(wait)) = (reason, wait) {
+                ctx.events
+                    .publish(&cert.object_ref(&()), reason, "Renew", &wait.message)
+                    .await;
+            }
             ctx.succeeded(&uid);
             Ok(ctx.requeue_at(&uid, next_reconcile(next, &terms, now), now))
         }
@@ -327,7 +364,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             say(&accepted, &step_conditions, None).await?;
             // Publishes an Event for each new failure message. A failed renewal does not change Ready, so no
             // other Event reports it.
-            if !issued_says(&old, &message) {
+            if !report::issued_says(&old, &message) {
                 ctx.events
                     .publish(&cert.object_ref(&()), Notice::NotIssued, "Issue", &message)
                     .await;
@@ -335,14 +372,6 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             Ok(Next::requeue(ctx.retry(&uid)))
         }
     }
-}
-
-fn issued_says(status: &ClientCertificateStatus, message: &str) -> bool {
-    let issued = status
-        .conditions
-        .iter()
-        .find(|c| c.type_ == ConditionType::Issued.as_str());
-    issued.is_some_and(|c| c.message.contains(message))
 }
 
 fn describe(error: &execute::Error, d: &Desired) -> String {

@@ -296,10 +296,19 @@ async fn an_owned_secret_is_corrected_only_when_it_differs() {
             renewed: None,
             keystore_fits: false,
             has_keystore: apply::written_by_us(&found, "/f:data").contains(KEYSTORE),
+            writers: vec![],
             found,
         };
-        complete(&apply_context, &held).await.unwrap();
-        assert_eq!(*writes.lock().unwrap() > 0, expected, "{what}");
+        for (is_postponed, there) in [(true, Completion::Postponed), (false, Completion::Written)] {
+            let there = if expected { there } else { Completion::InSync };
+            assert_eq!(
+                complete(&apply_context, &held, is_postponed).await.unwrap(),
+                there,
+                "{what}"
+            );
+            let is_written = *writes.lock().unwrap() > 0;
+            assert_eq!(is_written, expected && !is_postponed, "{what}");
+        }
     }
 }
 
@@ -340,9 +349,10 @@ async fn a_keystore_is_written_when_it_is_missing_or_does_not_fit() {
             renewed: None,
             keystore_fits: fits,
             has_keystore: there,
+            writers: vec![],
             found,
         };
-        complete(&apply_context, &held).await.unwrap();
+        complete(&apply_context, &held, false).await.unwrap();
         assert_eq!(*writes.lock().unwrap() > 0, expected, "{there} {fits}");
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         desired::{Desired, desired},
         issuer::Issuer,
         observe::{KEYSTORE_PASSWORD, ObserveContext, no_domain, observe, only_one, password_in, problem},
-        observed::Observed,
+        observed::{Observed, Past},
         signing_key_cache::SigningKeyCache,
     },
     pki::{
@@ -136,7 +136,7 @@ async fn read(
         secrets: &store,
         signing_keys: &SigningKeyCache::default(),
     };
-    observe(d, Some(&domain), trust, 0, &observe_context)
+    observe(d, Some(&domain), trust, Past::default(), &observe_context)
         .await
         .unwrap()
 }

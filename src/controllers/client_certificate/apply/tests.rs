@@ -18,7 +18,7 @@ use crate::{
         execute::ApplyContext,
         issuer::{Issuer, tests::Deferred},
         leaf_secret::held,
-        observed::Observed,
+        observed::{Observed, Past},
         plan::plan,
     },
     pki::{
@@ -89,7 +89,7 @@ async fn a_pending_request_keeps_its_staged_key_until_the_leaf_is_written() {
             issuer: Ok(Some(Issuer::Deferred(deferred.clone()))),
             secret: None,
             next: None,
-            last_revision: 0,
+            past: Past::default(),
             password: None,
             trust: Some(Trust::of(&bundle, None, now)),
         };
@@ -103,7 +103,7 @@ async fn a_pending_request_keeps_its_staged_key_until_the_leaf_is_written() {
         let found = match apply(&apply_context, &planned, &o, now).await.unwrap() {
             Outcome::Issued { .. } => "issued",
             Outcome::Pending => "pending",
-            Outcome::Done => "done",
+            Outcome::Done | Outcome::Completed | Outcome::Contested(_) => "done",
         };
         let written = std::mem::take(&mut *log.lock().unwrap());
         assert_eq!(
