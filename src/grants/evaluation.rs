@@ -8,6 +8,7 @@ use kube::ResourceExt;
 
 use super::{
     glob::{self, Kind},
+    names,
     slots::Outcome,
 };
 
@@ -268,16 +269,41 @@ pub fn names_outside(r: &LeafRequest, grant: &ClientGrantSpec) -> Vec<String> {
     ];
     let mut outside = Vec::new();
     for (field, kind, asked, granted) in names {
-        let denials = asked
-            .iter()
-            .enumerate()
-            .filter(|(_, name)| !granted.iter().any(|p| glob::matches(kind, p, name)));
-        outside.extend(denials.map(|(at, _)| match field {
-            "subject.commonName" => field.to_owned(),
-            list => format!("{list}[{at}]"),
-        }));
+        for (at, name) in asked.iter().enumerate() {
+            let field = match field {
+                "subject.commonName" => field.to_owned(),
+                list => format!("{list}[{at}]"),
+            };
+            if let Some(flaw) = names::flaw(name) {
+                outside.push(format!("{field} ({flaw})"));
+            } else if !granted.iter().any(|p| glob::matches(kind, p, name)) {
+                outside.push(field);
+            }
+        }
     }
     outside
+}
+
+/// Returns the patterns of a grant that match no name, each with the reason.
+pub fn futile_patterns(grant: &ClientGrantSpec) -> Vec<String> {
+    let patterns: [(&str, &[String]); 9] = [
+        ("commonNames", &grant.common_names),
+        ("organizations", &grant.organizations),
+        ("organizationalUnits", &grant.organizational_units),
+        ("countries", &grant.countries),
+        ("localities", &grant.localities),
+        ("provinces", &grant.provinces),
+        ("dnsNames", &grant.dns_names),
+        ("uris", &grant.uris),
+        ("emailAddresses", &grant.email_addresses),
+    ];
+    let flawed = patterns.iter().flat_map(|(field, all)| {
+        let all = all.iter().enumerate();
+        all.filter_map(move |(at, pattern)| Some((field, at, names::flaw(pattern)?)))
+    });
+    flawed
+        .map(|(field, at, flaw)| format!("spec.{field}[{at}] {flaw}"))
+        .collect()
 }
 
 /// Returns the parts of the certificate's spec that the grant does not admit.

@@ -4,5 +4,6 @@ mod allocation;
 pub mod evaluation;
 pub mod glob;
 pub mod index;
+mod names;
 mod slots;
 mod state;

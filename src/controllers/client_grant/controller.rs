@@ -23,7 +23,7 @@ use crate::{
     },
     controllers::watches::Watches,
     grants::{
-        evaluation::Decision,
+        evaluation::{self, Decision},
         index::{self, GrantIndex},
     },
     runtime::{
@@ -32,7 +32,7 @@ use crate::{
         status_writer,
         watch::{Cached, Listed},
     },
-    status::{Acceptance, ConditionStatus, StepCondition, StepStatus, conditions},
+    status::{Acceptance, ConditionStatus, StepCondition, StepStatus, conditions, text::listed},
     telemetry::{
         heartbeat::{self, Heartbeat},
         metrics::{self, Metrics},
@@ -41,6 +41,8 @@ use crate::{
 
 /// Time within which changes of many certificates lead to one reconcile.
 const DEBOUNCE: Duration = Duration::from_secs(1);
+/// Maximum number of notes in a message.
+const MOST_TOLD: usize = 10;
 const RETRY: Duration = Duration::from_secs(5);
 /// Maximum time until the next reconcile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
@@ -216,10 +218,14 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
         certificates: Some(u32::try_from(covered.len()).unwrap_or(u32::MAX)),
         latest_expiry: expiries.max_by_key(|t| t.0),
     };
+    let mut notes = evaluation::futile_patterns(&grant.spec);
     if selects_none {
+        notes.push("spec.namespaces: no namespace of the cluster has such a name and such labels".into());
+    }
+    if is_there && labels == Listed::Yes && !notes.is_empty() {
         let (type_, message) = (
             ConditionType::Ready,
-            "spec.namespaces: no namespace of the cluster has such a name and such labels",
+            listed(notes.iter().map(String::as_str), MOST_TOLD),
         );
         conditions::set(
             &mut new.conditions,
@@ -227,7 +233,7 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
             type_,
             ConditionStatus::True,
             Reason::Ready,
-            message,
+            &message,
             now,
         );
     }

@@ -105,6 +105,25 @@ fn one_certificate_against_one_grant() {
             }),
             "spec.csr (subject.commonName)",
         ),
+        // No grant admits a name that looks like another one.
+        (
+            json!({}),
+            with(|a| a.request.common_name = "acme-\u{202e}1".into()),
+            "spec.subject.commonName (contains U+202E",
+        ),
+        (
+            json!({"organizations": ["*"]}),
+            with(|a| {
+                a.by_csr = true;
+                a.request.organizations = vec!["Acme".into(), "\u{ff21}cme".into()];
+            }),
+            "spec.csr (subject.organizations[1] (is not in the Unicode form NFKC",
+        ),
+        (
+            json!({"commonNames": ["café-*"]}),
+            with(|a| a.request.common_name = "café-1".into()),
+            "fits g",
+        ),
         // A part of the identity that the grant does not name is not allowed.
         (
             json!({}),
@@ -250,6 +269,19 @@ fn one_certificate_against_one_grant() {
         message(&none, &grant_request("c")),
         message(&context(&others), &grant_request("c")),
         "no domain, or none for us"
+    );
+}
+
+#[test]
+fn patterns_that_match_nothing_are_told() {
+    let futile = |change| futile_patterns(&grant("g", change).spec);
+    assert_eq!(futile(json!({"organizations": ["Acme *", "Zürich"]})), [""; 0]);
+    assert_eq!(
+        futile(json!({"commonNames": ["a", "\u{ff21}*"], "uris": ["spiffe://a\u{200b}/*"]})),
+        [
+            "spec.commonNames[1] is not in the Unicode form NFKC: no grant admits other forms",
+            "spec.uris[0] contains U+200B: no grant admits control, format, private and unassigned characters",
+        ]
     );
 }
 
