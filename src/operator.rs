@@ -244,8 +244,8 @@ impl Operator {
         let (active_trust, trust_changes) = ActiveTrust::new();
         let active_trust = Arc::new(active_trust);
         let grant_index = Arc::new(GrantIndex::new(
-            watches.grants.store(),
-            watches.certificates.store(),
+            &watches.grants,
+            &watches.certificates,
             watches.domains.store(),
             &watches.namespaces,
         ));

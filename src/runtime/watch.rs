@@ -2,17 +2,14 @@
 //! and every later change for each subscriber. Reads only.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::RandomState},
+    collections::{HashMap, hash_map::RandomState},
     fmt::Debug,
     hash::{BuildHasher, Hash},
     sync::{Arc, Mutex},
 };
 
 use futures::{
-    FutureExt, Stream, StreamExt,
-    channel::mpsc::{UnboundedSender, unbounded},
-    future::BoxFuture,
-    stream::select_all,
+    FutureExt, Stream, StreamExt, channel::mpsc::unbounded, future::BoxFuture, stream::select_all,
 };
 use kube::{
     Api, Client, Resource,
@@ -25,6 +22,9 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+
+use self::synced::Progress;
+pub use self::synced::{Listed, Synced};
 
 use super::merge::Merge;
 
@@ -49,6 +49,9 @@ impl<K> Watched for K where
 {
 }
 
+/// Hears of an object; false once it wants to hear no more.
+type Subscriber<K> = Box<dyn Fn(&Arc<K>) -> bool + Send>;
+
 /// Watch of one kind, shared by all its readers. Cheap to clone.
 ///
 /// Instead of kube's `store_shared`, for three reasons (kube-runtime 5.0): its subscribers never hear of a
@@ -58,7 +61,7 @@ impl<K> Watched for K where
 /// meanwhile.
 pub struct Watch<K: Watched> {
     store: Store<K>,
-    subscribers: Arc<Mutex<Vec<UnboundedSender<Arc<K>>>>>,
+    subscribers: Arc<Mutex<Vec<Subscriber<K>>>>,
     synced: Synced,
 }
 
@@ -118,10 +121,7 @@ impl<K: Watched> Watch<K> {
         let me = Self {
             store,
             subscribers: Arc::default(),
-            synced: Synced {
-                kind: K::kind(&()).into(),
-                progress: synced,
-            },
+            synced: Synced::of(K::kind(&()).into(), synced),
         };
         let driver = me
             .clone()
@@ -154,8 +154,25 @@ impl<K: Watched> Watch<K> {
         for object in self.store.state() {
             let _ = sender.unbounded_send(object);
         }
-        subscribers.push(sender);
+        subscribers.push(Box::new(move |object| {
+            sender.unbounded_send(object.clone()).is_ok()
+        }));
         receiver
+    }
+
+    /// Calls `note` for every object in the store, then for every one that is added, changed or deleted,
+    /// before any subscriber hears of it. `note` runs where the watch does, and must return at once.
+    pub fn observe(&self, note: impl Fn(&K) + Send + 'static) {
+        let mut subscribers = self
+            .subscribers
+            .lock()
+            .expect("no thread panics while holding it");
+        self.store.state().iter().for_each(|object| note(object));
+        let always = move |object: &Arc<K>| {
+            note(object);
+            true
+        };
+        subscribers.insert(0, Box::new(always));
     }
 
     /// Like [`Watch::subscribe`], but streams an object only when `key` differs from its last value or the
@@ -242,11 +259,7 @@ impl<K: Watched> Watch<K> {
         self.subscribers
             .lock()
             .expect("no thread panics while holding it")
-            .retain(|s| {
-                touched
-                    .iter()
-                    .all(|object| s.unbounded_send(object.clone()).is_ok())
-            });
+            .retain(|hears| touched.iter().all(hears));
     }
 }
 
@@ -277,72 +290,7 @@ fn problem<K: Watched>(error: &watcher::Error, namespace: Option<&str>) -> Strin
     }
 }
 
-#[derive(Debug, Default)]
-struct Progress {
-    live: bool,
-    /// Reason why the last list failed, by source.
-    problems: BTreeMap<usize, String>,
-}
-
-/// Result of the lists of one watch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listed {
-    Yes,
-    /// No list has succeeded. Reason why the last one failed, for users.
-    Failed(String),
-    /// The first list has not started, or is in progress.
-    NotYet,
-}
-
-/// Sync state of one watch.
-#[derive(Clone, Debug)]
-pub struct Synced {
-    kind: String,
-    progress: watch::Receiver<Progress>,
-}
-
-impl Synced {
-    /// Waits until the store is complete.
-    pub async fn wait(&self) {
-        if self.progress.clone().wait_for(|p| p.live).await.is_err() {
-            // Without the driver the store never becomes complete.
-            std::future::pending().await
-        }
-    }
-
-    /// True once the task that drives the watch has died, so that its store becomes stale.
-    pub fn has_ended(&self) -> bool {
-        self.progress.has_changed().is_err()
-    }
-
-    /// Returns the watched kind.
-    pub fn kind(&self) -> &str {
-        &self.kind
-    }
-
-    /// Returns whether the store has ever been complete.
-    pub fn listed(&self) -> Listed {
-        let progress = self.progress.borrow();
-        match progress.problems.values().next() {
-            _ if progress.live => Listed::Yes,
-            Some(problem) => Listed::Failed(problem.clone()),
-            None => Listed::NotYet,
-        }
-    }
-
-    /// Returns why the watch is not synced; `None` once it is.
-    pub fn problem(&self) -> Option<String> {
-        let progress = self.progress.borrow();
-        (!progress.live).then(|| {
-            progress
-                .problems
-                .values()
-                .next()
-                .cloned()
-                .unwrap_or_else(|| format!("{} is not listed yet", self.kind))
-        })
-    }
-}
+mod synced;
 
 #[cfg(test)]
 pub(crate) mod fake;

@@ -41,6 +41,8 @@ pub(crate) struct Facts<'a, 'd> {
     pub cert: &'a ClientCertificate,
     /// True while the watch cache does not show the status that this process wrote last.
     pub is_behind: bool,
+    /// Decision of the grants on `cert`.
+    pub decision: &'a dyn Fn() -> Option<Decision>,
     /// Result of the grants for a certificate in another namespace than its domain's.
     pub grants: &'a dyn Fn(&ClientCertificate) -> Option<Decision>,
     /// True while the labels of the certificate's namespace, by which a grant selects, are being read.
@@ -94,7 +96,7 @@ pub(crate) fn admission<'d>(facts: &Facts<'_, 'd>) -> Admission<'d> {
     if cert.spec.suspend {
         return Admission::Refused(Acceptance::Suspended);
     }
-    let decision = is_cross_namespace(cert).then(|| (facts.grants)(cert)).flatten();
+    let decision = is_cross_namespace(cert).then(|| (facts.decision)()).flatten();
     let terms = match decision {
         // A tenant reads the same, whether a grant that might select its namespace allows these names or not.
         Some(Decision::Denied(message) | Decision::Unknown(message)) => {

@@ -147,7 +147,6 @@ async fn tell_of_deletion(c: Arc<Cached<ClientCertificate>>, ctx: &Ctx) {
         .expect("no holder of the lock panics")
         .remove(&cert.uid().unwrap_or_default());
     ctx.due_queue.remove(&cert.uid().unwrap_or_default());
-    ctx.grant_index.forget(cert);
     if let Some(note) = report::after_deletion(cert, Timestamp::now()) {
         ctx.events
             .publish(&cert.object_ref(&()), Notice::StillAccepted, "Delete", &note)
@@ -189,6 +188,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
     let decision = admission::admission(&Facts {
         cert,
         is_behind: ctx.is_behind(cert),
+        decision: &|| ctx.grant_index.announce(cert, now),
         grants: &|cert| ctx.grant_index.decide(cert, now),
         are_labels_pending: &|| ctx.grant_index.are_labels_pending(cert),
         domain: found.as_ref().and_then(|d| d.0.as_ref().ok()),

@@ -82,23 +82,18 @@ impl Stage {
         };
         let secrets = store(there.secrets.iter().map(metadata).collect());
         let (certificates, domains, grants) = (
-            store(there.certificates),
+            Fake::of(there.certificates).watch,
             store(there.domains),
-            store(there.grants),
+            Fake::of(there.grants).watch,
         );
-        let grant_index = GrantIndex::new(
-            grants,
-            certificates.clone(),
-            domains.clone(),
-            &Fake::of(vec![]).watch,
-        );
+        let grant_index = GrantIndex::new(&grants, &certificates, domains.clone(), &Fake::of(vec![]).watch);
         let (metrics, _) = Metrics::new();
         let ctx = Ctx {
             client: client.clone(),
             events: Events::new(client, "test"),
             metrics,
             heartbeat: Heartbeat::default(),
-            certificates,
+            certificates: certificates.store(),
             domains,
             active_trust: Arc::new(ActiveTrust::new().0),
             secrets,

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod histories;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -21,8 +23,8 @@ use crate::{
 
 fn grant_index(grants: Vec<Cached<ClientGrant>>, certificates: Vec<Cached<ClientCertificate>>) -> GrantIndex {
     GrantIndex::new(
-        store(grants),
-        store(certificates),
+        &Fake::of(grants).watch,
+        &Fake::of(certificates).watch,
         store(vec![domain(|_| {})]),
         &Fake::of(vec![]).watch,
     )
@@ -149,7 +151,8 @@ fn labels_are_pending_until_they_are_listed_or_cannot_be() {
     };
     let mut namespaces = Fake::<PartialObjectMeta<Namespace>>::unlisted();
     let index = |grants, namespaces: &Fake<_>| {
-        GrantIndex::new(store(grants), store(vec![]), store(vec![]), &namespaces.watch)
+        let none = &Fake::of(vec![]).watch;
+        GrantIndex::new(&Fake::of(grants).watch, none, store(vec![]), &namespaces.watch)
     };
     let (with, without) = (
         index(vec![by_label()], &namespaces),

@@ -1,6 +1,6 @@
 //! Test support: a watch whose events the test creates.
 
-use futures::channel::mpsc;
+use futures::channel::mpsc::{self, UnboundedSender};
 
 use super::*;
 

@@ -57,6 +57,7 @@ impl Situation {
         check(admission(&Facts {
             cert: &self.cert,
             is_behind: self.is_behind,
+            decision: &|| self.decision.clone(),
             grants: &|_| self.decision.clone(),
             are_labels_pending: &|| self.are_labels_pending,
             domain: self.domain.as_ref(),

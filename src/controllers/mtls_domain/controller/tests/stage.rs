@@ -100,10 +100,15 @@ impl Stage {
             serde_json::from_value::<PartialObjectMeta<Namespace>>(json!({"metadata": labels})).unwrap()
         });
         let (domains, namespaces) = (store(domains), Fake::of(namespaces.into_iter().collect()).watch);
-        let certificates = store::<Cached<ClientCertificate>>(vec![]);
+        let certificates = Fake::<Cached<ClientCertificate>>::of(vec![]).watch;
         let (metrics, _) = Metrics::new();
         let policy = policy.map(|text| Arc::new(file::parse(text).unwrap()));
-        let grant_index = GrantIndex::new(store(vec![]), certificates.clone(), domains.clone(), &namespaces);
+        let grant_index = GrantIndex::new(
+            &Fake::of(vec![]).watch,
+            &certificates,
+            domains.clone(),
+            &namespaces,
+        );
         let ctx = Ctx {
             client: client.clone(),
             cluster_id: "cluster".into(),
@@ -120,7 +125,7 @@ impl Stage {
             metrics,
             heartbeat: Heartbeat::default(),
             domains,
-            certificates,
+            certificates: certificates.store(),
             secrets: store(vec![]),
             config_maps: store(vec![]),
             active_trust: Arc::new(ActiveTrust::new().0),
