@@ -46,6 +46,7 @@ use crate::{
         heartbeat::Heartbeat,
         logging::{self},
         metrics::{self, Metrics},
+        metrics_auth::MetricsAuth,
         object_metrics::Objects,
     },
     trust::active_trust::ActiveTrust,
@@ -164,6 +165,10 @@ impl Operator {
             unready: Box::new(move || to_sync.iter().find_map(|s| s.problem())),
             not_live: Box::new(not_live),
             level,
+            metrics_auth: self
+                .options
+                .metrics_auth
+                .then(|| MetricsAuth::new(self.client.clone())),
         };
         background.spawn(async move {
             if let Err(error) = health::serve(listener, shown, stop).await {
