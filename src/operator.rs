@@ -53,6 +53,7 @@ use crate::{
         heartbeat::Heartbeat,
         logging::{self},
         metrics::{self, Metrics},
+        metrics_auth::MetricsAuth,
         object_metrics::Objects,
     },
     trust::active_trust::ActiveTrust,
@@ -110,16 +111,16 @@ async fn run_with(options: Options, level: logging::Level, threads: &Threads) ->
         threads.watch.handle(),
     );
     let (identity, end_of_lease) = (leader_election::identity(&host), CancellationToken::new());
+    let lease_client = within(&threads.lease, || connect(config))?;
     let (leadership, election) = within(&threads.lease, || {
-        let elected = leader_election::elect(
-            connect(config)?,
+        leader_election::elect(
+            lease_client.clone(),
             &own_namespace,
             LEASE,
             &identity,
             end_of_lease.clone(),
-        );
-        anyhow::Ok(elected)
-    })?;
+        )
+    });
     threads.lease.spawn(end_without_the_lease(leadership.clone()));
     let may_write = leadership.clone();
     let gate = Gate::new(Quota::new(Rates::with(&options.aws_rate)), move || {
@@ -138,7 +139,18 @@ async fn run_with(options: Options, level: logging::Level, threads: &Threads) ->
         leadership,
     };
     operator.register(&mut registry);
-    operator.serve_probes(registry, level, stop.clone(), &mut background, &threads.lease)?;
+    let metrics_auth = operator
+        .options
+        .metrics_auth
+        .then(|| MetricsAuth::new(lease_client));
+    operator.serve_probes(
+        registry,
+        level,
+        metrics_auth,
+        stop.clone(),
+        &mut background,
+        &threads.lease,
+    )?;
     tokio::select! {
         () = stop.cancelled() => {}
         () = operator.leadership.acquired() => {
@@ -174,6 +186,7 @@ impl Operator {
         &self,
         registry: Registry,
         level: logging::Level,
+        metrics_auth: Option<MetricsAuth>,
         stop: CancellationToken,
         background: &mut JoinSet<()>,
         thread: &Runtime,
@@ -200,6 +213,7 @@ impl Operator {
             unready: Box::new(move || to_sync.iter().find_map(|s| s.problem())),
             not_live: Box::new(not_live),
             level,
+            metrics_auth,
         };
         let serve = async move {
             if let Err(error) = health::serve(listener, shown, stop).await {

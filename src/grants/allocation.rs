@@ -363,11 +363,10 @@ impl Allocation {
     /// Allocates, and returns each certificate that can be certified, the oldest first.
     fn allocated(&mut self, sources: &Sources) -> impl Iterator<Item = (&Basis, &Age, Outcome, &Fit)> {
         self.allocate(sources);
-        let each = self.basis.iter().flat_map(|basis| {
+        self.basis.iter().flat_map(|basis| {
             let each = self.requesters.iter();
             each.filter_map(move |(age, r)| Some((basis, age, r.outcome?, r.fit.as_ref()?)))
-        });
-        each
+        })
     }
 
     fn allocate(&mut self, sources: &Sources) {

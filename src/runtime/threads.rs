@@ -111,6 +111,7 @@ mod tests {
                 unready: Box::new(|| None),
                 not_live: Box::new(|| None),
                 level: logging::tests::level("info"),
+                metrics_auth: None,
             };
             threads.lease.spawn(health::serve(listener, shown, stop.clone()));
             leadership.acquired().await;

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     exposition::{self, Format},
     logging::{self, Level},
+    metrics_auth::{self, MetricsAuth},
 };
 
 /// Sources of the answers.
@@ -33,6 +34,8 @@ pub struct Shown {
     /// that died. Called at each probe.
     pub not_live: Box<dyn Fn() -> Option<String> + Send + Sync>,
     pub level: Level,
+    /// Access to `/metrics`; `None`: everything that reaches the listener has it.
+    pub metrics_auth: Option<MetricsAuth>,
 }
 
 /// Maximum number of connections that wait to be accepted; the kernel caps it.
@@ -90,8 +93,9 @@ pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken)
         .await
 }
 
-fn app(shown: Shown) -> Router {
-    Router::new()
+fn app(mut shown: Shown) -> Router {
+    let auth = shown.metrics_auth.take();
+    let pages = Router::new()
         .route(
             "/livez",
             get(async |State(shown): State<Arc<Shown>>| answer((shown.not_live)())),
@@ -105,7 +109,8 @@ fn app(shown: Shown) -> Router {
             "/loglevel",
             get(async |State(shown): State<Arc<Shown>>| shown.level.filter() + "\n").put(set_level),
         )
-        .with_state(Arc::new(shown))
+        .with_state(Arc::new(shown));
+    metrics_auth::guarded(pages, auth)
 }
 
 fn answer(problem: Option<String>) -> (StatusCode, String) {
@@ -168,18 +173,12 @@ fn is_local(peer: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    use std::{
-        io,
-        net::{Ipv4Addr, SocketAddr},
-        sync::{Arc, Mutex},
-        time::Duration,
-    };
+    use std::{sync::Mutex, time::Duration};
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::{TcpListener, TcpStream},
+        net::TcpStream,
     };
-    use tokio_util::sync::CancellationToken;
 
     use crate::telemetry::{
         heartbeat::Heartbeat,
@@ -200,6 +199,7 @@ mod tests {
             unready: Box::new(move || unready.lock().unwrap().clone()),
             not_live: Box::new(move || heartbeats.problem()),
             level: logging::tests::level("info"),
+            metrics_auth: None,
         };
         let server = tokio::spawn(serve(listener, shown, stop.clone()));
         let send = async |method: &str, path: &str, body: &str| {
@@ -325,6 +325,7 @@ mod tests {
                 unready: Box::new(|| None),
                 not_live: Box::new(|| None),
                 level,
+                metrics_auth: None,
             };
             let mut request = axum::extract::Request::get("/metrics");
             for (name, value) in asked {
@@ -381,6 +382,7 @@ mod tests {
             unready: Box::new(|| None),
             not_live: Box::new(|| None),
             level: level.clone(),
+            metrics_auth: None,
         };
         let mut request = axum::extract::Request::put("/loglevel")
             .body(axum::body::Body::from("debug"))

@@ -6,6 +6,7 @@ pub mod health;
 pub mod heartbeat;
 pub mod logging;
 pub mod metrics;
+pub mod metrics_auth;
 pub mod object_metrics;
 pub mod process;
 pub mod queue_metrics;

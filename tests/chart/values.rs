@@ -667,3 +667,59 @@ fn a_network_policy_isolates_the_pods_unless_it_is_turned_off() {
     let off = objects(&with(&json!({"networkPolicy": {"enabled": false}})));
     assert_eq!(of_kind(&off, "NetworkPolicy"), Vec::<&Value>::new());
 }
+
+#[test]
+fn metrics_ask_for_a_token_where_that_is_chosen() {
+    let off = objects(&least_of_metrics(false));
+    assert_eq!(of_kind(&off, "ClusterRole"), Vec::<&Value>::new());
+    assert!(!args_of(&off).contains("metrics-auth"));
+
+    let on = objects(&least_of_metrics(true));
+    assert!(args_of(&on).contains("--metrics-auth=true"));
+    let rules = |suffix: &str| {
+        let roles = of_kind(&on, "ClusterRole").into_iter();
+        let mut named =
+            roles.filter(|role| role["metadata"]["name"] == format!("partners-mtls-operator-mtls-{suffix}"));
+        named.next().expect("the chart has it")["rules"].clone()
+    };
+    assert_eq!(
+        rules("metrics-auth"),
+        json!([
+            {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+            {
+                "apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"],
+                "verbs": ["create"],
+            },
+        ])
+    );
+    assert_eq!(
+        rules("metrics-reader"),
+        json!([{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}])
+    );
+    let binding = &of_kind(&on, "ClusterRoleBinding")[0];
+    assert_eq!(
+        binding["roleRef"]["name"],
+        "partners-mtls-operator-mtls-metrics-auth"
+    );
+    assert_eq!(binding["subjects"][0]["namespace"], "mtls");
+    for (kind, list) in [
+        ("ServiceMonitor", "endpoints"),
+        ("PodMonitor", "podMetricsEndpoints"),
+    ] {
+        let name = &of_kind(&on, kind)[0]["spec"][list][0]["authorization"]["credentials"]["name"];
+        assert_eq!(*name, "token", "{kind}");
+    }
+}
+
+fn least_of_metrics(auth: bool) -> Value {
+    let monitor =
+        json!({"enabled": true, "authorization": {"credentials": {"name": "token", "key": "token"}}});
+    with(&json!({
+        "rbac": {"userRoles": false},
+        "metrics": {"auth": auth, "serviceMonitor": monitor, "podMonitor": monitor},
+    }))
+}
+
+fn args_of(objects: &[Value]) -> String {
+    of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
+}

@@ -32,7 +32,10 @@ use crate::{
         status_writer,
         watch::{Cached, Listed},
     },
-    status::{Acceptance, ConditionStatus, StepCondition, StepStatus, conditions, text::listed},
+    status::{
+        Acceptance, ConditionStatus, StepCondition, StepStatus, conditions,
+        text::{WHOLE, listed},
+    },
     telemetry::{
         heartbeat::{self, Heartbeat},
         metrics::{self, Metrics},
@@ -225,7 +228,7 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
     if is_there && labels == Listed::Yes && !notes.is_empty() {
         let (type_, message) = (
             ConditionType::Ready,
-            listed(notes.iter().map(String::as_str), MOST_TOLD),
+            listed(notes.iter().map(String::as_str), MOST_TOLD, WHOLE),
         );
         conditions::set(
             &mut new.conditions,

@@ -76,7 +76,7 @@ fn each_cause_has_a_limit_of_its_own() {
         ),
         (
             "the second correction",
-            pace(&[(Correction, SECOND * 0)]),
+            pace(&[(Correction, SignedDuration::ZERO)]),
             Correction,
             Some(SECOND),
         ),
@@ -88,7 +88,7 @@ fn each_cause_has_a_limit_of_its_own() {
         ),
         (
             "a request after a correction",
-            pace(&[(Correction, SECOND * 0)]),
+            pace(&[(Correction, SignedDuration::ZERO)]),
             Asked,
             None,
         ),
