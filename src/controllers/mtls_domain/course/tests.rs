@@ -441,7 +441,7 @@ fn only_a_domain_that_may_be_served_has_a_claim_on_its_domain_name() {
             "invalid",
             &|o| {
                 o["spec"]["identity"] =
-                    json!({"authorizer": {"existing": [{"apiId": "b", "authorizerId": "c"}]}})
+                    json!({"headers": [], "authorizer": {"existing": [{"apiId": "b", "authorizerId": "c"}]}})
             },
             "",
             Claim::Kept,
