@@ -290,6 +290,7 @@ impl Operator {
             active_trust: active_trust.clone(),
             request_limiter: RequestLimiter::default(),
             bypasses: bypasses.clone(),
+            claims: Arc::default(),
             policy: self.policy.clone(),
             namespaces: watches.namespaces.store(),
             grant_index: grant_index.clone(),

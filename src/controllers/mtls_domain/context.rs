@@ -19,7 +19,7 @@ use kube::{
 };
 use tokio::time::Instant;
 
-use super::{credentials::ServiceAccount, report};
+use super::{claims::Claims, credentials::ServiceAccount, report};
 
 use crate::{
     api::{
@@ -79,6 +79,7 @@ pub struct Ctx {
     pub active_trust: Arc<ActiveTrust>,
     pub request_limiter: RequestLimiter,
     pub bypasses: Arc<Bypasses>,
+    pub claims: Arc<Claims>,
     pub policy: InForce,
     /// Empty until a policy or a grant selects namespaces by label.
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
@@ -125,11 +126,22 @@ impl Ctx {
         let key = ObjectId::of(domain);
         self.active_trust.set(&key, None, None, Timestamp::now());
         self.bypasses.forget(&key);
+        self.claims.forget(&domain.uid().unwrap_or_default());
         self.states
             .lock()
             .expect("no holder of the lock panics")
             .remove(&domain.uid().unwrap_or_default());
         self.gate.quota.withdraw(&queue_key(domain));
+    }
+
+    /// Drops the finding about the claim of a domain that is gone.
+    pub(crate) fn forget_claim(&self, changed: &Cached<MtlsDomain>) {
+        let there = self.domains.get(&ObjectRef::from_obj(changed));
+        if let Some(uid) = &changed.meta().uid
+            && there.is_none_or(|there| there.meta().uid.as_ref() != Some(uid))
+        {
+            self.claims.forget(uid);
+        }
     }
 
     /// Counts a backoff attempt, and returns the delay before the next reconcile.

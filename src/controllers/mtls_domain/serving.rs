@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     access_request,
+    claims::Finding,
     context::Ctx,
     execute::{self, ApplyContext},
     observe::{self, ObserveContext},
@@ -121,6 +122,7 @@ pub(crate) async fn serve(
             message,
             stalled: false,
         };
+        ctx.claims.record(domain, Finding::of_refusal(&refused));
         ctx.write(
             domain,
             old,
@@ -129,6 +131,7 @@ pub(crate) async fn serve(
         .await?;
         return Ok(ctx.resync_later(&uid));
     }
+    ctx.claims.record(domain, Finding::Served);
     if writes {
         // Before the first write to AWS, the operator adds the finalizer and records account and Region for
         // the cleanup.

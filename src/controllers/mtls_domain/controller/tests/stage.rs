@@ -131,6 +131,7 @@ impl Stage {
             active_trust: Arc::new(ActiveTrust::new().0),
             request_limiter: RequestLimiter::default(),
             bypasses: Arc::default(),
+            claims: Arc::default(),
             policy: watch::channel(policy).1,
             namespaces: namespaces.store(),
             grant_index: Arc::new(grant_index),
