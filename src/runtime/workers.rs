@@ -234,6 +234,7 @@ mod tests {
         let waiting = workers.run("acme", move |_| flag.store(true, Ordering::Relaxed));
         let mut waiting = Box::pin(waiting);
         let dropped = tokio::select! {
+            biased; // the first comes first
             _ = &mut running => panic!("it runs until its end"),
             _ = &mut waiting => panic!("one of a namespace at a time"),
             _ = begun => Instant::now(),
