@@ -84,8 +84,8 @@ fn start(run: operator::options::Options) -> anyhow::Result<ExitCode> {
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     // kube and the AWS SDK find aws-lc-rs by themselves; the client of the probe uses the process's default.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // One thread runs the controllers: it issues certificates as fast as an API server with a quarter of a core
-    // accepts them, and more threads would wake each other up all the time.
+    // One thread runs the controllers: it issues certificates as fast as an API server with a quarter of a
+    // core accepts them, and more threads would wake each other up all the time.
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 

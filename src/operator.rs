@@ -81,8 +81,8 @@ struct Operator {
     workers: Arc<Workers>,
 }
 
-/// Runs the operator until a signal, its controllers on `main`; fails when it cannot start, or when it has lost
-/// the Lease.
+/// Runs the operator until a signal, its controllers on `main`; fails when it cannot start, or when it has
+/// lost the Lease.
 pub fn run(options: Options, level: logging::Level, main: &Runtime) -> anyhow::Result<()> {
     let threads = Threads::start()?;
     let done = main.block_on(run_with(options, level, &threads));

@@ -29,9 +29,9 @@ pub enum Notice {
     SubjectChanges,
     /// ClientCertificate: the operator could not issue or renew it; the note says why. The operator retries.
     NotIssued,
-    /// ClientCertificate: its keystore stays as it is and the next certificate waits, because the Secret with the
-    /// password is gone, or has no label `mtls-operator.io/keystore-password: "true"`; earlier releases needed no
-    /// label.
+    /// ClientCertificate: its keystore stays as it is and the next certificate waits, because the Secret with
+    /// the password is gone, or has no label `mtls-operator.io/keystore-password: "true"`; earlier releases
+    /// needed no label.
     KeystorePasswordMissing,
     /// ClientCertificate: the operator renewed it, or issued it again because the spec or the authority
     /// changed; the note says until when it is valid.

@@ -35,8 +35,8 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// Starts the watches of these namespaces, of all if there are none, as tasks of `background` on `runtime`,
-    /// whose client `client` is.
+    /// Starts the watches of these namespaces, of all if there are none, as tasks of `background` on
+    /// `runtime`, whose client `client` is.
     pub fn start(
         client: &Client,
         ns: &[String],

@@ -212,8 +212,8 @@ impl ApplyContext<'_> {
         Ok(Some(written.await??))
     }
 
-    /// Returns the private key of the request, when it is known or takes seconds to generate. An EC key takes a
-    /// fraction of a millisecond: less than the way to another thread.
+    /// Returns the private key of the request, when it is known or takes seconds to generate. An EC key takes
+    /// a fraction of a millisecond: less than the way to another thread.
     async fn prepared_key(&self, known: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Error> {
         match &self.d.key {
             DesiredKey::Made { kind, encoding, .. } if kind.is_rsa() => {

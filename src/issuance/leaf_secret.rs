@@ -1,5 +1,5 @@
-//! Secret of a leaf: its type, its annotations, and its reading. It opens no keystore: what another writer put there
-//! may take any time.
+//! Secret of a leaf: its type, its annotations, and its reading. It opens no keystore: what another writer
+//! put there may take any time.
 
 use std::collections::BTreeSet;
 

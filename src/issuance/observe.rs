@@ -24,7 +24,8 @@ use crate::{
     trust::{active_trust::Trust, generated_authority, self_signed::next_secret},
 };
 
-/// Label, with the value `true`, on a Secret whose values ClientCertificates may use as passwords of keystores.
+/// Label, with the value `true`, on a Secret whose values ClientCertificates may use as passwords of
+/// keystores.
 pub const KEYSTORE_PASSWORD: &str = "mtls-operator.io/keystore-password";
 
 /// Context of the observation.
@@ -133,8 +134,9 @@ async fn password(
     ))
 }
 
-/// Returns the password in a Secret with the label. A Secret that is absent, has no label or has no password gives
-/// the same problem: whoever may write certificates must not learn from it what other Secrets there are.
+/// Returns the password in a Secret with the label. A Secret that is absent, has no label or has no password
+/// gives the same problem: whoever may write certificates must not learn from it what other Secrets there
+/// are.
 fn password_in(found: Option<Secret>, at: &SecretKeyRef) -> Result<Password, Problem> {
     let labelled = found.filter(|secret| {
         let label = secret.labels().get(KEYSTORE_PASSWORD);

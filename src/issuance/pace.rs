@@ -17,8 +17,8 @@ use crate::{
     status::conditions::in_seconds,
 };
 
-/// Maximum number of certificates within [`WINDOW`] that the annotation `mtls-operator.io/renew` and changes of
-/// the spec or of the authority cause.
+/// Maximum number of certificates within [`WINDOW`] that the annotation `mtls-operator.io/renew` and changes
+/// of the spec or of the authority cause.
 pub const MOST_ASKED: usize = 5;
 const WINDOW: SignedDuration = SignedDuration::from_hours(1);
 /// Maximum number of superseded certificates that have not expired.
@@ -26,7 +26,8 @@ pub const MOST_SUPERSEDED: usize = 20;
 /// Maximum number of superseded certificates when callers have no usable certificate: a lost Secret is no
 /// outage of weeks.
 pub const MOST_AFTER_LOSS: usize = 40;
-/// Delay of the second correction of a Secret. Each further correction doubles the delay, up to [`LAST_DELAY`].
+/// Delay of the second correction of a Secret. Each further correction doubles the delay, up to
+/// [`LAST_DELAY`].
 const FIRST_DELAY: SignedDuration = SignedDuration::from_secs(1);
 const LAST_DELAY: SignedDuration = SignedDuration::from_mins(10);
 /// Time without a write by another writer after which the operator corrects the Secret before the delay ends.
@@ -86,7 +87,8 @@ impl Contest {
 }
 
 impl Pace {
-    /// Records the version of the Secret before a reconcile; `own` is the version that the operator wrote last.
+    /// Records the version of the Secret before a reconcile; `own` is the version that the operator wrote
+    /// last.
     pub fn saw(&mut self, version: Option<&String>, own: Option<&String>, now: Timestamp) {
         if let Some(contest) = self.contest.as_mut().filter(|c| c.seen.as_ref() != version) {
             contest.seen = version.cloned();

@@ -21,8 +21,8 @@ const DEEPEST: usize = 16;
 /// of one name.
 pub const MAX_CANDIDATES: usize = 64;
 
-/// Cache of signature checks, each verified once: whether a key signed a certificate. It may have an end, after
-/// which it verifies nothing more.
+/// Cache of signature checks, each verified once: whether a key signed a certificate. It may have an end,
+/// after which it verifies nothing more.
 #[derive(Default)]
 pub struct Signatures<'l> {
     /// Results by the certificate's fingerprint, then by the key's SHA-256.
@@ -41,8 +41,8 @@ impl<'l> Signatures<'l> {
         }
     }
 
-    /// True once the time for the checks is over: whatever was computed with them is worthless. Every loop whose
-    /// length an author of certificates chooses asks.
+    /// True once the time for the checks is over: whatever was computed with them is worthless. Every loop
+    /// whose length an author of certificates chooses asks.
     pub fn have_ended(&self) -> bool {
         if !self.ended.get() {
             self.ended.set(self.limit.is_some_and(|limit| limit()));

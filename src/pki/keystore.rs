@@ -1,5 +1,5 @@
-//! PKCS #12 keystores: a key with its certificates under a password. Writes only: no keystore of another writer is
-//! opened. In memory: no files, no network.
+//! PKCS #12 keystores: a key with its certificates under a password. Writes only: no keystore of another
+//! writer is opened. In memory: no files, no network.
 
 use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 

@@ -7,9 +7,9 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// Limit of concurrent reconciles: one of each waiting namespace in turn, and first come, first served within a
-/// namespace. The limit of a `Controller` itself takes the waiting object that it finds first in a hash table
-/// (kube-runtime 5.0, `Scheduler::pending`): while objects keep arriving, others wait forever.
+/// Limit of concurrent reconciles: one of each waiting namespace in turn, and first come, first served within
+/// a namespace. The limit of a `Controller` itself takes the waiting object that it finds first in a hash
+/// table (kube-runtime 5.0, `Scheduler::pending`): while objects keep arriving, others wait forever.
 #[derive(Clone, Debug)]
 pub struct ConcurrencyLimit(Arc<Mutex<Permits>>);
 

@@ -1,5 +1,6 @@
-//! All communication with the Kubernetes API server (reads, writes, watches, leader election), and the threads
-//! that work runs on. Knows the field manager and the ownership tags, but none of the operator's kinds.
+//! All communication with the Kubernetes API server (reads, writes, watches, leader election), and the
+//! threads that work runs on. Knows the field manager and the ownership tags, but none of the operator's
+//! kinds.
 
 pub mod apply;
 pub mod cluster_id;

@@ -1,5 +1,5 @@
-//! Threads with a tokio runtime of their own, for work that nothing else may delay: the Lease and the probes on
-//! one, the watches on another. The controllers run on the main thread.
+//! Threads with a tokio runtime of their own, for work that nothing else may delay: the Lease and the probes
+//! on one, the watches on another. The controllers run on the main thread.
 
 use std::{io, time::Duration};
 
@@ -10,8 +10,8 @@ const LAST: Duration = Duration::from_secs(1);
 /// Number of threads for lookups of names and for the text of `/metrics`.
 const BLOCKING: usize = 8;
 
-/// The runtimes beside the main one. A `kube::Client` belongs to one runtime: its connections are tasks of the
-/// runtime that opened them, and stand still with it. So each runtime has a client of its own.
+/// The runtimes beside the main one. A `kube::Client` belongs to one runtime: its connections are tasks of
+/// the runtime that opened them, and stand still with it. So each runtime has a client of its own.
 #[derive(Debug)]
 pub struct Threads {
     /// For the Lease, the probes and the signals: nothing whose length a tenant chooses.

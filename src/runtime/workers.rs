@@ -84,11 +84,12 @@ impl Workers {
         })
     }
 
-    /// Runs `work` for an object of this namespace, and returns its result. Work of one namespace runs one after
-    /// the other. When the caller stops waiting, work that has not begun is skipped.
+    /// Runs `work` for an object of this namespace, and returns its result. Work of one namespace runs one
+    /// after the other. When the caller stops waiting, work that has not begun is skipped.
     ///
     /// # Errors
-    /// [`Error::Full`] when the namespace has too much work waiting, [`Error::Panicked`] when the work panicked.
+    /// [`Error::Full`] when the namespace has too much work waiting, [`Error::Panicked`] when the work
+    /// panicked.
     pub async fn run<T: Send + 'static>(
         &self,
         namespace: &str,

@@ -1,6 +1,6 @@
 //! Claims on domain names: what the reconciles of this process have found about each `MtlsDomain`. A domain
-//! that the operator does not serve has no claim, and only its own reconcile finds some of the causes, such as
-//! a hosted zone that the policy does not allow. In memory: a restart forgets all of it.
+//! that the operator does not serve has no claim, and only its own reconcile finds some of the causes, such
+//! as a hosted zone that the policy does not allow. In memory: a restart forgets all of it.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -10,8 +10,8 @@ use crate::{
 };
 
 /// Returns the object that has the claim on `me`'s domain name, when that is another object: the oldest one
-/// without those that have no claim. `own_region` is the operator's own Region, which applies to an object that
-/// specifies none.
+/// without those that have no claim. `own_region` is the operator's own Region, which applies to an object
+/// that specifies none.
 pub(crate) fn winner<'a>(
     me: &MtlsDomain,
     all: impl IntoIterator<Item = &'a MtlsDomain>,

@@ -141,8 +141,8 @@ fn before_session(facts: &Facts, deleting: bool) -> Course {
     }
 }
 
-/// Returns the placement of a domain in this account and Region; `Err`: the course of a domain that the policy
-/// does not certainly allow there, or whose resources are elsewhere.
+/// Returns the placement of a domain in this account and Region; `Err`: the course of a domain that the
+/// policy does not certainly allow there, or whose resources are elsewhere.
 fn permitted(facts: &Facts, domain: &MtlsDomain, located: &Located) -> Result<Placement, Course> {
     let placement = Placement::of(domain, &operator_config(facts, located));
     let requests = access_request::of(domain, &placement, domain.metadata.deletion_timestamp.is_some());

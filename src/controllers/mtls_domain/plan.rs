@@ -17,8 +17,8 @@ use crate::{
     trust::truststore,
 };
 
-/// Returns the next actions that bring the observed state closer to the desired state. Once `limit` returns true,
-/// the truststore stays as it is, and the plan says why.
+/// Returns the next actions that bring the observed state closer to the desired state. Once `limit` returns
+/// true, the truststore stays as it is, and the plan says why.
 pub fn plan(d: &Desired, o: &Observed, now: Timestamp, limit: &dyn Fn() -> bool) -> Plan {
     let (truststore, too_long) = match truststore::compile(d, o, now, limit) {
         Ok(compiled) => (compiled, None),

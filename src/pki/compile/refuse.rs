@@ -1,5 +1,5 @@
-//! Offers that the truststore must not take as they are: those that lint refuses, those whose subject is taken,
-//! and those without a whole chain. Pure.
+//! Offers that the truststore must not take as they are: those that lint refuses, those whose subject is
+//! taken, and those without a whole chain. Pure.
 
 use std::collections::HashMap;
 

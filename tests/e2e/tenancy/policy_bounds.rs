@@ -155,8 +155,8 @@ fn a_domain_that_is_not_served_keeps_its_name_from_no_other() {
         let mut bounded = Bounded::start("unclaimed", &cases).await;
         let env = &bounded.env;
         let (zone, api_id) = (&env.prepared.zone, &env.prepared.api_id);
-        // Each older object is refused for something that its spec alone does not show: the default key in the
-        // bucket, the zone that the operator finds, the tags of the API, the account of the credentials.
+        // Each older object is refused for something that its spec alone does not show: the default key in
+        // the bucket, the zone that the operator finds, the tags of the API, the account of the credentials.
         let rule = |case: &str, bounds: Value| {
             let mut rule = json!({
                 "name": case, "namespaces": {"names": [env.beside(case)]}, "domainSuffixes": [zone],
