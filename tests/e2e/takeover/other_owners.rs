@@ -173,3 +173,20 @@ fn the_older_of_two_objects_with_one_name_wins_until_it_is_deleted() {
         assert_eq!(tags.get(OWNER_TAG), Some(&env.owner("b")));
     });
 }
+
+#[test]
+fn the_end_of_a_claim_wakes_the_object_that_waits_for_the_name() {
+    run(async {
+        // Nothing is reconciled by time.
+        let env = TestEnv::start_with("unclaim", &[("MTLS_OPERATOR_DRIFT_INTERVAL", "1h")]).await;
+        // The older object has no custom domain: the operator only observes.
+        env.create_domain("a", json!({"managementPolicy": "Observe"}))
+            .await;
+        env.condition("a", "Accepted", |c| c.status == "True").await;
+        env.create_domain("b", json!({})).await;
+        env.condition("b", "Accepted", |c| c.reason == "DomainNameClaimed")
+            .await;
+        env.change("a", json!({"suspend": true})).await;
+        env.ready("b").await;
+    });
+}
