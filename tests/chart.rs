@@ -369,7 +369,12 @@ fn documented() -> BTreeMap<String, Vec<String>> {
 /// Returns each metric in a PromQL query that has the form of an operator's metric, with the labels that
 /// select it.
 fn asked(query: &str) -> Vec<(String, Vec<String>)> {
-    let ours = ["mtls_operator_", "controller_runtime_", "leader_election_"];
+    let ours = [
+        "mtls_operator_",
+        "controller_runtime_",
+        "leader_election_",
+        "process_",
+    ];
     let mut asked = vec![];
     let mut rest = query;
     while let Some(start) = ours.iter().filter_map(|prefix| rest.find(prefix)).min() {

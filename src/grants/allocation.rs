@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{
-    evaluation::{self, Decision, EvaluationContext, Fit, GrantRequest},
-    slots::{Outcome, Slots},
+    evaluation::{self, Decision, EvaluationContext, Fit, GrantRequest, Outcome},
+    slots::Slots,
 };
 
 use crate::{

@@ -9,7 +9,6 @@ use kube::ResourceExt;
 use super::{
     glob::{self, Kind},
     names,
-    slots::Outcome,
 };
 
 use crate::{
@@ -98,6 +97,16 @@ pub struct Terms {
     pub not_after: Option<Timestamp>,
     /// True when the grant limits its slots and this certificate has one of its slots.
     pub is_counted: bool,
+}
+
+/// Result of the slots for one request. Grants are positions in the list that the request's [`Fit`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Allowed(usize),
+    /// The grant, if any, of which older requests have all slots.
+    Denied(Option<usize>),
+    /// The same, while a fact is unknown that may allow the request.
+    Unknown(Option<usize>),
 }
 
 /// Fit of one request to each grant of its domain, slots aside.
@@ -192,35 +201,6 @@ pub fn decision<'a>(outcome: Outcome, fit: &Fit, grant: impl Fn(usize) -> &'a Cl
         Outcome::Denied(full) => Decision::Denied(fit.denial(full.map(grant))),
         Outcome::Unknown(full) => Decision::Unknown(fit.denial(full.map(grant))),
     }
-}
-
-/// Decides on all certificates of a domain from nothing, and returns the decisions in the order of the
-/// requests. The reference for [`Allocation`](super::allocation::Allocation), which does each step once per
-/// change.
-#[cfg(test)]
-pub fn allocate(
-    grant_requests: &[GrantRequest],
-    labels: &BTreeMap<String, BTreeMap<String, String>>,
-    unreadable: bool,
-    mut context: EvaluationContext,
-) -> Vec<Decision> {
-    context.grants.sort_by_key(|g| preference(g));
-    let grants = &context.grants;
-    let limits: Vec<_> = grants.iter().map(|g| g.spec.max_certificates).collect();
-    let mut slots = super::slots::Slots::new(&limits, unreadable);
-    let mut order: Vec<usize> = (0..grant_requests.len()).collect();
-    order.sort_by_key(|at| {
-        let r = &grant_requests[*at];
-        (r.created, &r.namespace, &r.name)
-    });
-    let mut decisions = vec![None; grant_requests.len()];
-    for at in order {
-        let request = &grant_requests[at];
-        let outside = |at: usize| names_outside(&request.request, &grants[at].spec).len();
-        let fit = Fit::of(request, labels.get(&request.namespace), &context, outside);
-        decisions[at] = Some(decision(slots.take(&fit), &fit, |at| grants[at]));
-    }
-    decisions.into_iter().flatten().collect()
 }
 
 /// Message when no grant selects the namespace. Equal whether the domain exists or not.

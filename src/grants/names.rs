@@ -14,7 +14,7 @@ use icu_properties::{
 pub enum Flaw {
     /// A character that does not show, changes the direction of others, or has no meaning.
     Hidden(char),
-    /// The normalization NFKC changes the name: another name looks the same.
+    /// The normalization NFKC changes the name: another name reads the same.
     NotNormal,
 }
 

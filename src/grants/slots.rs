@@ -1,17 +1,11 @@
 //! Slots of the grants of one domain (`spec.maxCertificates`), which go to the requests in the order of their
 //! age: the oldest first. Pure.
 
-use super::evaluation::Fit;
-
-/// Result of the slots for one request. Grants are positions in the list that the request's [`Fit`] is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Allowed(usize),
-    /// The grant, if any, of which older requests have all slots.
-    Denied(Option<usize>),
-    /// The same, while a fact is unknown that may allow the request.
-    Unknown(Option<usize>),
-}
+#[cfg(test)]
+use super::evaluation::{Decision, EvaluationContext, GrantRequest, decision, names_outside, preference};
+use super::evaluation::{Fit, Outcome};
+#[cfg(test)]
+use std::collections::BTreeMap;
 
 /// Slots of one grant: those that certificates have taken, and those that they may have taken.
 #[derive(Clone, Copy, Default)]
@@ -94,4 +88,33 @@ impl Slots {
             change(used);
         }
     }
+}
+
+/// Decides on all certificates of a domain from nothing, and returns the decisions in the order of the
+/// requests. The reference for `Allocation`, which does each step once per
+/// change.
+#[cfg(test)]
+pub fn allocate(
+    grant_requests: &[GrantRequest],
+    labels: &BTreeMap<String, BTreeMap<String, String>>,
+    unreadable: bool,
+    mut context: EvaluationContext,
+) -> Vec<Decision> {
+    context.grants.sort_by_key(|g| preference(g));
+    let grants = &context.grants;
+    let limits: Vec<_> = grants.iter().map(|g| g.spec.max_certificates).collect();
+    let mut slots = Slots::new(&limits, unreadable);
+    let mut order: Vec<usize> = (0..grant_requests.len()).collect();
+    order.sort_by_key(|at| {
+        let r = &grant_requests[*at];
+        (r.created, &r.namespace, &r.name)
+    });
+    let mut decisions = vec![None; grant_requests.len()];
+    for at in order {
+        let request = &grant_requests[at];
+        let outside = |at: usize| names_outside(&request.request, &grants[at].spec).len();
+        let fit = Fit::of(request, labels.get(&request.namespace), &context, outside);
+        decisions[at] = Some(decision(slots.take(&fit), &fit, |at| grants[at]));
+    }
+    decisions.into_iter().flatten().collect()
 }

@@ -135,7 +135,7 @@ async fn password(
 }
 
 /// Returns the password in a Secret with the label. A Secret that is absent, has no label or has no password
-/// gives the same problem: whoever may write certificates must not learn from it what other Secrets there
+/// gives the same problem: an author of certificates must not learn from it what other Secrets there
 /// are.
 fn password_in(found: Option<Secret>, at: &SecretKeyRef) -> Result<Password, Problem> {
     let labelled = found.filter(|secret| {

@@ -251,9 +251,9 @@ fn too_many(superseded: &[Timestamp], cause: Cause, now: Timestamp) -> Option<Wa
     Some(Wait {
         reason: Some(Reason::TooManyCertificates),
         message: format!(
-            "{most} certificates of this object that were superseded have not expired, and the operator issues \
-             no further one before {}: until then use the certificate in the Secret, or create another \
-             ClientCertificate",
+            "{most} certificates of this object that were superseded have not expired, and the operator \
+             issues no further one before {}: until then use the certificate in the Secret, or create \
+             another ClientCertificate",
             in_seconds(later_second(until)).0
         ),
         until,

@@ -11,17 +11,17 @@ use tokio::sync::oneshot;
 /// a namespace. The limit of a `Controller` itself takes the waiting object that it finds first in a hash
 /// table (kube-runtime 5.0, `Scheduler::pending`): while objects keep arriving, others wait forever.
 #[derive(Clone, Debug)]
-pub struct ConcurrencyLimit(Arc<Mutex<Permits>>);
+pub struct ConcurrencyLimit(Arc<Mutex<State>>);
 
 #[derive(Debug)]
-struct Permits {
+struct State {
     free: usize,
     /// Maximum number of permits of one namespace: its slow reconciles leave others some.
     of_one: usize,
     held: HashMap<String, usize>,
     waiting: HashMap<String, VecDeque<oneshot::Sender<Permit>>>,
     /// The waiting namespaces, each once; the next one first.
-    turns: VecDeque<String>,
+    namespaces: VecDeque<String>,
     closed: bool,
 }
 
@@ -35,12 +35,12 @@ pub struct Permit {
 impl ConcurrencyLimit {
     /// Creates a limit of `at_once` concurrent reconciles, three quarters of them for one namespace at most.
     pub fn new(at_once: usize) -> ConcurrencyLimit {
-        ConcurrencyLimit(Arc::new(Mutex::new(Permits {
+        ConcurrencyLimit(Arc::new(Mutex::new(State {
             free: at_once,
             of_one: (at_once * 3 / 4).max(1),
             held: HashMap::new(),
             waiting: HashMap::new(),
-            turns: VecDeque::new(),
+            namespaces: VecDeque::new(),
             closed: false,
         })))
     }
@@ -50,14 +50,14 @@ impl ConcurrencyLimit {
     pub async fn acquire(&self, namespace: &str) -> Option<Permit> {
         let (give, receive) = oneshot::channel();
         {
-            let mut permits = self.lock();
-            if permits.closed {
+            let mut state = self.lock();
+            if state.closed {
                 return None;
             }
-            let waiting = permits.waiting.entry(namespace.to_owned()).or_default();
+            let waiting = state.waiting.entry(namespace.to_owned()).or_default();
             waiting.push_back(give);
             if waiting.len() == 1 {
-                permits.turns.push_back(namespace.to_owned());
+                state.namespaces.push_back(namespace.to_owned());
             }
         }
         self.give();
@@ -66,13 +66,13 @@ impl ConcurrencyLimit {
 
     /// Prevents every further reconcile from starting.
     pub fn close(&self) {
-        let mut permits = self.lock();
-        permits.closed = true;
-        permits.waiting.clear();
-        permits.turns.clear();
+        let mut state = self.lock();
+        state.closed = true;
+        state.waiting.clear();
+        state.namespaces.clear();
     }
 
-    /// Gives the free permits to those whose turn it is.
+    /// Gives the free permits to the next requests.
     fn give(&self) {
         loop {
             let Some((namespace, waiting)) = self.lock().next() else {
@@ -82,31 +82,31 @@ impl ConcurrencyLimit {
                 limit: self.clone(),
                 namespace,
             };
-            // A permit that nobody waits for any more comes back by its drop.
+            // A permit without a waiting request comes back by its drop.
             let _ = waiting.send(permit);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Permits> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("no holder of the lock panics")
     }
 }
 
-impl Permits {
-    /// Takes the request whose turn it is, and a permit for it.
+impl State {
+    /// Takes the next request, and a permit for it.
     fn next(&mut self) -> Option<(String, oneshot::Sender<Permit>)> {
         if self.free == 0 {
             return None;
         }
         let may = |namespace: &String| self.held.get(namespace).copied().unwrap_or_default() < self.of_one;
-        let turn = self.turns.iter().position(may)?;
-        let namespace = self.turns.remove(turn)?;
+        let turn = self.namespaces.iter().position(may)?;
+        let namespace = self.namespaces.remove(turn)?;
         let waiting = self.waiting.get_mut(&namespace)?;
         let first = waiting.pop_front()?;
         if waiting.is_empty() {
             self.waiting.remove(&namespace);
         } else {
-            self.turns.push_back(namespace.clone());
+            self.namespaces.push_back(namespace.clone());
         }
         self.free -= 1;
         *self.held.entry(namespace.clone()).or_default() += 1;
@@ -117,12 +117,12 @@ impl Permits {
 impl Drop for Permit {
     fn drop(&mut self) {
         {
-            let mut permits = self.limit.lock();
-            permits.free += 1;
-            if let Some(held) = permits.held.get_mut(&self.namespace) {
+            let mut state = self.limit.lock();
+            state.free += 1;
+            if let Some(held) = state.held.get_mut(&self.namespace) {
                 *held -= 1;
                 if *held == 0 {
-                    permits.held.remove(&self.namespace);
+                    state.held.remove(&self.namespace);
                 }
             }
         }

@@ -43,7 +43,7 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// True once the work has to end: its time is over, or nobody waits for the result any more.
+    /// True once the work has to end: its time is over, or no caller waits for the result any more.
     pub fn is_over(&self) -> bool {
         self.unwanted.load(Ordering::Relaxed) || Instant::now() >= self.end
     }
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn work_that_nobody_waits_for_is_skipped_or_ends() {
+    async fn work_without_a_waiting_caller_is_skipped_or_ends() {
         let workers = Workers::start(&Metrics::new().0).unwrap();
         let (begin, begun) = oneshot::channel();
         let (end, ended) = oneshot::channel();

@@ -247,13 +247,14 @@ impl Metrics {
         );
         registry.register(
             "work_waiting",
-            "Number of long computations (truststores, RSA keys, keystores) that wait for one of two threads, \
-             or run",
+            "Number of long computations (truststores, RSA keys, keystores) that run, or wait for one of two \
+             threads",
             self.work_waiting.clone(),
         );
         registry.register_with_unit(
             "work_duration",
-            "Duration of a long computation (truststores, RSA keys, keystores) without its wait. Each has 5 s",
+            "Duration of a long computation (truststores, RSA keys, keystores) without its wait; each has \
+             5 s",
             Unit::Seconds,
             self.work_seconds.clone(),
         );

@@ -21,9 +21,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Finding {
     /// The operator serves the domain.
-    Served,
+    Valid,
     /// The operator does not serve the domain, whatever other domains there are.
-    NotServed,
+    Invalid,
     /// The reconcile could not decide: an earlier finding stays, and a domain without one keeps its claim.
     Undecided,
 }
@@ -36,7 +36,7 @@ impl Finding {
                 reason: Reason::DomainNameClaimed,
                 ..
             } => Finding::Undecided,
-            Acceptance::Refused { .. } => Finding::NotServed,
+            Acceptance::Refused { .. } => Finding::Invalid,
             _ => Finding::Undecided,
         }
     }
@@ -45,7 +45,7 @@ impl Finding {
     /// that AWS never lets the operator use, so a denied call does not keep the claim.
     pub fn of_failure(unseen: &Unseen) -> Self {
         match unseen.reason {
-            Reason::PermissionDenied => Finding::NotServed,
+            Reason::PermissionDenied => Finding::Invalid,
             _ => Finding::Undecided,
         }
     }
@@ -77,8 +77,8 @@ impl Claims {
         let (mut known, uid) = (self.known(), domain.uid().unwrap_or_default());
         let before = known.claims.get(&uid).copied();
         let now = match finding {
-            Finding::Served => true,
-            Finding::NotServed => false,
+            Finding::Valid => true,
+            Finding::Invalid => false,
             Finding::Undecided => before.unwrap_or(true),
         };
         if before != Some(now) {
@@ -138,11 +138,11 @@ mod tests {
         assert_eq!(claims.of(&domain), None);
         for (finding, claim, news) in [
             (Finding::Undecided, true, 1),
-            (Finding::Served, true, 0),
-            (Finding::NotServed, false, 1),
-            (Finding::NotServed, false, 0),
+            (Finding::Valid, true, 0),
+            (Finding::Invalid, false, 1),
+            (Finding::Invalid, false, 0),
             (Finding::Undecided, false, 0),
-            (Finding::Served, true, 1),
+            (Finding::Valid, true, 1),
             (Finding::Undecided, true, 0),
         ] {
             claims.record(&domain, finding);
@@ -168,7 +168,7 @@ mod tests {
             Reason::WrongAccount,
             Reason::HomeChanged,
         ] {
-            assert_eq!(refused(reason), Finding::NotServed, "{reason:?}");
+            assert_eq!(refused(reason), Finding::Invalid, "{reason:?}");
         }
         assert_eq!(refused(Reason::DomainNameClaimed), Finding::Undecided);
         let failed = |reason| {
@@ -177,7 +177,7 @@ mod tests {
                 message: "m".into(),
             })
         };
-        assert_eq!(failed(Reason::PermissionDenied), Finding::NotServed);
+        assert_eq!(failed(Reason::PermissionDenied), Finding::Invalid);
         for reason in [Reason::Throttled, Reason::Unreachable, Reason::CredentialsMissing] {
             assert_eq!(failed(reason), Finding::Undecided, "{reason:?}");
         }

@@ -226,7 +226,7 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
                 domain,
                 match conflicts::may_hold_its_name(domain) {
                     true => Finding::Undecided,
-                    false => Finding::NotServed,
+                    false => Finding::Invalid,
                 },
             );
             let new = report::with_conditions(&old, generation, &Acceptance::Suspended, &[], now);

@@ -235,8 +235,9 @@ fn costly(authority: &str) -> String {
         None => format!("authority {authority}"),
     };
     format!(
-        "{whose}: checking which key signed which certificate takes longer than {} s, so that the truststore stays \
-         as it is. Most often there are many certificates of one name: remove those that no caller needs",
+        "{whose}: checking which key signed which certificate takes longer than {} s, so that the \
+         truststore stays as it is. Most often there are many certificates of one name: remove those that no \
+         caller needs",
         LIMIT.as_secs()
     )
 }

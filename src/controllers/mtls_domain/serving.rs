@@ -131,7 +131,7 @@ pub(crate) async fn serve(
         .await?;
         return Ok(ctx.resync_later(&uid));
     }
-    ctx.claims.record(domain, Finding::Served);
+    ctx.claims.record(domain, Finding::Valid);
     if writes {
         // Before the first write to AWS, the operator adds the finalizer and records account and Region for
         // the cleanup.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api::{ClientGrant, Issuance},
+    grants::slots::allocate,
     pki::leaf::tests::request,
 };
 
@@ -280,7 +281,8 @@ fn patterns_that_match_nothing_are_told() {
         futile(json!({"commonNames": ["a", "\u{ff21}*"], "uris": ["spiffe://a\u{200b}/*"]})),
         [
             "spec.commonNames[1] is not in the Unicode form NFKC: no grant admits other forms",
-            "spec.uris[0] contains U+200B: no grant admits control, format, private and unassigned characters",
+            "spec.uris[0] contains U+200B: no grant admits control, format, private and unassigned \
+             characters",
         ]
     );
 }

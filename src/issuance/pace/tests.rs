@@ -105,7 +105,7 @@ fn corrections_slow_down_to_one_in_ten_minutes() {
     let (mut pace, mut now) = (Pace::default(), now());
     let mut delays = Vec::new();
     for _ in 0..14 {
-        pace.saw(Some(&"foreign".to_owned()), None, now);
+        pace.saw(Some(&"theirs".to_owned()), None, now);
         let due = pace.next_correction(now).unwrap_or(now);
         delays.push(due.duration_since(now).as_secs());
         // The other writer never rests.

@@ -1,4 +1,5 @@
-//! A certificate is issued at a pace that nobody can force: requests, losses and other writers of its Secret.
+//! A certificate is issued at a pace that no user can force: requests, losses and other writers of its
+//! Secret.
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};

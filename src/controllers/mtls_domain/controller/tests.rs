@@ -298,7 +298,7 @@ async fn reconciles() {
                 waits,
                 "{what}: before the older one is reconciled"
             );
-            stage.ctx.claims.record(&other, Finding::Served);
+            stage.ctx.claims.record(&other, Finding::Valid);
         }
         Box::pin(reconcile_domain(&object, &stage.ctx)).await.unwrap();
         assert_eq!(stage.log(), expected, "{what}");
@@ -354,7 +354,7 @@ async fn claims() {
     stage.ctx.forget_claim(&guard(older.clone()));
     assert_eq!(stage.ctx.claims.of(&older), Some(false), "it is there");
     let gone = domain(|o| o["metadata"]["uid"] = json!("an earlier one"));
-    stage.ctx.claims.record(&gone, Finding::Served);
+    stage.ctx.claims.record(&gone, Finding::Valid);
     stage.ctx.forget_claim(&guard(gone.clone()));
     assert_eq!(stage.ctx.claims.of(&gone), None);
 }

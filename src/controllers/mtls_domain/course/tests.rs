@@ -32,7 +32,7 @@ struct Case<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 enum Claim {
     #[default]
-    Kept,
+    Valid,
     Lost,
     NotReconciled,
 }
@@ -59,7 +59,7 @@ impl Case<'_> {
                 all.map(|d| Arc::new(DeserializeGuard(Ok(d.clone())))).collect()
             },
             claim: &|_| match self.claim {
-                Claim::Kept => Some(true),
+                Claim::Valid => Some(true),
                 Claim::Lost => Some(false),
                 Claim::NotReconciled => None,
             },
@@ -309,7 +309,8 @@ fn only_a_domain_that_may_be_served_has_a_claim_on_its_domain_name() {
     // Everything for the namespace of the younger domain, and this for that of the older one.
     let bounded = |acme: &str| {
         format!(
-            "rules: [{{name: a, namespaces: {{names: [shop]}}}}, {{name: b, namespaces: {{names: [acme]}}{acme}}}]"
+            "rules: [{{name: a, namespaces: {{names: [shop]}}}}, \
+             {{name: b, namespaces: {{names: [acme]}}{acme}}}]"
         )
     };
     let role = "arn:aws:iam::123456789012:role/acme";
@@ -321,12 +322,14 @@ fn only_a_domain_that_may_be_served_has_a_claim_on_its_domain_name() {
         o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
         o["metadata"]["finalizers"] = json!([finalizer]);
     };
-    let at = |o: &mut Value, home: &str| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: home});
+    let at = |o: &mut Value, placement: &str| {
+        o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: placement})
+    };
     let serve = "Serve 123456789012/eu-west-1";
     let claimed = "Refuse DomainNameClaimed false";
     type Change<'a> = &'a dyn Fn(&mut Value);
     let rows: [(&str, Change, &str, Claim, &str); 28] = [
-        ("permitted", &|_| {}, "", Claim::Kept, claimed),
+        ("permitted", &|_| {}, "", Claim::Valid, claimed),
         (
             "not reconciled yet",
             &|_| {},
@@ -339,7 +342,7 @@ fn only_a_domain_that_may_be_served_has_a_claim_on_its_domain_name() {
             "the name is denied",
             &|_| {},
             ", domainSuffixes: []",
-            Claim::Kept,
+            Claim::Valid,
             serve,
         ),
         // Known once AWS has reported account and Region, which are the same for both domains.
@@ -347,28 +350,28 @@ fn only_a_domain_that_may_be_served_has_a_claim_on_its_domain_name() {
             "the Region is denied",
             &|_| {},
             ", regions: [us-east-1]",
-            Claim::Kept,
+            Claim::Valid,
             serve,
         ),
         (
             "the account is denied",
             &|_| {},
             ", accounts: []",
-            Claim::Kept,
+            Claim::Valid,
             serve,
         ),
         (
             "the default bucket is denied",
             &|o| o["spec"]["truststore"] = json!({}),
             ", buckets: [{name: truststores, prefix: acme/}]",
-            Claim::Kept,
+            Claim::Valid,
             serve,
         ),
         (
             "the default bucket is permitted",
             &|o| o["spec"]["truststore"] = json!({}),
             ", buckets: [{name: truststores, prefix: c/acme/}]",
-            Claim::Kept,
+            Claim::Valid,
             claimed,
         ),
         (
@@ -382,17 +385,17 @@ fn only_a_domain_that_may_be_served_has_a_claim_on_its_domain_name() {
             "denied and suspended",
             &suspend,
             ", regions: [us-east-1]",
-            Claim::Kept,
+            Claim::Valid,
             serve,
         ),
         // Another role may lead to another account: its own reconcile decides.
-        ("another role", &with_role, &roles, Claim::Kept, claimed),
-        ("another role that is denied", &with_role, "", Claim::Kept, serve),
+        ("another role", &with_role, &roles, Claim::Valid, claimed),
+        ("another role that is denied", &with_role, "", Claim::Valid, serve),
         (
             "another role, and only AWS knows its account",
             &with_role,
             &format!("{roles}, accounts: []"),
-            Claim::Kept,
+            Claim::Valid,
             claimed,
         ),
         (
@@ -413,28 +416,28 @@ fn only_a_domain_that_may_be_served_has_a_claim_on_its_domain_name() {
             "here",
             &|o| at(o, "123456789012/eu-west-1"),
             "",
-            Claim::Kept,
+            Claim::Valid,
             claimed,
         ),
         (
             "in another Region",
             &|o| at(o, "123456789012/us-east-1"),
             "",
-            Claim::Kept,
+            Claim::Valid,
             serve,
         ),
         (
             "in another account",
             &|o| at(o, "999999999999/eu-west-1"),
             "",
-            Claim::Kept,
+            Claim::Valid,
             serve,
         ),
         (
             "for another account",
             &|o| o["spec"]["aws"] = json!({"accountId": "999999999999"}),
             "",
-            Claim::Kept,
+            Claim::Valid,
             serve,
         ),
         (
@@ -444,43 +447,49 @@ fn only_a_domain_that_may_be_served_has_a_claim_on_its_domain_name() {
                     json!({"headers": [], "authorizer": {"existing": [{"apiId": "b", "authorizerId": "c"}]}})
             },
             "",
-            Claim::Kept,
+            Claim::Valid,
             serve,
         ),
-        ("suspended before it was served", &suspend, "", Claim::Kept, serve),
+        (
+            "suspended before it was served",
+            &suspend,
+            "",
+            Claim::Valid,
+            serve,
+        ),
         (
             "suspended while it was served",
             &|o| (suspend(o), served(o)).0,
             "",
-            Claim::Kept,
+            Claim::Valid,
             claimed,
         ),
         (
             "suspended while it was served, then denied",
             &|o| (suspend(o), served(o)).0,
             ", accounts: []",
-            Claim::Kept,
+            Claim::Valid,
             serve,
         ),
         (
             "being deleted",
             &|o| delete(o, finalizer::FINALIZER),
             "",
-            Claim::Kept,
+            Claim::Valid,
             claimed,
         ),
         (
             "deleted and released",
             &|o| delete(o, "other/one"),
             "",
-            Claim::Kept,
+            Claim::Valid,
             serve,
         ),
         (
             "its deletion is denied",
             &|o| delete(o, finalizer::FINALIZER),
             ", accounts: []",
-            Claim::Kept,
+            Claim::Valid,
             serve,
         ),
         (
@@ -494,7 +503,7 @@ fn only_a_domain_that_may_be_served_has_a_claim_on_its_domain_name() {
             "observed",
             &|o| o["spec"]["managementPolicy"] = json!("Observe"),
             "",
-            Claim::Kept,
+            Claim::Valid,
             claimed,
         ),
     ];

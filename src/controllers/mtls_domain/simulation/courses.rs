@@ -125,11 +125,11 @@ fn without_a_claim() -> Vec<MtlsDomain> {
             d.spec.aws.get_or_insert_default().account_id = Some("999999999999".into())
         }),
         older("elsewhere", |d| {
-            let home = (
+            let location = (
                 finalizer::PLACEMENT.to_owned(),
                 "999999999999/eu-west-1".to_owned(),
             );
-            d.metadata.annotations = Some([home].into());
+            d.metadata.annotations = Some([location].into());
         }),
         older("suspended", |d| d.spec.suspend = true),
         older("released", |d| {

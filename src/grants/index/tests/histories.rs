@@ -1,4 +1,4 @@
-//! The index against [`evaluation::allocate`], over any history of events.
+//! The index against [`slots::allocate`], over any history of events.
 
 use super::*;
 
@@ -8,7 +8,10 @@ use jiff::SignedDuration;
 use kube::runtime::watcher::Event;
 use proptest::prelude::*;
 
-use crate::grants::evaluation::{self, EvaluationContext, GrantRequest};
+use crate::grants::{
+    evaluation::{self, EvaluationContext, GrantRequest},
+    slots,
+};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -300,7 +303,7 @@ impl World {
             issuing: issuing.as_deref(),
             now: self.now,
         };
-        let decisions = evaluation::allocate(&requests, &labels.collect(), unreadable, context);
+        let decisions = slots::allocate(&requests, &labels.collect(), unreadable, context);
         requests.into_iter().map(|r| r.name).zip(decisions).collect()
     }
 
