@@ -134,6 +134,14 @@ pub struct ClientGrantSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_certificates: Option<u32>,
 
+    /// Maximum bytes that the self-signed certificates of the grant have in the domain's truststore, over all
+    /// its namespaces, 1024 to 1000000. A ClientCertificate counts with its longest certificate, and with the
+    /// operator's comment; the oldest come first. A further one is not trusted (reason TruststoreFull); those
+    /// that are trusted already stay. Unset: 65536.
+    #[schemars(range(min = 1024, max = 1_000_000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u32>,
+
     /// End of the grant, for example `2027-06-30T00:00:00Z`. No certificate is valid longer. Unset: no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,

@@ -20,6 +20,7 @@ use crate::{
     },
     aws::call_guard::Calls,
     controllers::mtls_domain::report,
+    grants::evaluation::DEFAULT_SHARE,
     pki::{
         chain, csr, leaf, lint,
         pem_error::{MAX_SOURCE_BYTES, MAX_SOURCE_CERTIFICATES},
@@ -127,6 +128,11 @@ fn every_limit_is_listed() {
         ("certificates of a source", MAX_SOURCE_CERTIFICATES, ""),
         ("truststore |", lint::MAX_BYTES, " bytes"),
         ("certificates of a truststore", lint::MAX_CERTIFICATES, ""),
+        (
+            "self-signed certificates of one ClientGrant in a truststore",
+            DEFAULT_SHARE,
+            " bytes",
+        ),
         ("certificates of a chain", chain::MAX_CHAIN, ""),
         ("keys of one name", chain::MAX_CANDIDATES, ""),
         ("`csr`", csr::MAX_REQUEST, " bytes"),

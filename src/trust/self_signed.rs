@@ -89,6 +89,7 @@ impl SelfSigned {
             entry,
             secrets: None,
             request,
+            share: None,
             grants: None,
         }
     }
@@ -213,6 +214,7 @@ mod tests {
             entry: "clientcertificates/acme/client1/uid".into(),
             secrets: Some(["client1".into(), next_secret("client1")]),
             request: request("client1"),
+            share: None,
             grants: None,
         };
         let staged = secret("acme", "client1-next", "client1", &next.to_pem());

@@ -34,6 +34,8 @@ pub(crate) fn sources(
     now: Timestamp,
 ) -> Vec<offer::Source> {
     let source = |authority: String, state, certificates: Result<Vec<Certificate>, SourceError>| {
+        let share = d.self_signed.iter().find(|wanted| wanted.entry == authority);
+        let share = share.and_then(|wanted| wanted.share.clone());
         let life = |c: &Certificate| c.not_after.duration_since(c.not_before);
         offer::Source {
             authority,
@@ -43,6 +45,7 @@ pub(crate) fn sources(
             certificates,
             completing: vec![],
             client: true,
+            share,
         }
     };
     let wanted = d.self_signed.iter().map(|wanted| {

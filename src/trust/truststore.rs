@@ -101,8 +101,8 @@ pub(crate) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
             subject: String::new(),
             reason: lint::Reason::TooLarge,
             message: format!(
-                "the truststore is full: the certificates of {} self-signed ClientCertificates do not fit, \
-                 as their conditions say",
+                "the truststore is full, or the part of it for a ClientGrant: the certificates of {} \
+                 self-signed ClientCertificates do not fit, as their conditions say",
                 compiled.without_room.len()
             ),
         });

@@ -53,6 +53,7 @@ pub fn full_grant() -> Value {
         "authority": "partners",
         "maxDuration": "2592000s",
         "maxCertificates": 10,
+        "maxBytes": 65536,
         "notAfter": "2027-06-30T00:00:00Z"}})
 }
 
@@ -80,6 +81,11 @@ pub fn grant() -> Vec<Creation> {
             "no place",
             spec(json!({"maxCertificates": 0})),
             "greater than or equal to 1",
+        ),
+        (
+            "no bytes",
+            spec(json!({"maxBytes": 1023})),
+            "greater than or equal to 1024",
         ),
         ("no time", spec(json!({"notAfter": "tomorrow"})), "date-time"),
         (
