@@ -6,13 +6,13 @@
 # Build each architecture on a native builder (`docker buildx create --append`); an emulated build takes
 # hours.
 #
-# The tag of the base image is pinned to a version. To pin its content too, append the digest that
-# `docker buildx imagetools inspect rust:1.95.0-slim-bookworm` prints first:
-# rust:1.95.0-slim-bookworm@sha256:... The digest covers both architectures.
+# The base image is pinned by its tag and by its content. `docker buildx imagetools inspect
+# rust:1.95.0-slim-bookworm` prints the digest of the tag first; it covers both architectures. Change the
+# version and the digest together.
 
 # The same version as in rust-toolchain.toml. A static program needs glibc 2.34 or later (here 2.36), which
 # resolves names without loading libraries.
-FROM rust:1.95.0-slim-bookworm AS build
+FROM rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
 WORKDIR /src
 COPY . .
 # `.ci/static` names the target, so that its flags apply to the program only, not to build scripts.

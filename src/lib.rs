@@ -8,6 +8,8 @@ pub mod cli;
 pub(crate) mod controllers;
 pub mod dataplane;
 pub(crate) mod dns;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub(crate) mod grants;
 pub(crate) mod issuance;
 pub(crate) mod model;

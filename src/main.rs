@@ -77,16 +77,15 @@ fn doctor(args: doctor::Doctor) -> anyhow::Result<ExitCode> {
 
 fn start(run: operator::options::Options) -> anyhow::Result<ExitCode> {
     let level = logging::init(&run.log, run.log_format)?;
-    runtime()?.block_on(operator::run(run, level))?;
+    operator::run(run, level, &runtime()?)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     // kube and the AWS SDK find aws-lc-rs by themselves; the client of the probe uses the process's default.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // One thread issues certificates as fast as an API server with a quarter of a core accepts them. More
-    // threads would wake each other up all the time and use memory of their own. Slow work (RSA keys,
-    // keystores) gets further threads as needed.
+    // One thread runs the controllers: it issues certificates as fast as an API server with a quarter of a core
+    // accepts them, and more threads would wake each other up all the time.
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 

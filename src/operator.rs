@@ -6,13 +6,17 @@ pub mod options;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use kube::Client;
 use prometheus_client::registry::Registry;
-use tokio::task::JoinSet;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -36,9 +40,12 @@ use crate::{
     proxy::Proxies,
     runtime::{
         cluster_id,
+        concurrency::ConcurrencyLimit,
         events::Events,
         leader_election::{self, Leadership},
-        reconcile::ConcurrencyLimit,
+        thin,
+        threads::{Threads, within},
+        workers::Workers,
     },
     server_certificate::request_limiter::RequestLimiter,
     telemetry::{
@@ -46,6 +53,7 @@ use crate::{
         heartbeat::Heartbeat,
         logging::{self},
         metrics::{self, Metrics},
+        metrics_auth::MetricsAuth,
         object_metrics::Objects,
     },
     trust::active_trust::ActiveTrust,
@@ -53,6 +61,10 @@ use crate::{
 
 /// Name of the Lease, the same for every replica.
 const LEASE: &str = "mtls-operator";
+/// Context of an error of a client.
+const UNUSABLE: &str = "cannot use the Kubernetes configuration";
+/// Time that the main thread gets to end after the loss of the Lease.
+const LAST_WORK: Duration = Duration::from_secs(5);
 
 /// Parts that the start connects and the leader's work uses.
 struct Operator {
@@ -66,30 +78,50 @@ struct Operator {
     metrics: Metrics,
     heartbeat: Heartbeat,
     leadership: Leadership,
+    workers: Arc<Workers>,
 }
 
-/// Runs the operator until a signal; fails when it cannot start, or when it has lost the Lease.
-pub async fn run(options: Options, level: logging::Level) -> anyhow::Result<()> {
+/// Runs the operator until a signal, its controllers on `main`; fails when it cannot start, or when it has lost
+/// the Lease.
+pub fn run(options: Options, level: logging::Level, main: &Runtime) -> anyhow::Result<()> {
+    let threads = Threads::start()?;
+    let done = main.block_on(run_with(options, level, &threads));
+    threads.end();
+    done
+}
+
+async fn run_with(options: Options, level: logging::Level, threads: &Threads) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    stop_on_signal(stop.clone())?;
+    threads.lease.spawn(stop_on_signal(stop.clone()));
     let (metrics, mut registry) = Metrics::new();
     let mut background = JoinSet::new();
     let policy = policy_in_force(&options, &metrics, &mut background)?;
-    let (client, own_namespace) = connect(&options).await?;
+    let (config, own_namespace) = configuration(&options).await?;
+    let client = connect(config.clone())?;
     let host = options
         .pod_name
         .clone()
         .or_else(host_name)
         .unwrap_or_else(|| "mtls-operator".into());
-    let watches = Watches::start(&client, &options.watch_namespace, &policy, &mut background);
-    let (identity, end_of_lease) = (leader_election::identity(&host), CancellationToken::new());
-    let (leadership, election) = leader_election::elect(
-        client.clone(),
-        &own_namespace,
-        LEASE,
-        &identity,
-        end_of_lease.clone(),
+    let watches = Watches::start(
+        &within(&threads.watch, || thin::client(config.clone())).context(UNUSABLE)?,
+        &options.watch_namespace,
+        &policy,
+        &mut background,
+        threads.watch.handle(),
     );
+    let (identity, end_of_lease) = (leader_election::identity(&host), CancellationToken::new());
+    let lease_client = within(&threads.lease, || connect(config))?;
+    let (leadership, election) = within(&threads.lease, || {
+        leader_election::elect(
+            lease_client.clone(),
+            &own_namespace,
+            LEASE,
+            &identity,
+            end_of_lease.clone(),
+        )
+    });
+    threads.lease.spawn(end_without_the_lease(leadership.clone()));
     let may_write = leadership.clone();
     let gate = Gate::new(Quota::new(Rates::with(&options.aws_rate)), move || {
         may_write.may_write()
@@ -101,12 +133,24 @@ pub async fn run(options: Options, level: logging::Level) -> anyhow::Result<()> 
         watches,
         policy,
         gate,
+        workers: Arc::new(Workers::start(&metrics)?),
         metrics,
         heartbeat: Heartbeat::default(),
         leadership,
     };
     operator.register(&mut registry);
-    operator.serve_probes(registry, level, stop.clone(), &mut background)?;
+    let metrics_auth = operator
+        .options
+        .metrics_auth
+        .then(|| MetricsAuth::new(lease_client));
+    operator.serve_probes(
+        registry,
+        level,
+        metrics_auth,
+        stop.clone(),
+        &mut background,
+        &threads.lease,
+    )?;
     tokio::select! {
         () = stop.cancelled() => {}
         () = operator.leadership.acquired() => {
@@ -125,6 +169,7 @@ impl Operator {
     fn register(&self, registry: &mut Registry) {
         let own = registry.sub_registry_with_prefix(metrics::PREFIX);
         self.gate.calls.register(own);
+        own.register_collector(Box::new(self.watches.sizes()));
         let leads = self.leadership.clone();
         own.register_collector(Box::new(Objects {
             domains: self.watches.domains.store(),
@@ -141,14 +186,18 @@ impl Operator {
         &self,
         registry: Registry,
         level: logging::Level,
+        metrics_auth: Option<MetricsAuth>,
         stop: CancellationToken,
         background: &mut JoinSet<()>,
+        thread: &Runtime,
     ) -> anyhow::Result<()> {
         let listen = self.options.listen;
-        let listener = health::listen(listen).with_context(|| format!("cannot listen at {listen}"))?;
+        let listener = within(thread, || health::listen(listen))
+            .with_context(|| format!("cannot listen at {listen}"))?;
         tracing::info!(address = %listener.local_addr()?, "serving /livez, /readyz, /metrics and /loglevel");
         let (to_sync, watched) = (self.watches.synced.clone(), self.watches.synced.clone());
         let (heartbeat, candidate) = (self.heartbeat.clone(), self.leadership.clone());
+        let workers = self.workers.clone();
         let not_live = move || {
             let dead = watched
                 .iter()
@@ -157,19 +206,21 @@ impl Operator {
             let out = candidate
                 .is_over()
                 .then(|| "the leader election has ended in this process".to_owned());
-            heartbeat.problem().or(dead).or(out)
+            heartbeat.problem().or(dead).or(out).or_else(|| workers.problem())
         };
         let shown = health::Shown {
             registry,
             unready: Box::new(move || to_sync.iter().find_map(|s| s.problem())),
             not_live: Box::new(not_live),
             level,
+            metrics_auth,
         };
-        background.spawn(async move {
+        let serve = async move {
             if let Err(error) = health::serve(listener, shown, stop).await {
                 tracing::error!(error = %logging::chain(&error), "probes");
             }
-        });
+        };
+        background.spawn_on(serve, thread.handle());
         Ok(())
     }
 
@@ -207,10 +258,10 @@ impl Operator {
         let (active_trust, trust_changes) = ActiveTrust::new();
         let active_trust = Arc::new(active_trust);
         let grant_index = Arc::new(GrantIndex::new(
-            watches.grants.store(),
-            watches.certificates.store(),
+            &watches.grants,
+            &watches.certificates,
             watches.domains.store(),
-            watches.namespaces.store(),
+            &watches.namespaces,
         ));
         let sessions = Sessions::new(&self.gate);
         let service_account = Arc::new(ServiceAccount::new(self.client.clone()));
@@ -234,13 +285,17 @@ impl Operator {
             heartbeat: self.heartbeat.clone(),
             domains: watches.domains.store(),
             certificates: watches.certificates.store(),
+            secrets: watches.secrets.store(),
+            config_maps: watches.config_maps.store(),
             active_trust: active_trust.clone(),
             request_limiter: RequestLimiter::default(),
             bypasses: bypasses.clone(),
+            claims: Arc::default(),
             policy: self.policy.clone(),
             namespaces: watches.namespaces.store(),
             grant_index: grant_index.clone(),
             concurrency: ConcurrencyLimit::new(mtls_domain::controller::AT_ONCE),
+            workers: self.workers.clone(),
             states: Mutex::new(HashMap::new()),
         });
         let certificate = Arc::new(client_certificate::context::Ctx {
@@ -257,6 +312,7 @@ impl Operator {
             secret_index: SecretIndex::default(),
             due_queue: DueQueue::default(),
             concurrency: ConcurrencyLimit::new(client_certificate::controller::AT_ONCE),
+            workers: self.workers.clone(),
             started: Instant::now(),
             propagation: jiff::SignedDuration::try_from(options.truststore_propagation)?,
             states: Mutex::new(HashMap::new()),
@@ -293,15 +349,14 @@ fn policy_in_force(
     Ok(policy)
 }
 
-/// Returns a client of the API server, and the namespace of the Lease.
-async fn connect(options: &Options) -> anyhow::Result<(Client, String)> {
+/// Returns the configuration of the clients of the API server, and the namespace of the Lease.
+async fn configuration(options: &Options) -> anyhow::Result<(kube::Config, String)> {
     let proxies = Proxies::from_env()?;
     let config = proxies.kubernetes_config().await?;
     let own_namespace = options
         .lease_namespace
         .clone()
         .unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).context("cannot use the Kubernetes configuration")?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), watching = ?options.watch_namespace, "starting");
     if let Some(proxy) = proxies.shown() {
         tracing::info!(
@@ -309,20 +364,34 @@ async fn connect(options: &Options) -> anyhow::Result<(Client, String)> {
             "HTTPS_PROXY is set: calls to AWS use the proxy, probes do not"
         );
     }
-    Ok((client, own_namespace))
+    Ok((config, own_namespace))
 }
 
-fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::spawn(async move {
-        tokio::select! {
+/// Returns a client of the API server that belongs to the current runtime.
+fn connect(config: kube::Config) -> anyhow::Result<Client> {
+    Client::try_from(config).context(UNUSABLE)
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}
-        }
-        tracing::info!("stopping");
-        stop.cancel();
-    });
-    Ok(())
+        },
+        Err(error) => tracing::error!(error = %logging::chain(&error), "cannot wait for a signal"),
+    }
+    tracing::info!("stopping");
+    stop.cancel();
+}
+
+/// Ends the process when its main thread has not done so in time after the loss of the Lease. No call to AWS
+/// starts without the Lease, but a write to Kubernetes might.
+async fn end_without_the_lease(leadership: Leadership) {
+    leadership.acquired().await;
+    leadership.lost().await;
+    tokio::time::sleep(LAST_WORK).await;
+    tracing::error!("the main thread goes on without the lease");
+    std::process::exit(1);
 }
 
 fn host_name() -> Option<String> {

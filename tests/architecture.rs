@@ -26,6 +26,8 @@ const EDGES: &[(&str, &[&str])] = &[
         &["pki", "probe", "api", "status", "aws", "policy", "observation"],
     ),
     ("grants", &["pki", "api", "status", "runtime", "policy", "model"]),
+    // Checks for fuzzing, in no released program.
+    ("fuzz", &["pki", "policy", "grants"]),
     ("dns", &["pki", "probe", "api", "aws", "observation", "model"]),
     (
         "server_certificate",

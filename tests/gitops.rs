@@ -304,4 +304,9 @@ fn kustomize_renames_references() {
         .find_map(|o| o.pointer("/spec/keystores/pkcs12/passwordSecretRef/name"))
         .expect("there is one");
     assert_eq!(named("Secret"), [password.as_str().expect("a name")]);
+    let secret = all.iter().find(|o| o["kind"] == "Secret").expect("there is one");
+    assert_eq!(
+        secret["metadata"]["labels"]["mtls-operator.io/keystore-password"],
+        "true"
+    );
 }

@@ -29,6 +29,16 @@ fn the_image_is_built_by_the_projects_toolchain_and_is_nothing_but_the_program()
         bases[0].starts_with(&format!("rust:{version}-slim-")),
         "{bases:?}"
     );
+    // A tag can be moved to another content, a digest cannot.
+    let (_, digest) = bases[0].split_once("@sha256:").expect("a digest after the tag");
+    let digest = digest.strip_suffix(" AS build").expect("the stage's name");
+    assert!(
+        digest.len() == 64
+            && digest
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
+        "{digest}"
+    );
     assert_eq!(bases[1..], ["scratch"]);
     let dockerfile = file("Dockerfile");
     let (_, image) = dockerfile.split_once("FROM scratch").expect("the last stage");

@@ -226,11 +226,12 @@ async fn the_operator_has_the_rights_of_the_chart_and_no_others() {
         for (verbs, resource) in [
             ("get list watch patch", "mtlsdomains"),
             ("get list watch", "clientcertificates"),
-            ("patch update", "mtlsdomains/status"),
-            ("patch update", "clientcertificates/status"),
-            ("update", "mtlsdomains/finalizers"),
+            ("get list watch", "clientgrants"),
+            ("patch", "mtlsdomains/status"),
+            ("patch", "clientcertificates/status"),
+            ("patch", "clientgrants/status"),
             ("update", "clientcertificates/finalizers"),
-            ("get list watch create patch update delete", "secrets"),
+            ("get list watch create patch delete", "secrets"),
             ("get list watch", "configmaps"),
             ("create patch", "events"),
         ] {
@@ -246,6 +247,13 @@ async fn the_operator_has_the_rights_of_the_chart_and_no_others() {
             ("delete", "mtlsdomains"),
             ("update", "mtlsdomains"),
             ("patch", "clientcertificates"),
+            ("patch", "clientgrants"),
+            ("update", "mtlsdomains/status"),
+            ("update", "clientcertificates/status"),
+            ("update", "clientgrants/status"),
+            ("update", "mtlsdomains/finalizers"),
+            ("update", "clientgrants/finalizers"),
+            ("update", "secrets"),
             ("deletecollection", "secrets"),
             ("create", "configmaps"),
             ("get", "leases"),
@@ -476,7 +484,7 @@ async fn can(client: &Client, verb: &str, what: &str, namespace: &str) -> bool {
     let (what, name) = what.split_once('=').unwrap_or((what, ""));
     let (resource, subresource) = what.split_once('/').unwrap_or((what, ""));
     let group = match resource {
-        "mtlsdomains" | "clientcertificates" => "mtls-operator.io",
+        "mtlsdomains" | "clientcertificates" | "clientgrants" => "mtls-operator.io",
         "events" => "events.k8s.io",
         "leases" => "coordination.k8s.io",
         "roles" => "rbac.authorization.k8s.io",

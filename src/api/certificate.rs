@@ -18,7 +18,7 @@ use crate::api::{self, DeletionPolicy, Duration, PrivateKey, SecretKeyRef, is_de
     version = "v1alpha1",
     kind = "ClientCertificate",
     namespaced,
-    doc = "A client certificate that an MtlsDomain accepts, with its private key in a Secret. The operator renews it on time, and at once when the annotation mtls-operator.io/renew gets a new value. Deletion does not revoke it: issued certificates work until they expire, or until their authority is distrusted.",
+    doc = "A client certificate that an MtlsDomain accepts, with its private key in a Secret. The operator renews it on time, and at once when the annotation mtls-operator.io/renew gets a new value or the spec changes, 5 times an hour at the most. Deletion does not revoke it: issued certificates work until they expire, or until their authority is distrusted.",
     status = "ClientCertificateStatus",
     derive = "PartialEq",
     shortname = "mcc",
@@ -118,14 +118,16 @@ pub struct ClientCertificateSpec {
     pub duration: Option<Duration>,
 
     /// Time before the expiry at which the operator renews the certificate, at least 5m and shorter than
-    /// `duration`. Unset: a third of the validity period.
+    /// `duration`. The operator never renews sooner than 5 minutes, or a hundredth of `duration` when that is
+    /// longer, after the issue. Unset: a third of the validity period.
     #[x_kube(validation = api::duration_of_at_least("5m", "720h"))]
     #[schemars(length(max = 25))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_before: Option<Duration>,
 
     /// Remaining part of the validity period, in percent, at which the operator renews the certificate, 1 to
-    /// 99. At most one of `renewBefore` and this field is set. Unset: `renewBefore` applies.
+    /// 99. The least interval of `renewBefore` applies. At most one of `renewBefore` and this field is set.
+    /// Unset: `renewBefore` applies.
     #[schemars(range(min = 1, max = 99))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_before_percentage: Option<i32>,
@@ -276,8 +278,10 @@ pub struct Keystores {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Pkcs12Keystore {
-    /// Secret in this namespace with the password. The operator uses the bytes as they are, including a line
-    /// break at the end. Java needs an ASCII password.
+    /// Secret in this namespace with the password. It needs the label `mtls-operator.io/keystore-password: "true"`:
+    /// a Secret that is not meant for a keystore is never used. The operator uses the bytes as they are,
+    /// including a line break at the end. Java needs an ASCII password. While the Secret is missing, an existing
+    /// keystore stays until its certificate is due for renewal.
     pub password_secret_ref: SecretKeyRef,
 }
 
@@ -334,7 +338,9 @@ pub struct ClientCertificateStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<i64>,
 
-    /// Superseded certificates that have not expired: the domain accepts every copy of them.
+    /// Superseded certificates that have not expired: the domain accepts every copy of them. With 20 of them
+    /// the operator issues no further certificate while the Secret holds a good one; after the loss of the
+    /// Secret it issues until there are 40.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous: Vec<PreviousLeaf>,
 }

@@ -204,8 +204,10 @@ pub enum Reason {
     /// The resource exists and has another owner, or none (`adoptionPolicy: Unowned` takes over a resource
     /// without owner).
     ForeignOwner,
-    /// Another writer keeps reverting the operator's changes. The operator has stopped after three
-    /// corrections, until the spec changes. Find out who manages the resource that the message names.
+    /// Another writer keeps reverting the operator's changes. Find out who manages the resource that the
+    /// message names. MtlsDomain: the operator has stopped after three corrections, until the spec changes.
+    /// ClientCertificate: after each correction of its Secret the operator waits twice as long, up to 10
+    /// minutes, and at most a minute once no other writer changes the Secret any more.
     ContestedByOther,
     /// The operator's role lacks a permission; the message names the IAM action.
     PermissionDenied,
@@ -223,6 +225,11 @@ pub enum Reason {
     /// authorities come first, then self-signed certificates by age. Request fewer or shorter names, or have
     /// other certificates removed.
     TruststoreFull,
+    /// The operator issues no further certificate of this ClientCertificate for now; the message says until
+    /// when. Within an hour it issues 5 that the annotation `mtls-operator.io/renew`, the spec or the
+    /// authority asks for, and 20 superseded certificates may be unexpired: the domain accepts each of them.
+    /// The certificate in the Secret stays.
+    TooManyCertificates,
     /// The change would remove a certificate from the truststore that unexpired certificates depend on; the
     /// message names these certificates.
     TrustInUse,

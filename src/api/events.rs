@@ -29,6 +29,10 @@ pub enum Notice {
     SubjectChanges,
     /// ClientCertificate: the operator could not issue or renew it; the note says why. The operator retries.
     NotIssued,
+    /// ClientCertificate: its keystore stays as it is and the next certificate waits, because the Secret with the
+    /// password is gone, or has no label `mtls-operator.io/keystore-password: "true"`; earlier releases needed no
+    /// label.
+    KeystorePasswordMissing,
     /// ClientCertificate: the operator renewed it, or issued it again because the spec or the authority
     /// changed; the note says until when it is valid.
     Renewed,
@@ -82,7 +86,7 @@ impl EventReason {
                 true
             }
             PermissionDenied | CredentialsMissing | CertificateFailed | TruststoreRejected
-            | TruststoreFull | TrustInUse => true,
+            | TruststoreFull | TrustInUse | TooManyCertificates => true,
             DomainRejected => true,
             AwsRejected | QuotaExceeded | SecretNotOwned | DomainGone | StillAnswering | OtherDomain => true,
         };
@@ -118,7 +122,7 @@ impl From<Notice> for EventReason {
     fn from(notice: Notice) -> Self {
         let is_warning = match notice {
             Notice::Abandoned | Notice::RenewalPending | Notice::RenewalFailed => true,
-            Notice::CertificateExpiring | Notice::NotIssued => true,
+            Notice::CertificateExpiring | Notice::NotIssued | Notice::KeystorePasswordMissing => true,
             Notice::Retained
             | Notice::CertificateRenewed
             | Notice::StillAccepted

@@ -1,15 +1,16 @@
 //! Choice of the grant that allows a certificate of another namespace. Pure and total: no I/O, no clock; the
 //! caller passes grants, certificates, labels and the time.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use super::glob::{self, Kind};
+use super::{
+    glob::{self, Kind},
+    names,
+    slots::Outcome,
+};
 
 use crate::{
     api::{
@@ -30,7 +31,6 @@ pub fn grant_request(cert: &ClientCertificate) -> Result<GrantRequest, Refused> 
     let duration = cert.spec.duration.as_ref().map(length);
     let (request, _) = asked(cert, duration.unwrap_or(DEFAULT_LEAF))?;
     Ok(GrantRequest {
-        uid: cert.uid().unwrap_or_default(),
         created: cert.creation_timestamp().map(|t| t.0),
         namespace: cert.namespace().expect("ClientCertificate is namespaced"),
         name: cert.name_any(),
@@ -49,7 +49,6 @@ const MOST_TOLD: usize = 10;
 /// first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GrantRequest {
-    pub uid: String,
     pub created: Option<Timestamp>,
     pub namespace: String,
     pub name: String,
@@ -62,26 +61,19 @@ pub struct GrantRequest {
     pub duration: Option<SignedDuration>,
 }
 
-impl GrantRequest {
-    pub fn age(&self) -> (Option<Timestamp>, &str, &str) {
-        (self.created, &self.namespace, &self.name)
-    }
-}
-
 /// Facts by which the operator decides on one domain's certificates in other namespaces.
 pub struct EvaluationContext<'a> {
-    /// Grants for this domain.
+    /// Grants for this domain that the operator can read, in the order of [`preference`].
     pub grants: Vec<&'a ClientGrant>,
-    /// True when there are grants that the operator cannot read and that may be for this domain.
-    pub unreadable: bool,
     /// Authority that issues for the domain when a certificate names none; `None`: not known.
     pub issuing: Option<&'a str>,
-    /// Labels by namespace; a namespace without an entry has unknown labels.
-    pub labels: BTreeMap<String, BTreeMap<String, String>>,
     pub now: Timestamp,
-    /// [`names_outside`] of a certificate and a grant. A function, so that the caller can cache it: a tenant
-    /// chooses how long the names are.
-    pub names_outside: &'a dyn Fn(&GrantRequest, &ClientGrant) -> Arc<[String]>,
+}
+
+/// Sort key of grants: those without a limit come first, so that no certificate takes a slot that it does not
+/// need.
+pub fn preference(grant: &ClientGrant) -> (bool, String) {
+    (grant.spec.max_certificates.is_some(), grant.name_any())
 }
 
 /// Decision on one certificate.
@@ -90,7 +82,9 @@ pub enum Decision {
     Allowed(Terms),
     /// Parts of the spec that do not fit, for a condition.
     Denied(String),
-    /// Unknown fact on which the decision depends, for a condition.
+    /// The decision depends on a fact that the operator does not know. The text is the denial that holds
+    /// without the grants that might select the namespace: "unknown" must not tell a tenant what a grant for
+    /// other namespaces allows.
     Unknown(String),
 }
 
@@ -111,136 +105,127 @@ pub struct Terms {
     pub is_counted: bool,
 }
 
-/// Decides on one certificate. Calls `others`, the requests of the domain with or without this one, only when
-/// the decision depends on slots.
-pub fn decide(
-    grant_request: &Arc<GrantRequest>,
-    others: impl FnOnce() -> Vec<Arc<GrantRequest>>,
-    context: &EvaluationContext,
-) -> Decision {
-    let alone = allocate(std::slice::from_ref(grant_request), context).remove(0);
-    let depends_on_slots = match &alone {
-        Decision::Allowed(terms) => terms.is_counted,
-        Decision::Unknown(_) => context.grants.iter().any(|g| g.spec.max_certificates.is_some()),
-        Decision::Denied(_) => false,
-    };
-    if !depends_on_slots {
-        return alone;
-    }
-    let mut older = others();
-    older.retain(|other| other.age() < grant_request.age());
-    older.push(grant_request.clone());
-    allocate(&older, context).pop().unwrap_or(alone)
+/// Fit of one request to each grant of its domain, slots aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fit {
+    /// Positions of the grants that admit the request; true for a grant that selects the namespace for
+    /// certain. Ends with the first such grant without a limit.
+    admitting: Vec<(usize, bool)>,
+    /// Denial by the nearest grant that selects the namespace and does not admit the request.
+    nearest: Option<String>,
 }
 
-/// Decides on each certificate and returns the decisions in the order of the requests: slots go to the
-/// oldest.
-pub fn allocate(grant_requests: &[Arc<GrantRequest>], context: &EvaluationContext) -> Vec<Decision> {
-    let mut order: Vec<usize> = (0..grant_requests.len()).collect();
-    order.sort_by(|a, b| grant_requests[*a].age().cmp(&grant_requests[*b].age()));
-    // Grants without a limit come first, so that no certificate takes a slot that it does not need.
-    let mut grants = context.grants.clone();
-    grants.sort_by_key(|g| (g.spec.max_certificates.is_some(), g.name_any()));
-    let mut slots = vec![Slots::default(); grants.len()];
-    let mut decisions = vec![None; grant_requests.len()];
-    for at in order {
-        decisions[at] = Some(evaluate(&grant_requests[at], &grants, &mut slots, context));
-    }
-    decisions.into_iter().flatten().collect()
-}
-
-/// Slots of one grant: those that certificates have taken, and those that they may have taken.
-#[derive(Clone, Copy, Default)]
-struct Slots {
-    taken: u32,
-    tentative: u32,
-}
-
-impl Slots {
-    /// Returns `None` when unknown facts decide whether there is a free slot.
-    fn is_free(self, max: Option<u32>) -> Option<bool> {
-        let Some(max) = max else { return Some(true) };
-        match self {
-            Slots { taken, .. } if taken >= max => Some(false),
-            Slots { taken, tentative } if taken.saturating_add(tentative) >= max => None,
-            _ => Some(true),
-        }
-    }
-}
-
-fn evaluate(
-    grant_request: &GrantRequest,
-    grants: &[&ClientGrant],
-    slots: &mut [Slots],
-    context: &EvaluationContext,
-) -> Decision {
-    let namespace = Namespace {
-        name: &grant_request.namespace,
-        labels: context.labels.get(&grant_request.namespace),
-    };
-    let (mut nearest, mut full): (Option<(&ClientGrant, Vec<String>)>, _) = (None, None);
-    let mut tentative = BTreeSet::new();
-    for (at, grant) in grants.iter().enumerate() {
-        let selected = grant.spec.namespaces.selects(namespace);
-        if selected == Some(false) {
-            continue;
-        }
-        let parts = denials(grant_request, grant, context);
-        if !parts.is_empty() {
-            let is_nearer = nearest.as_ref().is_none_or(|(_, best)| parts.len() < best.len());
-            // A message shows the content of a grant only to the namespaces that the grant selects.
-            if is_nearer && selected == Some(true) {
-                nearest = Some((grant, parts));
-            }
-            continue;
-        }
-        match (selected, slots[at].is_free(grant.spec.max_certificates)) {
-            (_, Some(false)) if selected == Some(true) => full = Some(grant.name_any()),
-            (_, Some(false)) => {}
-            (Some(true), Some(true)) => {
-                let is_certain = tentative.is_empty() && !context.unreadable;
-                if is_certain {
-                    slots[at].taken += 1
-                } else {
-                    slots[at].tentative += 1
-                }
-                tentative.iter().for_each(|at: &usize| slots[*at].tentative += 1);
-                return Decision::Allowed(terms(grant));
-            }
-            _ => {
-                tentative.insert(at);
-            }
-        }
-    }
-    tentative.iter().for_each(|at| slots[*at].tentative += 1);
-    if !tentative.is_empty() {
-        let what = if namespace.labels.is_none() {
-            "the labels of this namespace"
-        } else {
-            "the labels of some namespaces"
+impl Fit {
+    /// Compares the request with each grant. `labels` of the namespace: `None` if not known. `outside`
+    /// returns the number of [`names_outside`] of the grant at a position, so that the caller can cache it: a
+    /// tenant chooses how long the names are.
+    pub fn of(
+        grant_request: &GrantRequest,
+        labels: Option<&BTreeMap<String, String>>,
+        context: &EvaluationContext,
+        mut outside: impl FnMut(usize) -> usize,
+    ) -> Fit {
+        let namespace = Namespace {
+            name: &grant_request.namespace,
+            labels,
         };
-        return Decision::Unknown(format!("{what}, by which ClientGrants select, are not known yet"));
-    }
-    if context.unreadable {
-        return Decision::Unknown(
-            "there are ClientGrants that this version of the operator cannot read".into(),
-        );
-    }
-    Decision::Denied(match (full, nearest) {
-        (Some(grant), _) => format!(
-            "older ClientCertificates have all slots of the ClientGrant {grant} (its spec.maxCertificates): \
-             delete one of them, or ask the domain's owner for more"
-        ),
-        (None, Some((grant, parts))) => {
+        let (mut admitting, mut nearest): (_, Option<(usize, &ClientGrant)>) = (Vec::new(), None);
+        for (at, grant) in context.grants.iter().enumerate() {
+            let selected = grant.spec.namespaces.selects(namespace);
+            if selected == Some(false) {
+                continue;
+            }
+            let is_selected = selected == Some(true);
+            let parts = outside(at) + other_denials(grant_request, &grant.spec, context).count();
+            if parts > 0 {
+                let is_nearer = nearest.is_none_or(|(best, _)| parts < best);
+                // A message shows the content of a grant only to the namespaces that the grant selects.
+                if is_nearer && is_selected {
+                    nearest = Some((parts, grant));
+                }
+                continue;
+            }
+            admitting.push((at, is_selected));
+            if is_selected && grant.spec.max_certificates.is_none() {
+                break;
+            }
+        }
+        let nearest = nearest.map(|(_, grant)| {
             format!(
                 "{}: outside of the ClientGrant {}, which is the nearest. Change it, or ask the domain's \
                  owner for a grant that it fits",
-                listed(parts.iter().map(String::as_str), MOST_TOLD, WITHIN),
+                listed(
+                    denials(grant_request, &grant.spec, context)
+                        .iter()
+                        .map(String::as_str),
+                    MOST_TOLD,
+                    WITHIN,
+                ),
                 grant.name_any()
             )
+        });
+        Fit { admitting, nearest }
+    }
+
+    pub fn admitting(&self) -> &[(usize, bool)] {
+        &self.admitting
+    }
+
+    pub fn nearest(&self) -> Option<&str> {
+        self.nearest.as_deref()
+    }
+
+    /// Returns the denial when no grant has a free slot. `full`: grant of which older requests have all
+    /// slots.
+    pub fn denial(&self, full: Option<&ClientGrant>) -> String {
+        match (full, &self.nearest) {
+            (Some(grant), _) => format!(
+                "older ClientCertificates have all slots of the ClientGrant {} (its spec.maxCertificates): \
+                 delete one of them, or ask the domain's owner for more",
+                grant.name_any()
+            ),
+            (None, Some(nearest)) => nearest.clone(),
+            (None, None) => NONE.to_owned(),
         }
-        (None, None) => NONE.to_owned(),
-    })
+    }
+}
+
+/// Returns the decision of a outcome. `grant` returns the grant at a position.
+pub fn decision<'a>(outcome: Outcome, fit: &Fit, grant: impl Fn(usize) -> &'a ClientGrant) -> Decision {
+    match outcome {
+        Outcome::Allowed(at) => Decision::Allowed(terms(grant(at))),
+        Outcome::Denied(full) => Decision::Denied(fit.denial(full.map(grant))),
+        Outcome::Unknown(full) => Decision::Unknown(fit.denial(full.map(grant))),
+    }
+}
+
+/// Decides on all certificates of a domain from nothing, and returns the decisions in the order of the
+/// requests. The reference for [`Allocation`](super::allocation::Allocation), which does each step once per
+/// change.
+#[cfg(test)]
+pub fn allocate(
+    grant_requests: &[GrantRequest],
+    labels: &BTreeMap<String, BTreeMap<String, String>>,
+    unreadable: bool,
+    mut context: EvaluationContext,
+) -> Vec<Decision> {
+    context.grants.sort_by_key(|g| preference(g));
+    let grants = &context.grants;
+    let limits: Vec<_> = grants.iter().map(|g| g.spec.max_certificates).collect();
+    let mut slots = super::slots::Slots::new(&limits, unreadable);
+    let mut order: Vec<usize> = (0..grant_requests.len()).collect();
+    order.sort_by_key(|at| {
+        let r = &grant_requests[*at];
+        (r.created, &r.namespace, &r.name)
+    });
+    let mut decisions = vec![None; grant_requests.len()];
+    for at in order {
+        let request = &grant_requests[at];
+        let outside = |at: usize| names_outside(&request.request, &grants[at].spec).len();
+        let fit = Fit::of(request, labels.get(&request.namespace), &context, outside);
+        decisions[at] = Some(decision(slots.take(&fit), &fit, |at| grants[at]));
+    }
+    decisions.into_iter().flatten().collect()
 }
 
 /// Message when no grant selects the namespace. Equal whether the domain exists or not.
@@ -294,55 +279,81 @@ pub fn names_outside(r: &LeafRequest, grant: &ClientGrantSpec) -> Vec<String> {
     ];
     let mut outside = Vec::new();
     for (field, kind, asked, granted) in names {
-        let denials = asked
-            .iter()
-            .enumerate()
-            .filter(|(_, name)| !granted.iter().any(|p| glob::matches(kind, p, name)));
-        outside.extend(denials.map(|(at, _)| match field {
-            "subject.commonName" => field.to_owned(),
-            list => format!("{list}[{at}]"),
-        }));
+        for (at, name) in asked.iter().enumerate() {
+            let field = match field {
+                "subject.commonName" => field.to_owned(),
+                list => format!("{list}[{at}]"),
+            };
+            if let Some(flaw) = names::flaw(name) {
+                outside.push(format!("{field} ({flaw})"));
+            } else if !granted.iter().any(|p| glob::matches(kind, p, name)) {
+                outside.push(field);
+            }
+        }
     }
     outside
 }
 
+/// Returns the patterns of a grant that match no name, each with the reason.
+pub fn futile_patterns(grant: &ClientGrantSpec) -> Vec<String> {
+    let patterns: [(&str, &[String]); 9] = [
+        ("commonNames", &grant.common_names),
+        ("organizations", &grant.organizations),
+        ("organizationalUnits", &grant.organizational_units),
+        ("countries", &grant.countries),
+        ("localities", &grant.localities),
+        ("provinces", &grant.provinces),
+        ("dnsNames", &grant.dns_names),
+        ("uris", &grant.uris),
+        ("emailAddresses", &grant.email_addresses),
+    ];
+    let flawed = patterns.iter().flat_map(|(field, all)| {
+        let all = all.iter().enumerate();
+        all.filter_map(move |(at, pattern)| Some((field, at, names::flaw(pattern)?)))
+    });
+    flawed
+        .map(|(field, at, flaw)| format!("spec.{field}[{at}] {flaw}"))
+        .collect()
+}
+
 /// Returns the parts of the certificate's spec that the grant does not admit.
-fn denials(grant_request: &GrantRequest, grant: &ClientGrant, context: &EvaluationContext) -> Vec<String> {
-    let name = |field: &String| {
-        if grant_request.by_csr {
-            format!("spec.csr ({field})")
-        } else {
-            format!("spec.{field}")
-        }
+fn denials(
+    grant_request: &GrantRequest,
+    grant: &ClientGrantSpec,
+    context: &EvaluationContext,
+) -> Vec<String> {
+    let name = |field: String| match grant_request.by_csr {
+        true => format!("spec.csr ({field})"),
+        false => format!("spec.{field}"),
     };
-    let mut parts: Vec<String> = (context.names_outside)(grant_request, grant)
-        .iter()
-        .map(name)
-        .collect();
-    let grant = &grant.spec;
-    if grant_request.issuance != grant.issuance {
-        parts.push("spec.issuance".into());
-    }
+    let names = names_outside(&grant_request.request, grant).into_iter().map(name);
+    let others = other_denials(grant_request, grant, context).map(str::to_owned);
+    names.chain(others).collect()
+}
+
+/// Returns the parts of the certificate's spec, names aside, that the grant does not admit.
+fn other_denials(
+    grant_request: &GrantRequest,
+    grant: &ClientGrantSpec,
+    context: &EvaluationContext,
+) -> impl Iterator<Item = &'static str> + use<> {
     let wanted = grant.authority.as_deref().or(context.issuing);
-    if grant_request
-        .authority
-        .as_deref()
-        .is_some_and(|named| Some(named) != wanted)
-    {
-        parts.push("spec.authority".into());
-    }
+    let named = grant_request.authority.as_deref();
     let longest = grant.max_duration.as_ref().map(length);
-    if grant_request
-        .duration
-        .zip(longest)
-        .is_some_and(|(asked, longest)| asked > longest)
-    {
-        parts.push("spec.duration".into());
-    }
-    if grant.not_after.as_ref().is_some_and(|end| end.0 <= context.now) {
-        parts.push("the time, since it is over (its spec.notAfter)".into());
-    }
-    parts
+    let asked = grant_request.duration.zip(longest);
+    let denials = [
+        (grant_request.issuance != grant.issuance).then_some("spec.issuance"),
+        (named.is_some() && named != wanted).then_some("spec.authority"),
+        asked
+            .is_some_and(|(asked, longest)| asked > longest)
+            .then_some("spec.duration"),
+        is_over(grant, context.now).then_some("the time, since it is over (its spec.notAfter)"),
+    ];
+    denials.into_iter().flatten()
+}
+
+fn is_over(grant: &ClientGrantSpec, now: Timestamp) -> bool {
+    grant.not_after.as_ref().is_some_and(|end| end.0 <= now)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! certificates, domains and namespaces. Reads only.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
 };
 
@@ -14,7 +14,12 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 
-use super::evaluation::{self, Decision, EvaluationContext, GrantRequest};
+pub use super::state::domain_of;
+use super::{
+    allocation::{Allocation, Basis, Numbered, Sources},
+    evaluation::Decision,
+    state::{Grant, State, within},
+};
 
 use crate::{
     api::{
@@ -23,7 +28,7 @@ use crate::{
     },
     model::authorities,
     policy,
-    runtime::watch::Cached,
+    runtime::watch::{Cached, Listed, Synced, Watch},
 };
 
 type Certificate = Arc<Cached<ClientCertificate>>;
@@ -33,19 +38,20 @@ pub struct GrantIndex {
     certificates: Store<Cached<ClientCertificate>>,
     domains: Store<Cached<MtlsDomain>>,
     namespaces: Store<PartialObjectMeta<Namespace>>,
-    /// Requests of certificates by UID, each with its generation: parsing a CSR takes as long as a thousand
-    /// comparisons.
-    grant_requests: Mutex<HashMap<String, Read>>,
+    /// State of the watch of namespaces, which the operator may not be permitted to read.
+    labels: Synced,
+    changes: Arc<Mutex<Changes>>,
+    state: Mutex<State>,
 }
 
-#[derive(Clone)]
-struct Read {
-    generation: Option<i64>,
-    /// Request of the certificate; `None` when its spec or CSR cannot be certified.
-    grant_request: Option<Arc<GrantRequest>>,
-    /// Names of the request that a grant does not admit, by the grant's UID, each with the grant's
-    /// generation.
-    outside: HashMap<String, (Option<i64>, Arc<[String]>)>,
+/// Objects that have changed since the last read of the index. The watches note them before they tell any
+/// subscriber, and never wait for a decision: no subscriber decides by a state of the index that is older
+/// than the event that it heard.
+#[derive(Default)]
+struct Changes {
+    certificates: BTreeSet<ObjectId>,
+    grants: BTreeSet<ObjectId>,
+    namespaces: BTreeSet<String>,
 }
 
 /// True when the certificate needs a grant.
@@ -72,35 +78,108 @@ pub fn change_predicate(grant: &Cached<ClientGrant>) -> (Option<Option<i64>>, bo
 
 impl GrantIndex {
     pub fn new(
-        grants: Store<Cached<ClientGrant>>,
-        certificates: Store<Cached<ClientCertificate>>,
+        grants: &Watch<Cached<ClientGrant>>,
+        certificates: &Watch<Cached<ClientCertificate>>,
         domains: Store<Cached<MtlsDomain>>,
-        namespaces: Store<PartialObjectMeta<Namespace>>,
+        namespaces: &Watch<PartialObjectMeta<Namespace>>,
     ) -> GrantIndex {
+        let changes = Arc::new(Mutex::new(Changes::default()));
+        let noting = || {
+            let changes = changes.clone();
+            move |note: &dyn Fn(&mut Changes)| {
+                note(&mut changes.lock().expect("no holder of the lock panics"))
+            }
+        };
+        let note = noting();
+        grants.observe(move |g| {
+            note(&|changes| {
+                changes.grants.insert(ObjectId::of(g));
+            });
+        });
+        let note = noting();
+        certificates.observe(move |c| {
+            note(&|changes| {
+                changes.certificates.insert(ObjectId::of(c));
+            });
+        });
+        let note = noting();
+        namespaces.observe(move |n| {
+            note(&|changes| {
+                changes.namespaces.insert(n.name_any());
+            });
+        });
         GrantIndex {
-            grants,
-            certificates,
+            grants: grants.store(),
+            certificates: certificates.store(),
             domains,
-            namespaces,
-            grant_requests: Mutex::default(),
+            namespaces: namespaces.store(),
+            labels: namespaces.synced(),
+            changes,
+            state: Mutex::default(),
         }
     }
 
     /// Decides on a certificate in another namespace than its domain's. Returns `None` when its spec or CSR
     /// cannot be certified.
     pub fn decide(&self, cert: &ClientCertificate, now: Timestamp) -> Option<Decision> {
-        let (key, grant_request) = (cert.domain_id(), self.grant_request(cert)?);
-        Some(self.evaluate(&key, now, |context| {
-            evaluation::decide(&grant_request, || self.requesting(&key).1, context)
-        }))
+        self.allocation(&cert.domain_id(), now, |allocation, sources| {
+            allocation.decide(cert, sources)
+        })
+    }
+
+    /// Decides as [`decide`](Self::decide), for the certificate's own reconcile: the certificate needs no
+    /// other one because of this decision.
+    pub fn announce(&self, cert: &ClientCertificate, now: Timestamp) -> Option<Decision> {
+        self.allocation(&cert.domain_id(), now, |allocation, sources| {
+            allocation.announce(cert, sources)
+        })
     }
 
     /// Returns every certificate in other namespaces that requests something of this domain, each with its
     /// decision.
     pub fn of_domain(&self, key: &ObjectId, now: Timestamp) -> Vec<(Certificate, Decision)> {
-        let (certificates, grant_requests) = self.requesting(key);
-        let decisions = self.evaluate(key, now, |context| evaluation::allocate(&grant_requests, context));
-        certificates.into_iter().zip(decisions).collect()
+        let all = self.allocation(key, now, Allocation::all);
+        all.into_iter()
+            .filter_map(|(id, decision)| Some((self.certificates.get(&id.to_ref())?, decision)))
+            .collect()
+    }
+
+    /// Returns the certificates that the grant allows.
+    pub fn covered(&self, grant: &ClientGrant, now: Timestamp) -> Vec<Certificate> {
+        let name = grant.name_any();
+        let covered = self.allocation(&domain_of(grant), now, |a, sources| a.covered(&name, sources));
+        covered
+            .into_iter()
+            .filter_map(|id| self.certificates.get(&id.to_ref()))
+            .collect()
+    }
+
+    /// Returns the certificates for this domain whose decision differs from the one that their last reconcile
+    /// read, each once.
+    pub fn changed_certificates(&self, key: &ObjectId, now: Timestamp) -> Vec<ObjectId> {
+        self.allocation(key, now, Allocation::changed)
+    }
+
+    /// Returns the grants for this domain that allow other certificates than at the last call.
+    pub fn changed_grants(&self, key: &ObjectId, now: Timestamp) -> Vec<ObjectId> {
+        let names = self.allocation(key, now, Allocation::changed_grants);
+        let ids = names.into_iter().map(|name| ObjectId::new(&key.namespace, name));
+        let state = self.state();
+        ids.filter(|id| state.grants.contains_key(id)).collect()
+    }
+
+    /// Returns the domains that certificates of other namespaces name in this namespace.
+    pub fn domains_in(&self, namespace: &str) -> Vec<ObjectId> {
+        within(&self.state().allocations, namespace)
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// Returns the domains that certificates of this namespace need a grant for.
+    pub fn asked_by(&self, namespace: &str) -> BTreeSet<ObjectId> {
+        within(&self.state().certificates, namespace)
+            .map(|(_, (domain, _))| domain.clone())
+            .collect()
     }
 
     /// True when a grant may allow this self-signed certificate, or may have allowed it before a change.
@@ -158,14 +237,26 @@ impl GrantIndex {
 
     /// Returns the grants in the domain's namespace that are for this domain, or that the operator cannot
     /// read.
-    pub fn of(&self, key: &ObjectId) -> Vec<Arc<Cached<ClientGrant>>> {
-        let is_for = |g: &Cached<ClientGrant>| match &g.0 {
-            Ok(g) => g.spec.domain_ref.name == key.name && g.metadata.deletion_timestamp.is_none(),
-            Err(_) => g.meta().deletion_timestamp.is_none(),
-        };
-        let beside =
-            |g: &&Arc<Cached<ClientGrant>>| g.meta().namespace.as_ref() == Some(&key.namespace) && is_for(g);
-        self.grants.state().iter().filter(beside).cloned().collect()
+    pub fn of(&self, key: &ObjectId) -> Vec<Grant> {
+        let state = self.state();
+        state.grants_for(key).map(|(grant, _)| grant.clone()).collect()
+    }
+
+    /// True while the labels of this certificate's namespace, by which a grant selects, are still being read.
+    /// Equal for every certificate of a namespace, whatever it requests. False when they cannot be read.
+    pub fn are_labels_pending(&self, cert: &ClientCertificate) -> bool {
+        let namespace = cert.namespace().unwrap_or_default();
+        self.namespaces.get(&ObjectRef::new(&namespace)).is_none()
+            && !matches!(self.labels.listed(), Listed::Failed(_))
+            && self.state().grants.values().any(|(g, _)| needs_labels(g))
+    }
+
+    /// Returns whether the operator has the labels by which the grant selects namespaces.
+    pub fn labels(&self, grant: &ClientGrant) -> Listed {
+        match &grant.spec.namespaces.match_labels {
+            Some(_) => self.labels.listed(),
+            None => Listed::Yes,
+        }
     }
 
     /// True when a grant selects none of the existing namespaces; false as well while the namespaces are not
@@ -176,114 +267,88 @@ impl GrantIndex {
         selects_none(&grant.spec.namespaces, &known.collect())
     }
 
-    pub fn forget(&self, cert: &ClientCertificate) {
-        self.grant_requests
-            .lock()
-            .expect("no holder of the lock panics")
-            .remove(&cert.uid().unwrap_or_default());
+    /// Returns the state after all changes so far.
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        let mut state = self.state.lock().expect("no holder of the lock panics");
+        let changes = {
+            let mut changes = self.changes.lock().expect("no holder of the lock panics");
+            std::mem::take(&mut *changes)
+        };
+        for id in changes.certificates {
+            let there = self.certificates.get(&id.to_ref());
+            let wanted = there.as_ref().and_then(|c| c.0.as_ref().ok());
+            state.certificate_changed(id, wanted.filter(|c| may_request(c)));
+        }
+        for id in changes.grants {
+            let there = self.grants.get(&id.to_ref());
+            state.grant_changed(id, there.filter(|g| g.meta().deletion_timestamp.is_none()));
+        }
+        for namespace in &changes.namespaces {
+            state.labels_changed(namespace);
+        }
+        state
     }
 
-    fn evaluate<T>(
+    /// Passes the domain's current allocation to `read`.
+    fn allocation<T>(
         &self,
         key: &ObjectId,
         now: Timestamp,
-        evaluation: impl FnOnce(&EvaluationContext) -> T,
+        read: impl FnOnce(&mut Allocation, &Sources) -> T,
     ) -> T {
-        let all = self.of(key);
-        let grants: Vec<_> = all.iter().filter_map(|g| g.0.as_ref().ok()).collect();
-        let needs_labels = grants.iter().any(|g| g.spec.namespaces.match_labels.is_some());
-        let namespaces = if needs_labels {
-            self.namespaces.state()
-        } else {
-            Vec::new()
-        };
-        let labels: BTreeMap<_, _> = namespaces
-            .iter()
-            .map(|n| (n.name_any(), n.labels().clone()))
-            .collect();
+        let mut state = self.state();
         let domain = self.domains.get(&key.to_ref());
-        let issuing = domain.as_ref().and_then(|d| issuing(d.0.as_ref().ok()?));
-        let unreadable = grants.len() < all.len();
-        let names_outside =
-            |grant_request: &GrantRequest, grant: &ClientGrant| self.outside(grant_request, grant);
-        let issuing = issuing.as_deref();
-        evaluation(&EvaluationContext {
-            grants,
-            unreadable,
-            issuing,
-            labels,
-            now,
-            names_outside: &names_outside,
-        })
-    }
-
-    /// Caches [`evaluation::names_outside`] for each generation of the certificate and of the grant.
-    fn outside(&self, grant_request: &GrantRequest, grant: &ClientGrant) -> Arc<[String]> {
-        let (uid, generation) = (grant.uid().unwrap_or_default(), grant.metadata.generation);
-        let mut grant_requests = self.grant_requests.lock().expect("no holder of the lock panics");
-        let is_of = |read: &&mut Read| {
-            read.grant_request
-                .as_ref()
-                .is_some_and(|known| std::ptr::eq(&**known, grant_request))
+        let version = domain.as_ref().map(|d| {
+            let meta = d.meta();
+            (meta.uid.as_deref(), meta.generation)
+        });
+        let basis = state.allocations.get(key).and_then(Allocation::basis);
+        let basis = if basis.is_some_and(|basis| basis.is_of(version, now)) {
+            None
+        } else {
+            let issuing = domain.as_ref().and_then(|d| issuing(d.0.as_ref().ok()?));
+            let (readable, unreadable): (Vec<_>, Vec<_>) =
+                state.grants_for(key).partition(|(grant, _)| grant.0.is_ok());
+            let numbered = readable.into_iter().map(|(grant, number)| Numbered {
+                grant: grant.clone(),
+                number: *number,
+            });
+            let version = version.map(|(uid, generation)| (uid.map(str::to_owned), generation));
+            Some(Basis::new(
+                numbered.collect(),
+                !unreadable.is_empty(),
+                issuing,
+                version,
+                now,
+            ))
         };
-        let known = grant_requests.get_mut(&grant_request.uid).filter(is_of);
-        let evaluated = known
-            .as_ref()
-            .and_then(|read| read.outside.get(&uid))
-            .filter(|(at, _)| *at == generation);
-        if let Some((_, outside)) = evaluated {
-            return outside.clone();
+        // A domain that no certificate names has no entry.
+        let mut empty = Allocation::default();
+        let allocation = state.allocations.get_mut(key).unwrap_or(&mut empty);
+        if let Some(basis) = basis {
+            allocation.set_basis(basis);
         }
-        let outside: Arc<[String]> = evaluation::names_outside(&grant_request.request, &grant.spec).into();
-        if let Some(read) = known {
-            read.outside.insert(uid, (generation, outside.clone()));
+        let result = read(
+            allocation,
+            &Sources {
+                certificate: &|id| self.certificates.get(&id.to_ref()),
+                labels: &|namespace| {
+                    let namespace = self.namespaces.get(&ObjectRef::new(namespace));
+                    namespace.map(|n| n.labels().clone())
+                },
+                now,
+            },
+        );
+        if allocation.is_empty() {
+            state.allocations.remove(key);
         }
-        outside
+        result
     }
+}
 
-    fn requesting(&self, key: &ObjectId) -> (Vec<Certificate>, Vec<Arc<GrantRequest>>) {
-        let grant_request = |c: Certificate| {
-            let cert =
-                c.0.as_ref()
-                    .ok()
-                    .filter(|cert| cert.domain_id() == *key && is_cross_namespace(cert))?;
-            let grant_request = self
-                .grant_request(cert)
-                .filter(|_| cert.metadata.deletion_timestamp.is_none())?;
-            Some((c.clone(), grant_request))
-        };
-        self.certificates
-            .state()
-            .into_iter()
-            .filter_map(grant_request)
-            .unzip()
-    }
-
-    fn grant_request(&self, cert: &ClientCertificate) -> Option<Arc<GrantRequest>> {
-        let (uid, generation) = (cert.uid().unwrap_or_default(), cert.metadata.generation);
-        let kept = self
-            .grant_requests
-            .lock()
-            .expect("no holder of the lock panics")
-            .get(&uid)
-            .cloned();
-        match kept {
-            Some(read) if read.generation == generation => read.grant_request,
-            _ => {
-                let grant_request = evaluation::grant_request(cert).ok().map(Arc::new);
-                let mut grant_requests = self.grant_requests.lock().expect("no holder of the lock panics");
-                grant_requests.insert(
-                    uid,
-                    Read {
-                        generation,
-                        grant_request: grant_request.clone(),
-                        outside: HashMap::new(),
-                    },
-                );
-                grant_request
-            }
-        }
-    }
+/// True for a certificate that takes part in the allocation of slots.
+fn may_request(cert: &ClientCertificate) -> bool {
+    is_cross_namespace(cert) && cert.metadata.deletion_timestamp.is_none()
 }
 
 /// True when the grant selects none of the namespaces, by their names and labels. An empty map means that the

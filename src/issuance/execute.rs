@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 use super::{
     desired::Desired,
     issuer::{Answer, Issuer},
-    leaf_secret::{KEYSTORE, RENEWED, REVISION, secret_type},
-    observed::Held,
+    leaf_secret::{KEYSTORE, KEYSTORE_DIGEST, RENEWED, REVISION, keystore_digest, secret_type},
+    observed::{Held, Password},
     self_signed,
 };
 
@@ -28,7 +28,10 @@ use crate::{
         pem,
         pem_certificates::parse_pem_bundle,
     },
-    runtime::{self, apply},
+    runtime::{
+        self, apply,
+        workers::{self, Workers},
+    },
     trust::self_signed::{CERTIFICATE_LABEL, TRUSTED_BY, next_secret},
 };
 
@@ -47,7 +50,7 @@ pub enum Error {
     )]
     NoKey,
     #[error("the generation of the key did not finish")]
-    Task(#[from] tokio::task::JoinError),
+    Work(#[from] workers::Error),
     #[error(transparent)]
     Kubernetes(#[from] runtime::Error),
 }
@@ -67,8 +70,10 @@ pub struct ApplyContext<'a> {
     pub cert: &'a ClientCertificate,
     pub d: &'a Desired,
     /// Password of the keystore; `None` without keystore.
-    pub password: Option<&'a Zeroizing<String>>,
+    pub password: Option<&'a Password>,
     pub client: &'a Client,
+    /// For RSA keys and keystores.
+    pub workers: &'a Workers,
 }
 
 /// Issues into the Secret. Returns the new leaf, and the resourceVersion of the Secret; `None` while the
@@ -82,6 +87,7 @@ pub async fn issue(
     now: Timestamp,
 ) -> Result<Option<(Certificate, Option<String>)>, Error> {
     let ApplyContext { cert, d, client, .. } = apply_context;
+    let known = apply_context.prepared_key(known).await?;
     let Some((certificate, data)) = ask(&d.request, &d.key, known, issuer, revision, now).await? else {
         return Ok(None);
     };
@@ -112,7 +118,7 @@ pub async fn stage(
         true => Ok(sign_itself(&request, &key, known, now)?.1),
         false => staged_key(&key, known),
     };
-    let data = tokio::task::spawn_blocking(make).await??;
+    let data = apply_context.workers.run(&d.namespace, |_| make()).await??;
     let mut wanted = apply_context.wanted(revision, d.renew.clone(), data, None);
     wanted.metadata.name = Some(next_secret(&d.secret_name));
     // The staged Secret is deleted with the object under every deletion policy: no client has its certificate
@@ -144,9 +150,23 @@ pub async fn unstage(apply_context: &ApplyContext<'_>, next: &Held) -> Result<()
     Ok(apply::delete_secret(apply_context.client, &next.found).await?)
 }
 
+/// Outcome of [`complete`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// The Secret is as the spec says.
+    InSync,
+    Written,
+    /// The Secret differs from the spec, and its correction has to wait.
+    Postponed,
+}
+
 /// Corrects labels, annotations, owner and keystore of an owned Secret that differ from the spec; key and
-/// leaf stay.
-pub async fn complete(apply_context: &ApplyContext<'_>, held: &Held) -> Result<(), Error> {
+/// leaf stay. `is_postponed`: the correction has to wait.
+pub async fn complete(
+    apply_context: &ApplyContext<'_>,
+    held: &Held,
+    is_postponed: bool,
+) -> Result<Completion, Error> {
     let there = held
         .found
         .data
@@ -154,24 +174,23 @@ pub async fn complete(apply_context: &ApplyContext<'_>, held: &Held) -> Result<(
         .and_then(|data| data.get(KEYSTORE))
         .map(|ByteString(bytes)| bytes.clone());
     let keystore = there.filter(|_| held.keystore_fits);
-    let written = apply::written_by_us(&held.found, "/f:data").contains(KEYSTORE);
     let is_there = match &apply_context.d.keystore {
         Some(_) => keystore.is_some(),
-        None => !written,
+        None => !held.has_keystore,
     };
     let mut wanted = apply_context.wanted(held.revision, held.renewed.clone(), held.data.clone(), keystore);
     if is_there && is_labelled_as(&wanted, &held.found) {
-        return Ok(());
+        return Ok(Completion::InSync);
+    }
+    if is_postponed {
+        return Ok(Completion::Postponed);
     }
     if apply_context.d.keystore.is_some() && !is_there {
         let keystore = apply_context.keystore(&held.data).await?;
-        wanted
-            .data
-            .get_or_insert_default()
-            .extend(keystore.map(|bytes| (KEYSTORE.to_owned(), ByteString(bytes))));
+        wanted = apply_context.wanted(held.revision, held.renewed.clone(), held.data.clone(), keystore);
     }
     apply::write_secret(apply_context.client, wanted, Some(&held.found)).await?;
-    Ok(())
+    Ok(Completion::Written)
 }
 
 impl ApplyContext<'_> {
@@ -182,15 +201,30 @@ impl ApplyContext<'_> {
         };
         let data = data.clone();
         // The key derivation is slow on purpose: it makes passwords hard to guess.
-        let written = tokio::task::spawn_blocking(move || {
+        let written = self.workers.run(&self.d.namespace, move |_| {
             let chain = parse_pem_bundle(&data.tls_crt.unwrap_or_default()).unwrap_or_default();
             keystore::write(
                 &Zeroizing::new(data.tls_key.unwrap_or_default()),
                 &chain,
-                &password,
+                &password.text,
             )
         });
         Ok(Some(written.await??))
+    }
+
+    /// Returns the private key of the request, when it is known or takes seconds to generate. An EC key takes a
+    /// fraction of a millisecond: less than the way to another thread.
+    async fn prepared_key(&self, known: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Error> {
+        match &self.d.key {
+            DesiredKey::Made { kind, encoding, .. } if kind.is_rsa() => {
+                let (kind, encoding) = (*kind, *encoding);
+                let made = self
+                    .workers
+                    .run(&self.d.namespace, move |_| private_key(kind, encoding, known));
+                Ok(Some(made.await??.1))
+            }
+            _ => Ok(known),
+        }
     }
 
     /// Returns the Secret with labels, annotations and owner as the spec says.
@@ -209,6 +243,11 @@ impl ApplyContext<'_> {
         }
         annotations.insert(REVISION.into(), revision.to_string());
         annotations.extend(renewed.map(|value| (RENEWED.to_owned(), value)));
+        let digest = keystore.as_ref().zip(self.password);
+        annotations.extend(digest.map(|(keystore, password)| {
+            let digest = keystore_digest(&data, keystore, password);
+            (KEYSTORE_DIGEST.to_owned(), digest)
+        }));
         let tls_key = data.tls_key.filter(|_| matches!(d.key, DesiredKey::Made { .. }));
         let files = [
             ("tls.crt", data.tls_crt),
@@ -278,16 +317,7 @@ pub(crate) async fn ask(
     let (spki, tls_key) = match key {
         DesiredKey::Requested { spki } => (spki.clone(), None),
         DesiredKey::Made { kind, encoding, .. } => {
-            let (kind, encoding) = (*kind, *encoding);
-            let make = move || private_key(kind, encoding, known);
-            let (key, pem) = match kind {
-                KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096 => {
-                    tokio::task::spawn_blocking(make).await?? // up to seconds
-                }
-                // The generation takes a fraction of a millisecond: less than another thread, which would
-                // need memory of its own.
-                _ => make()?,
-            };
+            let (key, pem) = private_key(*kind, *encoding, known)?;
             (key.subject_public_key_info(), Some(pem))
         }
     };

@@ -9,9 +9,11 @@ pub mod known_key;
 pub mod leaf_secret;
 pub mod observe;
 pub mod observed;
+pub mod pace;
 pub mod plan;
 pub mod self_signed;
 pub mod signing_key_cache;
+pub mod trusted;
 
 #[cfg(test)]
 pub(crate) mod simulation;

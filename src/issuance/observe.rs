@@ -11,7 +11,7 @@ use super::{
     desired::Desired,
     issuer::Issuer,
     leaf_secret::held,
-    observed::{Observed, Problem},
+    observed::{Observed, Password, Past, Problem},
     signing_key_cache::{Keyed, SigningKeyCache},
 };
 
@@ -23,6 +23,9 @@ use crate::{
     status::StepStatus,
     trust::{active_trust::Trust, generated_authority, self_signed::next_secret},
 };
+
+/// Label, with the value `true`, on a Secret whose values ClientCertificates may use as passwords of keystores.
+pub const KEYSTORE_PASSWORD: &str = "mtls-operator.io/keystore-password";
 
 /// Context of the observation.
 pub struct ObserveContext<'a> {
@@ -53,17 +56,16 @@ pub async fn observe(
     d: &Desired,
     domain: Option<&MtlsDomain>,
     trust: Option<Trust>,
-    last_revision: i64,
+    past: Past,
     observe_context: &ObserveContext<'_>,
 ) -> Result<Observed, runtime::Error> {
     let password = match &d.keystore {
         Some(at) => Some(password(d, at, observe_context).await?),
         None => None,
     };
-    let secret = match observe_context.secret(&d.namespace, &d.secret_name).await? {
-        Some(found) => Some(held(d, found, password.as_ref().and_then(|p| p.as_ref().ok())).await),
-        None => None,
-    };
+    let usable = password.as_ref().and_then(|p| p.as_ref().ok());
+    let secret = observe_context.secret(&d.namespace, &d.secret_name).await?;
+    let secret = secret.map(|found| held(d, found, usable));
     let issuer = match domain {
         None => Err(no_domain(d, secret.is_some())),
         Some(_) if d.self_signed => Ok(None),
@@ -83,17 +85,14 @@ pub async fn observe(
         }
         false => None,
     };
-    let next = match next {
-        Some(found) => Some(held(d, found, None).await),
-        None => None,
-    };
+    let next = next.map(|found| held(d, found, None));
     let trust = trust.filter(|_| domain.is_some());
     Ok(Observed {
         domain_gone: domain.is_none(),
         issuer,
         secret,
         next,
-        last_revision,
+        past,
         password,
         trust,
     })
@@ -122,30 +121,40 @@ fn problem(reason: Reason, message: String) -> Problem {
     }
 }
 
-/// Reads the password. A missing and a forbidden Secret give the same problem.
+/// Reads the password.
 async fn password(
     d: &Desired,
     at: &SecretKeyRef,
     observe_context: &ObserveContext<'_>,
-) -> Result<Result<Zeroizing<String>, Problem>, runtime::Error> {
+) -> Result<Result<Password, Problem>, runtime::Error> {
     Ok(password_in(
         observe_context.secret(&d.namespace, &at.name).await?,
         at,
     ))
 }
 
-/// Returns the password in a Secret; an empty password counts as missing.
-fn password_in(found: Option<Secret>, at: &SecretKeyRef) -> Result<Zeroizing<String>, Problem> {
-    let bytes = found.and_then(|secret| Some(secret.data?.remove(&at.key)?.0));
-    let password = bytes
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .filter(|p| !p.is_empty());
-    password.map(Zeroizing::new).ok_or_else(|| {
+/// Returns the password in a Secret with the label. A Secret that is absent, has no label or has no password gives
+/// the same problem: whoever may write certificates must not learn from it what other Secrets there are.
+fn password_in(found: Option<Secret>, at: &SecretKeyRef) -> Result<Password, Problem> {
+    let labelled = found.filter(|secret| {
+        let label = secret.labels().get(KEYSTORE_PASSWORD);
+        label.is_some_and(|value| value == "true")
+    });
+    let password = labelled.and_then(|mut secret| {
+        let bytes = secret.data.as_mut()?.remove(&at.key)?.0;
+        let text = String::from_utf8(bytes).ok().filter(|text| !text.is_empty())?;
+        Some(Password {
+            text: Zeroizing::new(text),
+            uid: secret.uid()?,
+            version: secret.resource_version()?,
+        })
+    });
+    password.ok_or_else(|| {
         problem(
             Reason::RefNotFound,
             format!(
-                "spec.keystores.pkcs12.passwordSecretRef: there is no Secret {} with a password in its key \
-                 {}",
+                "spec.keystores.pkcs12.passwordSecretRef: there is no Secret {} with the label \
+                 {KEYSTORE_PASSWORD}: \"true\" and a password in its key {}",
                 at.name, at.key
             ),
         )

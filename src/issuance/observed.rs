@@ -1,10 +1,11 @@
 //! Observed state of one `ClientCertificate`, in plain data. No I/O here; `observe` fills it, and `plan`
 //! evaluates it.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use zeroize::Zeroizing;
 
-use super::issuer::Issuer;
+use super::{issuer::Issuer, pace::Pace};
 
 use crate::{
     api::conditions::Reason,
@@ -21,13 +22,21 @@ pub struct Observed {
     pub secret: Option<Held>,
     /// Staged Secret: the next self-signed certificate, or the key of a request that the issuer may have.
     pub next: Option<Held>,
-    /// Number of issued leaves according to the status. It is the only count when the Secret is lost, and
-    /// decides nothing.
-    pub last_revision: i64,
+    pub past: Past,
     /// Password of the keystore; `None` without keystore.
-    pub password: Option<Result<Zeroizing<String>, Problem>>,
+    pub password: Option<Result<Password, Problem>>,
     /// Trust of the domain; `None` while it is unknown.
     pub trust: Option<Trust>,
+}
+
+/// Earlier leaves of the certificate. They only delay the next leaf.
+#[derive(Clone, Debug, Default)]
+pub struct Past {
+    /// Number of issued leaves according to the status. It is the only count when the Secret is lost.
+    pub last_revision: i64,
+    /// Ends of the leaves in the status that the next leaf supersedes, or that are superseded already.
+    pub superseded: Vec<Timestamp>,
+    pub pace: Pace,
 }
 
 impl Observed {
@@ -37,8 +46,18 @@ impl Observed {
         self.secret
             .as_ref()
             .filter(|s| s.ours)
-            .map_or(self.last_revision, |s| s.revision)
+            .map_or(self.past.last_revision, |s| s.revision)
     }
+}
+
+/// Password of a keystore, with the Secret that has it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password {
+    pub text: Zeroizing<String>,
+    /// `metadata.uid` of the Secret.
+    pub uid: String,
+    /// `metadata.resourceVersion` of the Secret.
+    pub version: String,
 }
 
 /// Secret with a leaf and its key.
@@ -50,8 +69,12 @@ pub struct Held {
     pub revision: i64,
     /// Last renewal request that the operator has answered.
     pub renewed: Option<String>,
-    /// True when `keystore.p12` holds exactly this key and chain under the desired password.
+    /// True when the operator made `keystore.p12` of exactly this key, chain and password.
     pub keystore_fits: bool,
+    /// True when the operator has written `keystore.p12`.
+    pub has_keystore: bool,
+    /// Other field managers that wrote `tls.crt`, `tls.key` or `ca.crt` over the operator's.
+    pub writers: Vec<String>,
     pub found: Secret,
 }
 

@@ -9,7 +9,9 @@ use super::{
     issuer::Issuer,
     known_key::staged_key,
     observed::{Held, Observed, Problem},
+    pace::{self, Cause, Wait},
     self_signed,
+    trusted::trusted,
 };
 
 use crate::{
@@ -34,6 +36,10 @@ pub struct Plan {
     pub leaf: Option<Certificate>,
     /// Time of the next reconcile before the renewal, even without another event.
     pub requeue_at: Option<Timestamp>,
+    /// Wait before the next leaf.
+    pub wait: Option<Wait>,
+    /// Occasion of the leaf that the action makes.
+    pub cause: Option<Cause>,
 }
 
 /// Delay until the operator asks an issuer again that has not answered.
@@ -51,7 +57,11 @@ pub fn plan(d: &Desired, o: &Observed, propagation: SignedDuration, now: Timesta
         action,
         step_condition,
         requeue_at,
+        wait,
+        cause,
     } = issuing(d, o, leaf.as_ref(), propagation, now);
+    // Another writer may have written a leaf that waits for its correction.
+    let is_reported = wait.is_none() || step_condition.status == StepStatus::Done;
     let step_conditions = vec![
         step_condition,
         trusted(d, o.trust.as_ref(), o.domain_gone, leaf.as_ref()),
@@ -60,8 +70,10 @@ pub fn plan(d: &Desired, o: &Observed, propagation: SignedDuration, now: Timesta
         action,
         step_conditions,
         renewal,
-        leaf,
+        leaf: leaf.filter(|_| is_reported),
         requeue_at,
+        wait,
+        cause,
     }
 }
 
@@ -103,6 +115,8 @@ struct Issuing {
     action: Option<Action>,
     step_condition: StepCondition,
     requeue_at: Option<Timestamp>,
+    wait: Option<Wait>,
+    cause: Option<Cause>,
 }
 
 impl From<StepCondition> for Issuing {
@@ -111,6 +125,8 @@ impl From<StepCondition> for Issuing {
             action: None,
             step_condition,
             requeue_at: None,
+            wait: None,
+            cause: None,
         }
     }
 }
@@ -135,7 +151,16 @@ fn issuing(
         message,
     })) = &o.password
     {
-        return step_condition(*status, *reason, message.clone()).into();
+        // A keystore that exists stays with its leaf, for the time until the leaf's renewal.
+        let stays = o.secret.as_ref().is_some_and(|held| held.has_keystore);
+        let renewal = leaf.map(|leaf| (leaf, inspect::renewal_time(leaf, d.renew_before)));
+        return match renewal.filter(|(_, renewal)| stays && now < *renewal) {
+            Some((leaf, renewal)) => Issuing {
+                requeue_at: Some(renewal),
+                ..next_one(in_secret(leaf), message).into()
+            },
+            None => step_condition(*status, *reason, message.clone()).into(),
+        };
     }
     let usable = leaf.filter(|leaf| now < leaf.not_after);
     let issuer = match (&o.issuer, usable) {
@@ -163,6 +188,8 @@ fn issuing(
                         format!("{message} yet"),
                     ),
                     requeue_at: fresh,
+                    wait: None,
+                    cause: None,
                 },
                 None => step_condition(*status, *reason, message.clone()).into(),
             };
@@ -190,6 +217,14 @@ fn issuing(
             (action, open, requeue_at)
         }
     };
+    let is_new = matches!(action, Some(Action::Issue(_) | Action::Stage { .. }));
+    let next = open.as_ref().map(|(violation, _)| violation).filter(|_| is_new);
+    let cause = next.map(|violation| pace::cause(d, o, violation, leaf, now));
+    if let Some((violation, cause)) = next.zip(cause)
+        && let Some(wait) = pace::wait(d, o, violation, cause, now)
+    {
+        return waiting(violation, wait, usable);
+    }
     let step_condition = match (open, leaf) {
         (None, Some(leaf)) => in_secret(leaf),
         (None, None) => step_condition(
@@ -214,6 +249,24 @@ fn issuing(
         action,
         step_condition,
         requeue_at,
+        wait: None,
+        cause,
+    }
+}
+
+/// Returns the condition while the pace of the object's certificates delays the next leaf.
+fn waiting(violation: &Violation, wait: Wait, usable: Option<&Certificate>) -> Issuing {
+    let step_condition = match (usable, wait.reason) {
+        (Some(leaf), _) if violation.reason.is_renewal() => next_one(in_secret(leaf), &wait.message),
+        (_, Some(reason)) => step_condition(StepStatus::Blocked, reason, wait.message.clone()),
+        (_, None) => step_condition(StepStatus::Working, Reason::Issuing, wait.message.clone()),
+    };
+    Issuing {
+        action: None,
+        step_condition,
+        requeue_at: Some(wait.until),
+        wait: Some(wait),
+        cause: None,
     }
 }
 
@@ -319,54 +372,6 @@ fn next_one(kept: StepCondition, message: &str) -> StepCondition {
 fn step_condition(status: StepStatus, reason: Reason, message: String) -> StepCondition {
     StepCondition {
         type_: ConditionType::Issued,
-        status,
-        reason,
-        message,
-    }
-}
-
-fn trusted(
-    d: &Desired,
-    trust: Option<&Trust>,
-    domain_gone: bool,
-    leaf: Option<&Certificate>,
-) -> StepCondition {
-    let who = if d.self_signed { "it" } else { "its issuer" };
-    let is_in = |leaf: &Certificate| trust.is_some_and(|trust| trust.accepts(leaf));
-    let (status, reason, message) = match (trust, leaf) {
-        (Some(trust), leaf) if d.self_signed && trust.has_no_room(&d.entry) && !leaf.is_some_and(is_in) => (
-            StepStatus::Blocked,
-            Reason::TruststoreFull,
-            self_signed::FULL.to_owned(),
-        ),
-        (_, None) => (
-            StepStatus::Working,
-            Reason::WaitingForCertificate,
-            "nothing is issued yet".to_owned(),
-        ),
-        (None, _) if domain_gone => (
-            StepStatus::Blocked,
-            Reason::DomainGone,
-            "the MtlsDomain does not exist".to_owned(),
-        ),
-        (None, _) => (
-            StepStatus::Working,
-            Reason::WaitingForDomainTrust,
-            "the domain has not had its first reconcile yet, or does not serve".to_owned(),
-        ),
-        (Some(trust), Some(leaf)) if trust.accepts(leaf) => (
-            StepStatus::Done,
-            Reason::Trusted,
-            format!("{who} is in the truststore version that the domain uses"),
-        ),
-        (Some(_), Some(_)) => (
-            StepStatus::Working,
-            Reason::WaitingForDomainTrust,
-            format!("{who} is not in the truststore version that the domain uses"),
-        ),
-    };
-    StepCondition {
-        type_: ConditionType::Trusted,
         status,
         reason,
         message,

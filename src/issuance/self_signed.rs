@@ -112,7 +112,7 @@ fn is_shadowed(d: &Desired, o: &Observed, leaf: &Certificate) -> bool {
 /// may have been lost.
 fn next_revision(d: &Desired, o: &Observed) -> i64 {
     let known = [
-        Some(o.last_revision),
+        Some(o.past.last_revision),
         o.secret.as_ref().map(|s| s.revision),
         o.next.as_ref().map(|s| s.revision),
     ];

@@ -104,7 +104,7 @@ pub struct DesiredRequest {
 }
 
 /// Requirements that the ClientCertificates of one domain place on it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Clients {
     /// Longest lifetime of a leaf under an authority.
     pub longest: SignedDuration,
@@ -173,6 +173,11 @@ pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Res
         },
         placement,
     })
+}
+
+/// Returns why the spec cannot be served; `None`: it can.
+pub fn refusal(domain: &MtlsDomain, s: &OperatorConfig) -> Option<Refused> {
+    desired(domain, s, Clients::default()).err()
 }
 
 /// Returns the mapped APIs, by path.

@@ -57,6 +57,10 @@ pub struct Options {
     /// Serves three metric series for each ClientCertificate; set it to false with very many of them.
     #[arg(long, env = "MTLS_OPERATOR_METRICS_PER_CERTIFICATE", default_value_t = true, action = ArgAction::Set)]
     pub metrics_per_certificate: bool,
+    /// Serves /metrics only to users who may get that path, by the token of the request. Needs the right to
+    /// create TokenReviews and SubjectAccessReviews.
+    #[arg(long, env = "MTLS_OPERATOR_METRICS_AUTH", default_value_t = false, action = ArgAction::Set)]
+    pub metrics_auth: bool,
     /// Log level, or tracing directives.
     #[arg(long, env = "MTLS_OPERATOR_LOG", default_value = "info")]
     pub log: String,

@@ -63,7 +63,7 @@ pub enum GenerateError {
 }
 
 /// Generates a self-signed authority for leaves only: CA:TRUE with path length 0, keyCertSign and cRLSign. An
-/// RSA key takes up to 1.6 s of CPU: call this from `tokio::task::spawn_blocking`.
+/// RSA key takes up to 1.6 s of CPU: call this from a thread of `runtime::workers`.
 pub fn generate(request: &AuthorityRequest, now: Timestamp) -> Result<KeyedCertificate, GenerateError> {
     subject_part("commonName", &request.common_name, 64)?;
     for (at, organization) in request.organizations.iter().enumerate() {

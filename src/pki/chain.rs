@@ -2,7 +2,7 @@
 //! search and the cache of verified signatures; reads certificates only, knows no time.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     cmp::Reverse,
     collections::{HashMap, HashSet},
     rc::Rc,
@@ -21,14 +21,42 @@ const DEEPEST: usize = 16;
 /// of one name.
 pub const MAX_CANDIDATES: usize = 64;
 
-/// Cache of signature checks, each verified once: whether a key signed a certificate.
+/// Cache of signature checks, each verified once: whether a key signed a certificate. It may have an end, after
+/// which it verifies nothing more.
 #[derive(Default)]
-pub struct Signatures {
+pub struct Signatures<'l> {
     /// Results by the certificate's fingerprint, then by the key's SHA-256.
     verdicts: RefCell<HashMap<String, HashMap<String, bool>>>,
+    /// Tells when to end; `None`: never.
+    limit: Option<&'l dyn Fn() -> bool>,
+    ended: Cell<bool>,
 }
 
-impl Signatures {
+impl<'l> Signatures<'l> {
+    /// Creates a cache that ends as soon as `limit` returns true.
+    pub fn until(limit: &'l dyn Fn() -> bool) -> Signatures<'l> {
+        Signatures {
+            limit: Some(limit),
+            ..Signatures::default()
+        }
+    }
+
+    /// True once the time for the checks is over: whatever was computed with them is worthless. Every loop whose
+    /// length an author of certificates chooses asks.
+    pub fn have_ended(&self) -> bool {
+        if !self.ended.get() {
+            self.ended.set(self.limit.is_some_and(|limit| limit()));
+        }
+        self.ended.get()
+    }
+
+    /// Returns the fingerprint of the certificate for which the most keys were tried.
+    pub fn most_tried(&self) -> Option<String> {
+        let verdicts = self.verdicts.borrow();
+        let most = verdicts.iter().max_by_key(|(_, keys)| keys.len());
+        most.map(|(fingerprint, _)| fingerprint.clone())
+    }
+
     /// Returns [`Certificate::is_issued_by`] from the cache, or verifies and caches it.
     pub fn issued(&self, certificate: &Certificate, issuer: &Certificate) -> bool {
         if certificate.issuer_key != issuer.subject_key {
@@ -47,6 +75,7 @@ impl Signatures {
         };
         match of_certificate.get(&issuer.spki_sha256) {
             Some(verdict) => *verdict,
+            None if self.have_ended() => false,
             None => {
                 let verdict = certificate.is_issued_by(issuer);
                 of_certificate.insert(issuer.spki_sha256.clone(), verdict);
@@ -65,7 +94,7 @@ impl Signatures {
 /// Certificates that chains may go through.
 pub struct Pool<'p> {
     by_subject: HashMap<&'p str, Vec<&'p Certificate>>,
-    signatures: &'p Signatures,
+    signatures: &'p Signatures<'p>,
     prefer: Prefer,
     /// Cache of the issuers of a certificate, by its fingerprint.
     issuers: RefCell<HashMap<String, Rc<IssuerSearch<'p>>>>,
@@ -117,13 +146,16 @@ impl<'p> Pool<'p> {
     pub fn new(
         certificates: impl IntoIterator<Item = &'p Certificate>,
         prefer: Prefer,
-        signatures: &'p Signatures,
+        signatures: &'p Signatures<'p>,
     ) -> Pool<'p> {
         let mut by_subject: HashMap<&str, Vec<&Certificate>> = HashMap::new();
+        let mut there = HashSet::new();
         for certificate in certificates {
-            let there = by_subject.entry(&certificate.subject_key).or_default();
-            if !there.contains(&certificate) {
-                there.push(certificate);
+            if there.insert(certificate.fingerprint_sha256.as_str()) {
+                by_subject
+                    .entry(&certificate.subject_key)
+                    .or_default()
+                    .push(certificate);
             }
         }
         Pool {

@@ -7,23 +7,23 @@ pub mod distrust;
 pub mod entries;
 pub mod fill;
 pub mod offer;
+pub mod refuse;
 pub mod twins;
 
-use std::collections::{BTreeSet, HashMap};
-
-use jiff::Timestamp;
+use std::collections::BTreeSet;
 
 use super::{
     certificate::Certificate,
-    chain::{Broken, MAX_CHAIN, Pool, Prefer, Signatures},
+    chain::{MAX_CHAIN, Pool, Prefer, Signatures},
     compile::{
         distrust::Distrusted,
         entries::Entries,
         offer::{CompileInput, Offer, OfferState, Source, State, contains, keep_until},
+        refuse::{accepted, lint_offers, refuse_broken_chains, refuse_reused_subjects, with_issuers},
         twins::Twins,
     },
-    lint::{Finding, Pools, Reason, Severity, is_other_key},
-    truststore::{Bundle, Entry, identity},
+    lint::{Finding, Reason, Severity},
+    truststore::{Bundle, Entry},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,20 +39,49 @@ pub struct Compiled {
     pub without_room: BTreeSet<String>,
 }
 
+/// Compilation that took too long. Its result is not used, so that no half of it becomes trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TooLong {
+    /// Name of the source whose certificates cost the most; empty when none stands out.
+    pub authority: String,
+}
+
 /// Returns the next truststore. Compiling again with the result as `previous` gives the same bytes, until a
 /// certificate begins, expires or its `keep_until` passes.
-pub fn compile(input: &CompileInput<'_>) -> Compiled {
-    let signatures = Signatures::default();
-    let mut compiled = pass(input, &signatures);
+///
+/// # Errors
+/// Returns [`TooLong`] once `limit` has returned true.
+pub fn compile(input: &CompileInput<'_>, limit: &dyn Fn() -> bool) -> Result<Compiled, TooLong> {
+    let signatures = Signatures::until(limit);
+    let compiled = settled(input, &signatures);
+    if !signatures.have_ended() {
+        return Ok(compiled);
+    }
+    let tried = signatures.most_tried();
+    let costly = input.sources.iter().find(|source| {
+        source
+            .listed()
+            .any(|c| Some(&c.fingerprint_sha256) == tried.as_ref())
+    });
+    Err(TooLong {
+        authority: costly.map(|source| source.authority.clone()).unwrap_or_default(),
+    })
+}
+
+fn settled(input: &CompileInput<'_>, signatures: &Signatures<'_>) -> Compiled {
+    let mut compiled = pass(input, signatures);
     // A certificate that leaves may be the only reason for which another one stays. The other one then leaves
     // in the next pass, and not at the next reconcile.
     for _ in 0..MAX_PASSES {
+        if signatures.have_ended() {
+            break;
+        }
         let next = pass(
             &CompileInput {
                 previous: Some(&compiled.bundle),
                 ..input.clone()
             },
-            &signatures,
+            signatures,
         );
         let settled = next.bundle == compiled.bundle;
         compiled = Compiled {
@@ -70,7 +99,7 @@ pub fn compile(input: &CompileInput<'_>) -> Compiled {
 /// input needs more passes than a chain is long.
 const MAX_PASSES: usize = 8;
 
-pub(crate) fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compiled {
+pub(crate) fn pass(input: &CompileInput<'_>, signatures: &Signatures<'_>) -> Compiled {
     let now = input.now;
     let before: &[Entry] = input.previous.map_or(&[], |bundle| &bundle.entries);
     let distrusted = Distrusted::find(input, signatures);
@@ -86,6 +115,7 @@ pub(crate) fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compile
         .sources
         .iter()
         .filter(|source| source.state == State::Active)
+        .take_while(|_| !signatures.have_ended())
         .map(|source| Offer::new(source, &is_distrusted, &living, signatures, now, &mut findings))
         .collect();
     lint_offers(&mut offers, &living, signatures, now, &mut findings);
@@ -102,6 +132,9 @@ pub(crate) fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compile
     for offer in &offers {
         if offer.state == OfferState::Accepted {
             for certificate in &offer.certificates {
+                if signatures.have_ended() {
+                    break;
+                }
                 entries.offer(offer, certificate, &living, &chosen);
             }
             // Stays trusted while there is no better certificate: API Gateway knows whether the expired
@@ -210,179 +243,6 @@ pub(crate) fn pass(input: &CompileInput<'_>, signatures: &Signatures) -> Compile
         distrusts,
         without_room,
     }
-}
-
-fn lint_offers(
-    offers: &mut [Offer<'_>],
-    living: &[&Entry],
-    signatures: &Signatures,
-    now: Timestamp,
-    findings: &mut Vec<Finding>,
-) {
-    // An authority that gives one subject two keys is refused, and no other authority's chain leads through
-    // it: its certificates, which may be many, are not tried as issuers.
-    let is_plain = |offer: &&Offer<'_>| {
-        let mut keys: HashMap<&str, &str> = HashMap::new();
-        offer
-            .certificates
-            .iter()
-            .filter(|c| now < c.not_after)
-            .all(|c| *keys.entry(&c.subject_key).or_insert(&c.spki_sha256) == c.spki_sha256)
-    };
-    let accepting = offers
-        .iter()
-        .filter(|offer| offer.state == OfferState::Accepted)
-        .filter(is_plain);
-    let everything: Vec<Certificate> = accepting.flat_map(|offer| offer.certificates.clone()).collect();
-    let all = Pool::new(&everything, Prefer::Shortest, signatures);
-    let valid = everything
-        .iter()
-        .filter(|certificate| now < certificate.not_after);
-    let valid = Pool::new(valid, Prefer::Shortest, signatures);
-    for offer in offers {
-        offer.lint(
-            Pools {
-                valid: &valid,
-                all: &all,
-            },
-            living,
-            now,
-            findings,
-        );
-    }
-}
-
-/// Refuses an authority whose subject is taken: API Gateway refuses two certificates with one subject. An
-/// entry that stays in the truststore has the subject first, then the first authority of the spec.
-fn refuse_reused_subjects(
-    offers: &mut [Offer<'_>],
-    living: &[&Entry],
-    input: &CompileInput<'_>,
-    signatures: &Signatures,
-    findings: &mut Vec<Finding>,
-) {
-    let stays = |entry: &Entry| {
-        let lists = |o: &Offer<'_>| {
-            contains(&o.certificates, &entry.certificate) || o.stranded.contains(&entry.certificate)
-        };
-        let listed = offers.iter().any(|o| o.state == OfferState::Accepted && lists(o));
-        let carried = offers
-            .iter()
-            .any(|o| o.state == OfferState::LastGood && o.last_good(living).any(|kept| kept == entry));
-        listed || carried || keep_until(entry, input).is_some_and(|until| input.now < until)
-    };
-    let staying = living.iter().copied().filter(|entry| stays(entry));
-    let mut taken: Vec<Certificate> = with_issuers(staying, living, signatures)
-        .into_iter()
-        .map(|entry| entry.certificate.clone())
-        .collect();
-    for offer in offers
-        .iter_mut()
-        .filter(|offer| offer.state == OfferState::Accepted)
-    {
-        for certificate in &offer.certificates {
-            if taken.iter().any(|other| is_other_key(other, certificate)) && !contains(&taken, certificate) {
-                offer.state = OfferState::Reused;
-                let message = "is the subject of another certificate that is trusted already, with another \
-                               key, and API Gateway refuses two: the old one stays, the new one is not \
-                               published. Give the new authority another subject";
-                findings.push(Finding {
-                    severity: Severity::Refused,
-                    authority: offer.source.authority.clone(),
-                    subject: certificate.subject.clone(),
-                    reason: Reason::SubjectReused,
-                    message: message.to_owned(),
-                });
-            }
-        }
-        if offer.state == OfferState::Accepted {
-            taken.extend(offer.certificates.iter().cloned());
-        }
-    }
-}
-
-/// Refuses authorities whose chain is broken because another authority, which brings their root, is not
-/// published. Ignores certificates of which a twin has a whole chain: the twin is published.
-fn refuse_broken_chains(offers: &mut [Offer<'_>], signatures: &Signatures, findings: &mut Vec<Finding>) {
-    loop {
-        let listed = accepted(offers);
-        let pool = Pool::new(&listed, Prefer::Shortest, signatures);
-        let is_whole = |offer: &Offer<'_>, certificate: &Certificate| {
-            let mut twins = offer
-                .certificates
-                .iter()
-                .filter(|twin| identity(twin) == identity(certificate));
-            twins.any(|twin| pool.best(twin, MAX_CHAIN).is_some())
-        };
-        let stop = |certificate: &Certificate| match pool.chain(certificate, MAX_CHAIN) {
-            Err(Broken::Incomplete(mut chain) | Broken::TooLong(mut chain)) => chain.pop(),
-            Ok(_) => None,
-        };
-        let mut broken = offers
-            .iter_mut()
-            .filter(|offer| offer.state == OfferState::Accepted)
-            .filter_map(|offer| {
-                let certificate = offer.certificates.iter().find(|c| !is_whole(offer, c))?.clone();
-                let stop = stop(&certificate)?;
-                Some((offer, certificate, stop))
-            });
-        let Some((offer, certificate, stop)) = broken.next() else {
-            return;
-        };
-        offer.state = OfferState::LastGood;
-        findings.push(Finding {
-            severity: Severity::Refused,
-            authority: offer.source.authority.clone(),
-            subject: certificate.subject,
-            reason: Reason::ChainIncomplete,
-            message: format!(
-                "has no whole chain to its root: the issuer of {}, {}, is not published; see the finding \
-                 on that issuer",
-                stop.subject, stop.issuer
-            ),
-        });
-    }
-}
-
-/// Returns the certificates that chains may go through: all certificates of accepted offers. Entries that are
-/// only carried forward do not count, so that no new certificate depends on them.
-fn accepted(offers: &[Offer<'_>]) -> Vec<Certificate> {
-    let accepting = offers.iter().filter(|offer| offer.state == OfferState::Accepted);
-    accepting.flat_map(|offer| offer.certificates.clone()).collect()
-}
-
-/// Returns these entries, and after them their issuers among `living`.
-fn with_issuers<'e>(
-    entries: impl Iterator<Item = &'e Entry>,
-    living: &[&'e Entry],
-    signatures: &Signatures,
-) -> Vec<&'e Entry> {
-    let pool = Pool::new(
-        living.iter().map(|entry| &entry.certificate),
-        Prefer::Shortest,
-        signatures,
-    );
-    let mut all: Vec<&Entry> = entries.collect();
-    let mut at = 0;
-    while at < all.len() {
-        let certificate = &all[at].certificate;
-        at += 1;
-        if certificate.self_signed
-            || all
-                .iter()
-                .any(|entry| signatures.issued(certificate, &entry.certificate))
-        {
-            continue;
-        }
-        let issuer = pool.issuer(certificate, MAX_CHAIN);
-        all.extend(
-            living
-                .iter()
-                .find(|entry| Some(&entry.certificate) == issuer)
-                .copied(),
-        );
-    }
-    all
 }
 
 pub(crate) fn whole(reason: Reason, message: String) -> Finding {

@@ -15,6 +15,9 @@ use super::{
     pem_certificates::parse_pem_bundle,
 };
 
+/// Least time between two certificates of one object, whatever their lifetime.
+const LEAST_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
+
 /// Data of a leaf's Secret, as far as it is there. Has no Debug: it holds a private key.
 #[derive(Clone, Default)]
 pub struct SecretData {
@@ -329,9 +332,16 @@ fn renewal_is_due(inspection: &Inspection<'_>, found: &Found) -> Option<Violatio
     broken(Reason::RenewalDue, "the certificate is due for renewal")
 }
 
-/// Returns the time to renew a certificate: `renew_before` its end, and up to 1% of its lifetime earlier. The
-/// serial decides how much earlier, so that certificates of one day do not all renew in one minute, and the
-/// result is always the same.
+/// Returns the least time between two certificates of one object, for certificates with this lifetime: 5
+/// minutes, or a hundredth of the lifetime when that is longer. Otherwise a spec could have the operator
+/// renew without end, and the domain would accept thousands of certificates of one caller.
+pub fn least_interval(life: SignedDuration) -> SignedDuration {
+    LEAST_INTERVAL.max(life / 100)
+}
+
+/// Returns the time to renew a certificate: `renew_before` its end, and up to 1% of its lifetime earlier, but
+/// not before [`least_interval`] has passed since its issue. The serial decides how much earlier, so that
+/// certificates of one day do not all renew in one minute, and the result is always the same.
 pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Timestamp {
     let end = certificate.not_after;
     let life = end.duration_since(certificate.not_before);
@@ -351,7 +361,10 @@ pub fn renewal_time(certificate: &Certificate, renew_before: RenewBefore) -> Tim
     let share = u32::from(digest.as_ref()[0]) << 8 | u32::from(digest.as_ref()[1]); // of 65,536
     let jitter = SignedDuration::from_secs(life.as_secs() / 100 * i64::from(share) / 65_536);
     let start = earlier(end, life);
-    earlier(end, before + jitter).max(later(start, (life - before) / 2))
+    let least = later(start, least_interval(life)).min(end);
+    earlier(end, before + jitter)
+        .max(later(start, (life - before) / 2))
+        .max(least)
 }
 
 #[cfg(test)]

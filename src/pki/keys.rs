@@ -31,6 +31,10 @@ pub enum KeyKind {
 }
 
 impl KeyKind {
+    pub(crate) fn is_rsa(self) -> bool {
+        matches!(self, KeyKind::Rsa2048 | KeyKind::Rsa3072 | KeyKind::Rsa4096)
+    }
+
     /// Returns the kind of an existing key; `None` for a key that the operator never generates (P-521,
     /// Ed25519, RSA of another size or with another public exponent than 65537).
     pub fn of(key: &KeyPair) -> Option<KeyKind> {
@@ -225,14 +229,12 @@ fn has_close_primes(modulus: &BigUint) -> bool {
         root + 1_u32
     };
     let mut b_squared = &a * &a - modulus;
-    for _ in 0..ROUNDS {
-        if is_square(&b_squared) {
-            return true;
-        }
+    (0..ROUNDS).any(|_| {
+        let found = is_square(&b_squared);
         b_squared += (&a << 1) + 1_u32;
         a += 1_u32;
-    }
-    false
+        found
+    })
 }
 
 fn is_square(number: &BigUint) -> bool {
@@ -277,7 +279,7 @@ pub enum KeyError {
     Encode,
 }
 
-/// Generates a random key. RSA keys take up to 1.6 s of CPU: call this from `tokio::task::spawn_blocking`.
+/// Generates a random key. RSA keys take up to 1.6 s of CPU: call this from a thread of `runtime::workers`.
 pub fn generate(kind: KeyKind) -> Result<KeyPair, KeyError> {
     match kind {
         KeyKind::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),

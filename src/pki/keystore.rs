@@ -1,7 +1,7 @@
-//! PKCS #12 keystores: a key with its certificates under a password. In memory only: no files, no network.
+//! PKCS #12 keystores: a key with its certificates under a password. Writes only: no keystore of another writer is
+//! opened. In memory: no files, no network.
 
-use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy, PrivateKey, PrivateKeyChain};
-use zeroize::Zeroizing;
+use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 
 use super::{
     certificate::Certificate,
@@ -42,33 +42,15 @@ pub fn write(
     built().map_err(KeystoreError::Write)
 }
 
-/// True when the keystore equals the output of [`fn@write`], apart from its random parts.
-pub fn holds(
-    keystore: &[u8],
-    tls_key: &(impl AsRef<[u8]> + ?Sized),
-    chain: &[Certificate],
-    password: &str,
-) -> bool {
-    let (Ok(store), Ok(key)) = (
-        KeyStore::from_pkcs12(keystore, password, Pkcs12ImportPolicy::Strict),
-        keys::parse(tls_key),
-    ) else {
-        return false;
-    };
-    let (Some((_, entry)), Ok(pkcs8)) = (store.private_key_chain(), keys::pkcs8(&key)) else {
-        return false;
-    };
-    let there = entry.certs().iter().map(p12_keystore::Certificate::as_der);
-    Zeroizing::new(entry.key().as_der().to_vec()) == pkcs8 && there.eq(chain.iter().map(Certificate::der))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     use std::process::Command;
 
+    use p12_keystore::Pkcs12ImportPolicy;
     use rcgen::PublicKeyData;
+    use zeroize::Zeroizing;
 
     use crate::pki::{
         authority::{
@@ -80,6 +62,26 @@ mod tests {
         leaf::{issue, tests::request},
         pem_certificates::parse_pem_bundle,
     };
+
+    /// True when the keystore equals the output of [`fn@write`], apart from its random parts.
+    fn holds(
+        keystore: &[u8],
+        tls_key: &(impl AsRef<[u8]> + ?Sized),
+        chain: &[Certificate],
+        password: &str,
+    ) -> bool {
+        let (Ok(store), Ok(key)) = (
+            KeyStore::from_pkcs12(keystore, password, Pkcs12ImportPolicy::Strict),
+            keys::parse(tls_key),
+        ) else {
+            return false;
+        };
+        let (Some((_, entry)), Ok(pkcs8)) = (store.private_key_chain(), keys::pkcs8(&key)) else {
+            return false;
+        };
+        let there = entry.certs().iter().map(p12_keystore::Certificate::as_der);
+        Zeroizing::new(entry.key().as_der().to_vec()) == pkcs8 && there.eq(chain.iter().map(Certificate::der))
+    }
 
     fn made(issuer: &SigningAuthority, kind: KeyKind, encoding: Encoding) -> (String, Vec<Certificate>) {
         let key = generate(kind).unwrap();

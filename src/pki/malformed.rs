@@ -1,112 +1,17 @@
-//! Malformed input: the stored corpus of bad truststores and requests (fuzz/corpus, where cargo-fuzz stores
-//! its findings), and random damage to it. No input causes a panic, and no certificate is lost in silence.
-//! `fuzz/` runs the same checks for as long as a developer wants.
-
-use std::{fs, path::Path};
+//! Malformed input: the stored corpus of bad truststores and requests (fuzz/corpus), and random damage to it.
+//! No input causes a panic, and no certificate is lost in silence. `crate::fuzz` runs the same checks for as
+//! long as a developer wants.
 
 use jiff::SignedDuration;
 use proptest::prelude::*;
 
-use super::{
-    certificate::Certificate,
-    csr, keys, leaf, pem,
-    pem_certificates::{self, parse_pem_bundle},
-    truststore::Bundle,
-};
-
-/// Returns the name and content of each file of a kind.
-fn corpus(kind: &str) -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/corpus")
-        .join(kind);
-    let files = fs::read_dir(folder)
-        .expect("the corpus is there")
-        .map(|file| file.expect("a file").path());
-    let mut all: Vec<_> = files
-        .map(|path| {
-            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-            (name, fs::read(&path).expect("a file"))
-        })
-        .collect();
-    all.sort();
-    all
-}
-
-const BEGIN: &[u8] = b"-----BEGIN ";
-
-/// Panics when a certificate of the text is missing in the bundle parsed from it, or in the bundle after a
-/// round trip.
-fn truststore_is_whole(text: &[u8]) {
-    let Ok(bundle) = Bundle::parse(text) else {
-        return; // an error, so nothing is lost in silence
-    };
-    let begins = text
-        .windows(BEGIN.len())
-        .filter(|window| *window == BEGIN)
-        .count();
-    let certificates = if begins == 0 {
-        vec![]
-    } else {
-        parse_pem_bundle(text).expect("the same text parses as a truststore")
-    };
-    assert!(certificates.len() >= begins, "a block was skipped");
-    let entries = |bundle: &Bundle| {
-        bundle
-            .entries
-            .iter()
-            .map(|e| e.certificate.clone())
-            .collect::<Vec<Certificate>>()
-    };
-    for certificate in &certificates {
-        assert!(entries(&bundle).contains(certificate), "{certificate:?} is lost");
-    }
-    let again = Bundle::parse(&bundle.render()).expect("a rendered bundle parses");
-    assert_eq!(entries(&again), entries(&bundle));
-}
-
-/// Panics when a spec could not make the request that is read.
-fn request_is_sound(text: &[u8]) {
-    if let Ok(found) = csr::read(text, SignedDuration::from_hours(24)) {
-        leaf::validate(&found.request).expect("read validates the request");
-        assert!(!found.spki.is_empty());
-    }
-}
-
-/// Panics when a block is skipped, or is not at its reported place.
-fn blocks_are_whole(text: &[u8]) {
-    let _ = (
-        keys::parse(text).is_ok(),
-        pem_certificates::certificates_beside_keys(text),
-        pem::is_plain(text),
-    );
-    let Ok(blocks) = pem::scan(text).collect::<Result<Vec<_>, _>>() else {
-        assert!(
-            parse_pem_bundle(text).is_err(),
-            "a text that cannot be read has certificates"
-        );
-        return;
-    };
-    assert!(
-        blocks.len()
-            >= text
-                .windows(BEGIN.len())
-                .filter(|window| *window == BEGIN)
-                .count(),
-        "a block was skipped"
-    );
-    for block in &blocks {
-        let part = &text[block.range.clone()];
-        assert!(part.starts_with(b"-----BEGIN") && part.ends_with(b"-----"));
-    }
-    if let Ok(certificates) = parse_pem_bundle(text) {
-        assert_eq!(certificates.len(), blocks.len(), "a certificate was skipped");
-    }
-}
+use super::{csr, keys, pem_certificates, truststore::Bundle};
+use crate::fuzz::{self, driver::corpus};
 
 #[test]
 fn the_corpus_is_read_or_refused_as_its_names_say() {
     for (name, text) in corpus("truststore") {
-        truststore_is_whole(&text);
+        fuzz::truststore(&text);
         let read = Bundle::parse(&text).map(|bundle| bundle.entries.len());
         match name.split_once('-').expect("a name begins with good or bad").0 {
             "bad" => assert!(read.is_err(), "{name}: {read:?}"),
@@ -118,7 +23,7 @@ fn the_corpus_is_read_or_refused_as_its_names_say() {
         }
     }
     for (name, text) in corpus("pem") {
-        blocks_are_whole(&text);
+        fuzz::pem(&text);
         assert_eq!(
             keys::parse(&text).is_ok(),
             matches!(
@@ -134,7 +39,7 @@ fn the_corpus_is_read_or_refused_as_its_names_say() {
         );
     }
     for (name, text) in corpus("csr") {
-        request_is_sound(&text);
+        fuzz::csr(&text);
         let good = csr::read(&text, SignedDuration::from_hours(24)).is_ok();
         assert_eq!(good, name.starts_with("good-"), "{name}");
     }
@@ -231,7 +136,7 @@ proptest! {
         damages in prop::collection::vec(damage(), 1..6),
     ) {
         let all = corpus("truststore");
-        truststore_is_whole(&damaged(&all[which.index(all.len())].1, &all, &damages));
+        fuzz::truststore(&damaged(&all[which.index(all.len())].1, &all, &damages));
     }
 
     #[test]
@@ -240,7 +145,7 @@ proptest! {
         damages in prop::collection::vec(damage(), 1..6),
     ) {
         let all = [corpus("pem"), corpus("truststore")].concat();
-        blocks_are_whole(&damaged(&all[which.index(all.len())].1, &all, &damages));
+        fuzz::pem(&damaged(&all[which.index(all.len())].1, &all, &damages));
     }
 
     #[test]
@@ -249,6 +154,6 @@ proptest! {
         damages in prop::collection::vec(damage(), 1..6),
     ) {
         let all = corpus("csr");
-        request_is_sound(&damaged(&all[which.index(all.len())].1, &all, &damages));
+        fuzz::csr(&damaged(&all[which.index(all.len())].1, &all, &damages));
     }
 }

@@ -6,17 +6,19 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde_json::json;
 
 use crate::{
     api::is_object_name,
-    runtime::{Error, MANAGER},
+    runtime::{Error, MANAGER, trim},
 };
 
 /// Label on every Secret that the operator writes, with the value [`MANAGER`].
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Number of objects in one answer to a list of metadata.
+const PAGE: u32 = 20;
 
 /// Returns the Secret, from the API server itself (the watches carry metadata only). A text that no object
 /// can have as its name reads as an absent Secret: in the URL of a request it could be a path or a query.
@@ -30,12 +32,27 @@ pub async fn secret(client: &Client, namespace: &str, name: &str) -> Result<Opti
         .map_err(Error::on("read", "Secret", namespace, name))
 }
 
-/// Returns all Secrets with these labels.
-pub async fn secrets(client: &Client, namespace: &str, selector: &str) -> Result<Vec<Secret>, Error> {
+/// Returns the metadata of all Secrets with these labels. Their content stays on the API server: any user may
+/// give a megabyte of it those labels.
+pub async fn labelled_secrets(
+    client: &Client,
+    namespace: &str,
+    selector: &str,
+) -> Result<Vec<PartialObjectMeta<Secret>>, Error> {
     let api = Api::<Secret>::namespaced(client.clone(), namespace);
-    let list = api.list(&ListParams::default().labels(selector)).await;
-    list.map(|list| list.items)
-        .map_err(Error::on("list", "Secrets", namespace, selector))
+    let (mut all, mut params) = (Vec::new(), ListParams::default().labels(selector).limit(PAGE));
+    loop {
+        let page = api.list_metadata(&params).await;
+        let page = page.map_err(Error::on("list", "Secrets", namespace, selector))?;
+        all.extend(page.items.into_iter().map(|mut secret| {
+            trim::identity_and("", &mut secret);
+            secret
+        }));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(all),
+        }
+    }
 }
 
 /// Returns the ConfigMap, from the API server itself. Treats `name` as [`secret`] does.
@@ -47,14 +64,6 @@ pub async fn config_map(client: &Client, namespace: &str, name: &str) -> Result<
         .get_opt(name)
         .await
         .map_err(Error::on("read", "ConfigMap", namespace, name))
-}
-
-/// Returns all ConfigMaps with these labels.
-pub async fn config_maps(client: &Client, namespace: &str, selector: &str) -> Result<Vec<ConfigMap>, Error> {
-    let api = Api::<ConfigMap>::namespaced(client.clone(), namespace);
-    let list = api.list(&ListParams::default().labels(selector)).await;
-    list.map(|list| list.items)
-        .map_err(Error::on("list", "ConfigMaps", namespace, selector))
 }
 
 /// Writes the Secret `wanted`, which has its name and all content of the operator; `found` is the existing
@@ -141,7 +150,7 @@ async fn own_as_applied(api: &Api<Secret>, found: &Secret) -> Result<(), kube::E
 
 /// Deletes the Secret `found`, not another Secret that has its name now. A Secret that is already gone is no
 /// error.
-pub async fn delete_secret(client: &Client, found: &Secret) -> Result<(), Error> {
+pub async fn delete_secret(client: &Client, found: &impl ResourceExt) -> Result<(), Error> {
     let (namespace, name) = (found.namespace().unwrap_or_default(), found.name_any());
     let params = DeleteParams {
         preconditions: Some(Preconditions {

@@ -1,15 +1,20 @@
-//! All communication with the Kubernetes API server: reads, writes, watches, and leader election. Knows the
-//! field manager and the ownership tags, but none of the operator's kinds.
+//! All communication with the Kubernetes API server (reads, writes, watches, leader election), and the threads
+//! that work runs on. Knows the field manager and the ownership tags, but none of the operator's kinds.
 
 pub mod apply;
 pub mod cluster_id;
+pub mod concurrency;
 pub mod events;
 pub mod finalizer;
 pub mod leader_election;
 pub mod merge;
 pub mod reconcile;
 pub mod status_writer;
+pub mod thin;
+pub mod threads;
+pub mod trim;
 pub mod watch;
+pub mod workers;
 
 use kube::core::Status;
 

@@ -2,21 +2,17 @@
 //! and every later change for each subscriber. Reads only.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::RandomState},
+    collections::{HashMap, hash_map::RandomState},
     fmt::Debug,
     hash::{BuildHasher, Hash},
     sync::{Arc, Mutex},
 };
 
 use futures::{
-    FutureExt, Stream, StreamExt,
-    channel::mpsc::{UnboundedSender, unbounded},
-    future::BoxFuture,
-    stream::select_all,
+    FutureExt, Stream, StreamExt, channel::mpsc::unbounded, future::BoxFuture, stream::select_all,
 };
 use kube::{
     Api, Client, Resource,
-    api::ObjectMeta,
     core::{DeserializeGuard, NamespaceResourceScope},
     runtime::{
         WatchStreamExt,
@@ -27,16 +23,15 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use self::synced::Progress;
+pub use self::synced::{Listed, Synced};
+
 use super::merge::Merge;
 
 use crate::telemetry::logging::chain;
 
 /// Number of objects in one answer to a list: the dropped parts of them stay in memory until the next answer.
 const PAGE: u32 = 100;
-/// Annotation in which `kubectl apply` keeps the whole object, including a Secret's data. The watches request
-/// metadata only to keep that data out of memory.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
 /// Object of one of the operator's kinds in a watch cache: an error in place of the object when the operator
 /// cannot read it.
 pub type Cached<K> = DeserializeGuard<K>;
@@ -54,6 +49,9 @@ impl<K> Watched for K where
 {
 }
 
+/// Hears of an object; false once it wants to hear no more.
+type Subscriber<K> = Box<dyn Fn(&Arc<K>) -> bool + Send>;
+
 /// Watch of one kind, shared by all its readers. Cheap to clone.
 ///
 /// Instead of kube's `store_shared`, for three reasons (kube-runtime 5.0): its subscribers never hear of a
@@ -63,7 +61,7 @@ impl<K> Watched for K where
 /// meanwhile.
 pub struct Watch<K: Watched> {
     store: Store<K>,
-    subscribers: Arc<Mutex<Vec<UnboundedSender<Arc<K>>>>>,
+    subscribers: Arc<Mutex<Vec<Subscriber<K>>>>,
     synced: Synced,
 }
 
@@ -123,10 +121,7 @@ impl<K: Watched> Watch<K> {
         let me = Self {
             store,
             subscribers: Arc::default(),
-            synced: Synced {
-                kind: K::kind(&()).into(),
-                progress: synced,
-            },
+            synced: Synced::of(K::kind(&()).into(), synced),
         };
         let driver = me
             .clone()
@@ -159,8 +154,25 @@ impl<K: Watched> Watch<K> {
         for object in self.store.state() {
             let _ = sender.unbounded_send(object);
         }
-        subscribers.push(sender);
+        subscribers.push(Box::new(move |object| {
+            sender.unbounded_send(object.clone()).is_ok()
+        }));
         receiver
+    }
+
+    /// Calls `note` for every object in the store, then for every one that is added, changed or deleted,
+    /// before any subscriber hears of it. `note` runs where the watch does, and must return at once.
+    pub fn observe(&self, note: impl Fn(&K) + Send + 'static) {
+        let mut subscribers = self
+            .subscribers
+            .lock()
+            .expect("no thread panics while holding it");
+        self.store.state().iter().for_each(|object| note(object));
+        let always = move |object: &Arc<K>| {
+            note(object);
+            true
+        };
+        subscribers.insert(0, Box::new(always));
     }
 
     /// Like [`Watch::subscribe`], but streams an object only when `key` differs from its last value or the
@@ -210,11 +222,7 @@ impl<K: Watched> Watch<K> {
                         None => self.store.state(),
                     };
                     let began = matches!(event, Event::Init);
-                    for event in merge.next(
-                        source,
-                        event.modify(|object| without_the_servers_own(object, trim)),
-                        stored,
-                    ) {
+                    for event in merge.next(source, event.modify(trim), stored) {
                         writer.apply_watcher_event(&event);
                         self.tell(event);
                     }
@@ -251,45 +259,12 @@ impl<K: Watched> Watch<K> {
         self.subscribers
             .lock()
             .expect("no thread panics while holding it")
-            .retain(|s| {
-                touched
-                    .iter()
-                    .all(|object| s.unbounded_send(object.clone()).is_ok())
-            });
+            .retain(|hears| touched.iter().all(hears));
     }
 }
 
 fn listing<K: Watched>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>> + Send {
     watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff()
-}
-
-fn without_the_servers_own<K: Resource>(object: &mut K, trim: fn(&mut K)) {
-    let meta = object.meta_mut();
-    meta.managed_fields = None;
-    if let Some(annotations) = &mut meta.annotations {
-        annotations.remove(LAST_APPLIED);
-    }
-    trim(object);
-}
-
-/// Trim function for [`Watch::new`] that keeps everything.
-pub fn all_of_it<K>(_: &mut K) {}
-
-/// Trim function for [`Watch::new`] that keeps only the identity, the version and the value of `label`.
-pub fn identity_and<K: Resource>(label: &str, object: &mut K) {
-    let meta = object.meta_mut();
-    let label = meta
-        .labels
-        .take()
-        .and_then(|mut labels| labels.remove_entry(label));
-    *meta = ObjectMeta {
-        name: meta.name.take(),
-        namespace: meta.namespace.take(),
-        uid: meta.uid.take(),
-        resource_version: meta.resource_version.take(),
-        labels: label.map(|label| [label].into()),
-        ..ObjectMeta::default()
-    };
 }
 
 /// Returns why a list fails, for users.
@@ -315,52 +290,9 @@ fn problem<K: Watched>(error: &watcher::Error, namespace: Option<&str>) -> Strin
     }
 }
 
-#[derive(Debug, Default)]
-struct Progress {
-    live: bool,
-    /// Reason why the last list failed, by source.
-    problems: BTreeMap<usize, String>,
-}
+mod synced;
 
-/// Sync state of one watch.
-#[derive(Clone, Debug)]
-pub struct Synced {
-    kind: String,
-    progress: watch::Receiver<Progress>,
-}
-
-impl Synced {
-    /// Waits until the store is complete.
-    pub async fn wait(&self) {
-        if self.progress.clone().wait_for(|p| p.live).await.is_err() {
-            // Without the driver the store never becomes complete.
-            std::future::pending().await
-        }
-    }
-
-    /// True once the task that drives the watch has died, so that its store becomes stale.
-    pub fn has_ended(&self) -> bool {
-        self.progress.has_changed().is_err()
-    }
-
-    /// Returns the watched kind.
-    pub fn kind(&self) -> &str {
-        &self.kind
-    }
-
-    /// Returns why the watch is not synced; `None` once it is.
-    pub fn problem(&self) -> Option<String> {
-        let progress = self.progress.borrow();
-        (!progress.live).then(|| {
-            progress
-                .problems
-                .values()
-                .next()
-                .cloned()
-                .unwrap_or_else(|| format!("{} is not listed yet", self.kind))
-        })
-    }
-}
-
+#[cfg(test)]
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use prometheus_client::encoding::text::encode;
 use serde_json::Value;
 
 use super::{
+    cache_metrics,
     metrics::{Controller, Metrics, PREFIX, Stage},
     object_metrics,
 };
@@ -193,6 +194,7 @@ fn everything() -> String {
     calls.count("acm", "RequestCertificate", &Ok(()), Duration::ZERO);
     calls.register(own);
     own.register_collector(Box::new(object_metrics::tests::one_of_each()));
+    own.register_collector(Box::new(cache_metrics::tests::one()));
     let mut text = String::new();
     encode(&mut text, &registry).unwrap();
     text

@@ -15,15 +15,16 @@ use axum::{
 };
 use prometheus_client::registry::Registry;
 use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     exposition::{self, Format},
     logging::{self, Level},
+    metrics_auth::{self, MetricsAuth},
 };
 
-/// Sources of the listener's answers.
+/// Sources of the answers.
 pub struct Shown {
     pub registry: Registry,
     /// Returns why the process is not ready: caches that have not synced, CRDs that are missing. Called at
@@ -33,10 +34,15 @@ pub struct Shown {
     /// that died. Called at each probe.
     pub not_live: Box<dyn Fn() -> Option<String> + Send + Sync>,
     pub level: Level,
+    /// Access to `/metrics`; `None`: everything that reaches the listener has it.
+    pub metrics_auth: Option<MetricsAuth>,
 }
 
 /// Maximum number of connections that wait to be accepted; the kernel caps it.
 const BACKLOG: i32 = 1024;
+
+/// Answers of `/metrics` that are written at the same time, which leave threads to lookups of names.
+static AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 /// Listens at `address`. `[::]` accepts IPv4 connections too; on a machine without IPv6 it becomes `0.0.0.0`.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -54,7 +60,7 @@ fn listen_with<T>(address: SocketAddr, bind: impl Fn(SocketAddr) -> io::Result<T
     }
 }
 
-/// True when the kernel was built or started without IPv6, or no interface may have an IPv6 address.
+/// True when the kernel has no IPv6, or no interface may have an IPv6 address.
 fn is_without_ipv6(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
     error.raw_os_error() == Some(EAFNOSUPPORT) || error.kind() == io::ErrorKind::AddrNotAvailable
@@ -80,15 +86,16 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 ///
 /// Liveness does not depend on CRDs, the API server, AWS or the leadership: a restart would fix none of
 /// these.
-pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, shown: Shown, stop: CancellationToken) -> io::Result<()> {
     let app = app(shown).into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, app)
         .with_graceful_shutdown(stop.cancelled_owned())
         .await
 }
 
-fn app(shown: Shown) -> Router {
-    Router::new()
+fn app(mut shown: Shown) -> Router {
+    let auth = shown.metrics_auth.take();
+    let pages = Router::new()
         .route(
             "/livez",
             get(async |State(shown): State<Arc<Shown>>| answer((shown.not_live)())),
@@ -102,7 +109,8 @@ fn app(shown: Shown) -> Router {
             "/loglevel",
             get(async |State(shown): State<Arc<Shown>>| shown.level.filter() + "\n").put(set_level),
         )
-        .with_state(Arc::new(shown))
+        .with_state(Arc::new(shown));
+    metrics_auth::guarded(pages, auth)
 }
 
 fn answer(problem: Option<String>) -> (StatusCode, String) {
@@ -112,8 +120,9 @@ fn answer(problem: Option<String>) -> (StatusCode, String) {
     }
 }
 
-/// Runs on a thread of its own: writing the series of thousands of objects holds up no reconcile.
+/// Runs on a thread of its own: writing the series of thousands of objects holds up no other request.
 async fn metrics(State(shown): State<Arc<Shown>>, headers: HeaderMap) -> Response {
+    let _one_of = AT_ONCE.acquire().await;
     let (format, packed) = (Format::accepted(&headers), exposition::gzip_accepted(&headers));
     let written = tokio::task::spawn_blocking(move || {
         let text = format.write(&shown.registry).ok()?;
@@ -164,23 +173,12 @@ fn is_local(peer: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    use std::{
-        io,
-        net::{Ipv4Addr, SocketAddr},
-        sync::{Arc, Mutex},
-        time::Duration,
-    };
-
-    use axum::{
-        extract::ConnectInfo,
-        http::{StatusCode, header},
-    };
+    use std::{sync::Mutex, time::Duration};
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::{TcpListener, TcpStream},
+        net::TcpStream,
     };
-    use tokio_util::sync::CancellationToken;
 
     use crate::telemetry::{
         heartbeat::Heartbeat,
@@ -201,6 +199,7 @@ mod tests {
             unready: Box::new(move || unready.lock().unwrap().clone()),
             not_live: Box::new(move || heartbeats.problem()),
             level: logging::tests::level("info"),
+            metrics_auth: None,
         };
         let server = tokio::spawn(serve(listener, shown, stop.clone()));
         let send = async |method: &str, path: &str, body: &str| {
@@ -326,6 +325,7 @@ mod tests {
                 unready: Box::new(|| None),
                 not_live: Box::new(|| None),
                 level,
+                metrics_auth: None,
             };
             let mut request = axum::extract::Request::get("/metrics");
             for (name, value) in asked {
@@ -382,6 +382,7 @@ mod tests {
             unready: Box::new(|| None),
             not_live: Box::new(|| None),
             level: level.clone(),
+            metrics_auth: None,
         };
         let mut request = axum::extract::Request::put("/loglevel")
             .body(axum::body::Body::from("debug"))

@@ -83,7 +83,7 @@ struct Outcome {
 }
 
 /// Categories of failed reconciles, the values of a label.
-pub const ERROR_CATEGORIES: [&str; 3] = ["Unreadable", "TooLong", "KubernetesApi"];
+pub const ERROR_CATEGORIES: [&str; 4] = ["Unreadable", "TooLong", "Work", "KubernetesApi"];
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Failure {
@@ -130,6 +130,9 @@ pub struct Metrics {
     leader: Family<Election, Gauge>,
     policy_in_force: Gauge,
     policy_file_invalid: Gauge,
+    /// Computations that wait for a worker, or run.
+    pub work_waiting: Gauge,
+    pub work_seconds: Histogram,
 }
 
 /// Name of the election, as of the Lease.
@@ -160,6 +163,8 @@ impl Metrics {
             leader: Family::default(),
             policy_in_force: Gauge::default(),
             policy_file_invalid: Gauge::default(),
+            work_waiting: Gauge::default(),
+            work_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 9)),
         };
         // A rate needs the zero before the first event.
         for controller in Controller::ALL.map(Controller::name) {
@@ -239,6 +244,18 @@ impl Metrics {
             "policy_file_invalid",
             "1 while the policy file is invalid and the last valid policy stays in force, else 0",
             self.policy_file_invalid.clone(),
+        );
+        registry.register(
+            "work_waiting",
+            "Number of long computations (truststores, RSA keys, keystores) that wait for one of two threads, \
+             or run",
+            self.work_waiting.clone(),
+        );
+        registry.register_with_unit(
+            "work_duration",
+            "Duration of a long computation (truststores, RSA keys, keystores) without its wait. Each has 5 s",
+            Unit::Seconds,
+            self.work_seconds.clone(),
         );
     }
 

@@ -5,6 +5,7 @@ pub mod active_trust;
 pub mod bucket;
 pub mod generated_authority;
 pub mod observe;
+pub(crate) mod reads;
 pub mod self_signed;
 pub mod self_signed_sources;
 pub mod sources;

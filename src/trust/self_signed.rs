@@ -2,10 +2,20 @@
 //! entries that should exist, and the certificates in their Secrets. Kubernetes reads only;
 //! `plan::self_signed` decides which of them are trusted.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, MutexGuard},
+};
 
+use futures::{StreamExt, stream};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{Client, ResourceExt};
+use kube::{
+    Client, ResourceExt,
+    api::PartialObjectMeta,
+    runtime::reflector::{ObjectRef, Store},
+};
+
+use super::reads::{AT_ONCE, one_of_few};
 
 use crate::{
     api::{ClientCertificate, ClientGrantSpec, Issuance, conditions::Reason, object_id::ObjectId},
@@ -94,44 +104,115 @@ impl SelfSigned {
         }
     }
 
-    /// Returns the first certificate in each of its Secrets that carry its label. That may be any
-    /// certificate, because users may write labels too.
-    fn held(&self, secrets: &[Secret]) -> Vec<Certificate> {
-        let names = self.secrets.as_ref().into_iter().flatten();
-        let found = names.filter_map(|name| {
-            let is_it =
-                |s: &&Secret| s.name_any() == *name && s.namespace().as_ref() == Some(&self.namespace);
-            let secret = secrets.iter().find(is_it)?;
-            let theirs = secret.labels().get(CERTIFICATE_LABEL) == Some(&self.name);
-            let ByteString(pem) = secret.data.as_ref()?.get("tls.crt").filter(|_| theirs)?;
-            pem_certificates::first(pem)
-        });
-        let mut found: Vec<_> = found.collect();
+    /// Returns the first certificate in each of its Secrets that carry its label, of the Secrets that were
+    /// read. That may be any certificate, because users may write labels too.
+    fn held(&self, read: &BTreeMap<ObjectId, Leaf>) -> Vec<Certificate> {
+        let leaves = self.secret_ids().filter_map(|id| read.get(&id));
+        let theirs = leaves.filter(|leaf| leaf.holder.as_ref() == Some(&self.name));
+        let mut found: Vec<_> = theirs.filter_map(|leaf| leaf.certificate.clone()).collect();
         found.dedup(); // both Secrets are equal between the two steps of a swap
         found
     }
+
+    fn secret_ids(&self) -> impl Iterator<Item = ObjectId> {
+        let names = self.secrets.iter().flatten();
+        names.map(|name| ObjectId {
+            namespace: self.namespace.clone(),
+            name: name.clone(),
+        })
+    }
 }
 
-/// Reads the certificates in the Secrets of each ClientCertificate, by entry name.
+/// Certificate in one version of a Secret.
+#[derive(Clone, Debug, PartialEq)]
+struct Leaf {
+    uid: Option<String>,
+    version: Option<String>,
+    /// Value of [`CERTIFICATE_LABEL`].
+    holder: Option<String>,
+    /// First certificate in the Secret.
+    certificate: Option<Certificate>,
+}
+
+impl Leaf {
+    /// Returns the leaf in a Secret; `None` when the Secret is not trusted by this domain.
+    fn of(secret: &Secret, domain: &str) -> Option<Leaf> {
+        let label = |name: &str| secret.labels().get(name);
+        if label(TRUSTED_BY).map(String::as_str) != Some(domain) {
+            return None;
+        }
+        let pem = secret.data.as_ref().and_then(|data| data.get("tls.crt"));
+        Some(Leaf {
+            uid: secret.uid(),
+            version: secret.resource_version(),
+            holder: label(CERTIFICATE_LABEL).cloned(),
+            certificate: pem.and_then(|ByteString(pem)| pem_certificates::first(pem)),
+        })
+    }
+
+    /// True when the Secret has not changed since it was read, according to the watch.
+    fn is_current(&self, seen: &PartialObjectMeta<Secret>) -> bool {
+        self.version.is_some()
+            && (&self.uid, &self.version) == (&seen.metadata.uid, &seen.metadata.resource_version)
+    }
+}
+
+/// Leaves that were read before for one domain. They save reads and decide nothing.
+#[derive(Debug, Default)]
+pub struct Leaves(Mutex<BTreeMap<ObjectId, Leaf>>);
+
+impl Leaves {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ObjectId, Leaf>> {
+        self.0.lock().expect("no holder of the lock panics")
+    }
+}
+
+/// Reads the certificates in the Secrets of each ClientCertificate, by entry name. Of the Secrets with such a
+/// name it reads those that have the label [`TRUSTED_BY`] according to the watch, each by its name: a list
+/// would have the content of every Secret to which a user gives that label.
 pub async fn read(
     client: &Client,
+    watched: &Store<PartialObjectMeta<Secret>>,
+    known: &Leaves,
     domain: &str,
     wanted: &[SelfSigned],
 ) -> Seen<BTreeMap<String, Vec<Certificate>>> {
-    let namespaces: BTreeSet<_> = wanted
-        .iter()
-        .filter(|w| w.secrets.is_some())
-        .map(|w| &w.namespace)
-        .collect();
-    let mut secrets = Vec::new();
-    for namespace in namespaces {
-        let found = apply::secrets(client, namespace, &format!("{TRUSTED_BY}={domain}")).await;
-        secrets.extend(found.map_err(|e| unseen(&e))?);
+    let ids: BTreeSet<_> = wanted.iter().flat_map(SelfSigned::secret_ids).collect();
+    let before = std::mem::take(&mut *known.lock());
+    let (mut leaves, mut unread) = (BTreeMap::new(), Vec::new());
+    for id in ids {
+        let trusted = watched
+            .get(&ObjectRef::new(&id.name).within(&id.namespace))
+            .filter(|secret| secret.labels().get(TRUSTED_BY).map(String::as_str) == Some(domain));
+        match (trusted, before.get(&id)) {
+            (Some(secret), Some(leaf)) if leaf.is_current(&secret) => {
+                leaves.insert(id, leaf.clone());
+            }
+            (Some(_), _) => unread.push(id),
+            (None, _) => {}
+        }
     }
-    Ok(wanted
-        .iter()
-        .map(|wanted| (wanted.entry.clone(), wanted.held(&secrets)))
-        .collect())
+    let reads = unread.into_iter().map(|id| {
+        one_of_few(async move {
+            let secret = apply::secret(client, &id.namespace, &id.name).await?;
+            Ok((id, secret.and_then(|secret| Leaf::of(&secret, domain))))
+        })
+    });
+    let read: Vec<Result<_, runtime::Error>> = stream::iter(reads).buffered(AT_ONCE).collect().await;
+    let mut failed = None;
+    for read in read {
+        match read {
+            Ok((id, leaf)) => leaves.extend(leaf.map(|leaf| (id, leaf))),
+            Err(error) => failed = Some(error),
+        }
+    }
+    let held = |wanted: &SelfSigned| (wanted.entry.clone(), wanted.held(&leaves));
+    let found = wanted.iter().map(held).collect();
+    *known.lock() = leaves;
+    match failed {
+        Some(error) => Err(unseen(&error)),
+        None => Ok(found),
+    }
 }
 
 fn unseen(error: &runtime::Error) -> Unseen {
@@ -145,7 +226,8 @@ fn unseen(error: &runtime::Error) -> Unseen {
 mod tests {
     use super::*;
 
-    use k8s_openapi::{ByteString, api::core::v1::Secret};
+    use std::sync::Arc;
+
     use kube::api::ObjectMeta;
 
     use crate::{
@@ -156,6 +238,7 @@ mod tests {
             keys::{KeyKind, generate},
             leaf::{self, tests::request},
         },
+        runtime::fake,
     };
 
     fn certificate(common_name: &str) -> Certificate {
@@ -204,11 +287,58 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_secret_counts_only_when_name_namespace_and_label_match_the_object() {
-        let [ours, next, other] = ["client1", "client1", "client2"].map(certificate);
-        let (one, both) = (ours.to_pem(), format!("{}{}", ours.to_pem(), other.to_pem()));
-        let wanted = SelfSigned {
+    /// API server with some Secrets, and a watch that may have seen other versions of them.
+    struct World {
+        client: Client,
+        watched: Store<PartialObjectMeta<Secret>>,
+        known: Leaves,
+        requests: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl World {
+        fn of(there: Vec<Secret>, watched: Vec<Secret>) -> World {
+            let requests = Arc::new(Mutex::new(Vec::new()));
+            let told = requests.clone();
+            let client = fake::client(move |_, path, _| {
+                told.lock().unwrap().push(path.to_owned());
+                let is_it = |s: &&Secret| {
+                    let (namespace, name) = (s.namespace().unwrap(), s.name_any());
+                    path.ends_with(&format!("/namespaces/{namespace}/secrets/{name}"))
+                };
+                match there.iter().find(is_it) {
+                    Some(secret) => (200, serde_json::to_value(secret).unwrap()),
+                    None => fake::refusal(404, "NotFound"),
+                }
+            });
+            World {
+                client,
+                watched: World::watch(watched),
+                known: Leaves::default(),
+                requests,
+            }
+        }
+
+        fn watch(secrets: Vec<Secret>) -> Store<PartialObjectMeta<Secret>> {
+            let metadata = |s: Secret| PartialObjectMeta {
+                metadata: s.metadata,
+                ..PartialObjectMeta::default()
+            };
+            fake::store(secrets.into_iter().map(metadata).collect())
+        }
+
+        async fn read(&self, wanted: &SelfSigned) -> Seen<Vec<Certificate>> {
+            let wanted = [wanted.clone()];
+            let read = read(&self.client, &self.watched, &self.known, "partners", &wanted).await;
+            Ok(read?.remove(&wanted[0].entry).unwrap())
+        }
+
+        fn requests(&self) -> usize {
+            std::mem::take(&mut *self.requests.lock().unwrap()).len()
+        }
+    }
+
+    fn wanted() -> SelfSigned {
+        SelfSigned {
             namespace: "acme".into(),
             name: "client1".into(),
             entry: "clientcertificates/acme/client1/uid".into(),
@@ -216,27 +346,34 @@ mod tests {
             request: request("client1"),
             share: None,
             grants: None,
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_counts_only_when_name_namespace_and_label_match_the_object() {
+        let [ours, next, other] = ["client1", "client1", "client2"].map(certificate);
+        let (one, both) = (ours.to_pem(), format!("{}{}", ours.to_pem(), other.to_pem()));
         let staged = secret("acme", "client1-next", "client1", &next.to_pem());
-        let of = |secrets: &[Secret]| wanted.held(secrets);
+        let of = async |secrets: &[Secret]| {
+            let world = World::of(secrets.into(), secrets.into());
+            world.read(&wanted()).await.unwrap()
+        };
         assert_eq!(
-            of(&[secret("acme", "client1", "client1", &one), staged.clone()]),
+            of(&[secret("acme", "client1", "client1", &one), staged.clone()]).await,
             [ours.clone(), next]
         );
         assert_eq!(
-            of(&[secret("acme", "client1", "client1", &both)]),
+            of(&[secret("acme", "client1", "client1", &both)]).await,
             std::slice::from_ref(&ours),
             "the first is the leaf"
         );
+        let reversed = format!("{}{one}", other.to_pem());
         assert_eq!(
-            of(&[secret(
-                "acme",
-                "client1",
-                "client1",
-                &format!("{}{one}", other.to_pem())
-            )]),
+            of(&[secret("acme", "client1", "client1", &reversed)]).await,
             std::slice::from_ref(&other)
         );
+        let mut elsewhere = secret("acme", "client1", "client1", &one);
+        elsewhere.labels_mut().insert(TRUSTED_BY.into(), "other".into());
         for (what, secret) in [
             (
                 "another object's label",
@@ -250,13 +387,67 @@ mod tests {
             ),
             ("no certificate", secret("acme", "client1", "client1", "")),
             ("damaged", secret("acme", "client1", "client1", &one[..100])),
+            ("trusted by another domain", elsewhere.clone()),
         ] {
-            assert_eq!(of(&[secret]), [], "{what}");
+            assert_eq!(of(&[secret]).await, [], "{what}");
         }
+        let there = secret("acme", "client1", "client1", &one);
         let unclear = SelfSigned {
             secrets: None,
-            ..wanted.clone()
+            ..wanted()
         };
-        assert_eq!(unclear.held(&[secret("acme", "client1", "client1", &one)]), []);
+        let world = World::of(vec![there.clone()], vec![there.clone()]);
+        assert_eq!(world.read(&unclear).await, Ok(vec![]));
+        // The watch has not seen yet that the label changed, or that the Secret is gone.
+        for now in [vec![elsewhere], vec![]] {
+            let world = World::of(now, vec![there.clone()]);
+            assert_eq!(world.read(&wanted()).await, Ok(vec![]));
+        }
+    }
+
+    #[tokio::test]
+    async fn only_changed_secrets_with_the_label_are_read_each_by_its_name() {
+        let version = |version: &str, pem: &str| {
+            let mut secret = secret("acme", "client1", "client1", pem);
+            secret.metadata.uid = Some("u".into());
+            secret.metadata.resource_version = Some(version.into());
+            secret
+        };
+        let [first, second] = ["client1", "client1"].map(certificate);
+        let (old, new) = (version("1", &first.to_pem()), version("2", &second.to_pem()));
+        let mut world = World::of(vec![new.clone()], vec![]);
+        assert_eq!(world.read(&wanted()).await, Ok(vec![]));
+        assert_eq!(world.requests(), 0, "the watch knows no such Secret");
+
+        world.watched = World::watch(vec![old]);
+        for _ in 0..2 {
+            assert_eq!(world.read(&wanted()).await, Ok(vec![second.clone()]));
+            assert_eq!(world.requests(), 1, "the watch is behind");
+        }
+        world.watched = World::watch(vec![new.clone()]);
+        assert_eq!(world.read(&wanted()).await, Ok(vec![second]));
+        assert_eq!(world.requests(), 0, "this version is known");
+        let mut again = new;
+        again.metadata.uid = Some("another".into());
+        world.watched = World::watch(vec![again]);
+        assert!(world.read(&wanted()).await.is_ok());
+        assert_eq!(world.requests(), 1, "another Secret of the name");
+        world.watched = World::watch(vec![]);
+        assert_eq!(world.read(&wanted()).await, Ok(vec![]));
+        assert!(
+            world.known.lock().is_empty(),
+            "nothing is kept of Secrets that are gone"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_cannot_be_read_makes_all_unseen() {
+        let world = World {
+            client: fake::client(|_, _, _| fake::refusal(500, "InternalError")),
+            ..World::of(vec![], vec![secret("acme", "client1", "client1", "")])
+        };
+        let error = world.read(&wanted()).await.unwrap_err();
+        assert_eq!(error.reason, Reason::Unreachable);
+        assert_eq!(error.message, "cannot read Secret acme/client1");
     }
 }

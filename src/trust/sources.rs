@@ -1,16 +1,22 @@
 //! Reads the sources of authorities' certificates: Secrets, ConfigMaps and the spec itself. Kubernetes reads
 //! only; decides nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use futures::future::join_all;
+use futures::{FutureExt, StreamExt, stream};
 use k8s_openapi::{
     ByteString,
     api::core::v1::{ConfigMap, Secret},
 };
-use kube::{Client, ResourceExt};
+use kube::{Client, ResourceExt, api::PartialObjectMeta, runtime::reflector::Store};
 
-use super::generated_authority;
+use super::{
+    generated_authority,
+    reads::{AT_ONCE, one_of_few},
+};
 
 use crate::{
     api::conditions::Reason,
@@ -27,25 +33,93 @@ use crate::{
 /// Maximum number of a ConfigMap's keys that a message lists.
 const MOST_KEYS: usize = 5;
 
-/// Returns the source of every authority of the MtlsDomain `domain`, by the authority's name.
+/// Returns the source of every authority of the MtlsDomain `domain`, by the authority's name. Each object is
+/// read by its name; `config_maps` says which ones a selector selects.
 pub async fn read(
     client: &Client,
+    config_maps: &Store<PartialObjectMeta<ConfigMap>>,
     namespace: &str,
     domain: &str,
     wanted: &[DesiredAuthority],
 ) -> BTreeMap<String, Source> {
-    let reads = wanted.iter().map(async |wanted| {
-        let found = match &wanted.source {
-            DesiredSource::Generated { secret: name, .. } => {
-                let labelled =
-                    |secret: &Secret| generated_authority::is_labelled(secret.labels(), domain, &wanted.name);
-                secret(client, namespace, name, labelled).await
+    let mut found = BTreeMap::new();
+    let mut unread = Vec::new();
+    for wanted in wanted {
+        match &wanted.source {
+            DesiredSource::Pem(pem) => {
+                found.insert(wanted.name.clone(), only_trusted(pem));
             }
-            wanted => source(client, namespace, wanted).await,
+            DesiredSource::Generated { secret: name, .. }
+            | DesiredSource::Secret { name }
+            | DesiredSource::ConfigMap { name, .. } => unread.push((wanted, name.clone())),
+            selecting @ DesiredSource::ConfigMaps { .. } => {
+                found.insert(wanted.name.clone(), Source::Several(BTreeMap::new()));
+                let is_selected = |map: &&Arc<PartialObjectMeta<ConfigMap>>| {
+                    map.metadata.namespace.as_deref() == Some(namespace)
+                        && selecting.reads_config_map(&map.name_any(), map.labels())
+                };
+                let state = config_maps.state();
+                let selected = state.iter().filter(is_selected);
+                unread.extend(selected.map(|map| (wanted, map.name_any())));
+            }
+        }
+    }
+    let mut pending = Vec::new();
+    for (wanted, name) in unread {
+        let read = async move {
+            let source = object(client, namespace, domain, wanted, &name).await;
+            (wanted, name, source)
         };
-        (wanted.name.clone(), found)
-    });
-    join_all(reads).await.into_iter().collect()
+        // Boxed: a closure over references is not general enough for a spawned future.
+        pending.push(one_of_few(read).boxed());
+    }
+    let read: Vec<_> = stream::iter(pending).buffered(AT_ONCE).collect().await;
+    for (wanted, name, source) in read {
+        let Some(source) = source else { continue };
+        match (found.get_mut(&wanted.name), &source) {
+            // A part that cannot be read: nor can the whole.
+            (Some(Source::Several(_)), Source::Unseen(_)) | (None, _) => {
+                found.insert(wanted.name.clone(), source);
+            }
+            (Some(Source::Several(all)), _) => {
+                all.insert(name, source);
+            }
+            (Some(_), _) => {}
+        }
+    }
+    found
+}
+
+/// Reads one object of a source; `None` when a selector does not select it.
+async fn object(
+    client: &Client,
+    namespace: &str,
+    domain: &str,
+    wanted: &DesiredAuthority,
+    name: &str,
+) -> Option<Source> {
+    match &wanted.source {
+        DesiredSource::Generated { .. } => {
+            let labelled =
+                |secret: &Secret| generated_authority::is_labelled(secret.labels(), domain, &wanted.name);
+            Some(secret(client, namespace, name, labelled).await)
+        }
+        DesiredSource::Secret { .. } => Some(secret(client, namespace, name, |_| Ok(())).await),
+        DesiredSource::ConfigMap { key, .. } => {
+            Some(match apply::config_map(client, namespace, name).await {
+                Ok(Some(map)) => of_config_map(&map, key),
+                Ok(None) => Source::Missing(format!("there is no ConfigMap {name} in this namespace")),
+                Err(error) => unseen(&error),
+            })
+        }
+        DesiredSource::ConfigMaps { key, .. } => match apply::config_map(client, namespace, name).await {
+            Ok(map) => map
+                .filter(|map| wanted.source.reads_config_map(name, map.labels()))
+                .map(|map| of_config_map(&map, key)),
+            Err(error) => Some(unseen(&error)),
+        },
+        DesiredSource::Pem(pem) => Some(only_trusted(pem)),
+    }
 }
 
 async fn secret(
@@ -58,34 +132,6 @@ async fn secret(
         Ok(Some(secret)) => is_usable(&secret).map_or_else(Source::NotOwned, |()| of_secret(name, &secret)),
         Ok(None) => Source::Missing(format!("there is no Secret {name} in this namespace")),
         Err(error) => unseen(&error),
-    }
-}
-
-async fn source(client: &Client, namespace: &str, wanted: &DesiredSource) -> Source {
-    match wanted {
-        DesiredSource::Pem(pem) => only_trusted(pem),
-        DesiredSource::Generated { secret: name, .. } | DesiredSource::Secret { name } => {
-            secret(client, namespace, name, |_| Ok(())).await
-        }
-        DesiredSource::ConfigMap { name, key } => match apply::config_map(client, namespace, name).await {
-            Ok(Some(map)) => of_config_map(&map, key),
-            Ok(None) => Source::Missing(format!("there is no ConfigMap {name} in this namespace")),
-            Err(error) => unseen(&error),
-        },
-        DesiredSource::ConfigMaps { labels, key } => {
-            let selector: Vec<_> = labels
-                .iter()
-                .map(|(label, value)| format!("{label}={value}"))
-                .collect();
-            match apply::config_maps(client, namespace, &selector.join(",")).await {
-                Ok(maps) => Source::Several(
-                    maps.iter()
-                        .map(|map| (map.name_any(), of_config_map(map, key)))
-                        .collect(),
-                ),
-                Err(error) => unseen(&error),
-            }
-        }
     }
 }
 
@@ -187,6 +233,7 @@ mod tests {
     };
 
     use crate::{
+        api::AuthorityState,
         model::observed::{CanIssue, Source},
         pki::{
             authority::{self, AuthorityRequest, tests::at},
@@ -195,6 +242,7 @@ mod tests {
             pem_certificates::parse_pem_bundle,
             pem_error::ParseError,
         },
+        runtime::fake,
     };
 
     fn bytes(data: &[(&str, &[u8])]) -> BTreeMap<String, ByteString> {
@@ -359,5 +407,88 @@ mod tests {
                 data.iter().map(|(key, _)| key).collect::<Vec<_>>()
             );
         }
+    }
+
+    fn labelled(name: &str, label: &str) -> ConfigMap {
+        let mut map = ConfigMap::default();
+        map.metadata.name = Some(name.into());
+        map.metadata.namespace = Some("shop".into());
+        map.metadata.labels = Some([("partner".into(), label.into())].into());
+        map
+    }
+
+    fn selecting() -> [DesiredAuthority; 1] {
+        [DesiredAuthority {
+            name: "partners".into(),
+            state: AuthorityState::Active,
+            source: DesiredSource::ConfigMaps {
+                labels: [("partner".into(), "yes".into())].into(),
+                key: "ca.crt".into(),
+            },
+        }]
+    }
+
+    fn watched(maps: &[ConfigMap]) -> Store<PartialObjectMeta<ConfigMap>> {
+        let metadata = |map: &ConfigMap| PartialObjectMeta {
+            metadata: map.metadata.clone(),
+            ..PartialObjectMeta::default()
+        };
+        fake::store(maps.iter().map(metadata).collect())
+    }
+
+    #[tokio::test]
+    async fn a_selector_reads_each_selected_configmap_by_its_name() {
+        let mut elsewhere = labelled("elsewhere", "yes");
+        elsewhere.metadata.namespace = Some("other".into());
+        let names = ["one", "two", "relabelled", "gone"];
+        let seen: Vec<_> = names.iter().map(|name| labelled(name, "yes")).collect();
+        let seen = [seen, vec![labelled("stranger", "no"), elsewhere]].concat();
+        let client = fake::client(|_, path, _| match path.rsplit('/').next().unwrap() {
+            name @ ("one" | "two") => (200, serde_json::to_value(labelled(name, "yes")).unwrap()),
+            "relabelled" => (200, serde_json::to_value(labelled("relabelled", "no")).unwrap()),
+            "gone" => fake::refusal(404, "NotFound"),
+            _ => panic!("{path}"),
+        });
+        let found = super::read(&client, &watched(&seen), "shop", "d", &selecting()).await;
+        let Some(Source::Several(all)) = found.get("partners") else {
+            panic!("{found:?}")
+        };
+        assert_eq!(all.keys().collect::<Vec<_>>(), ["one", "two"]);
+
+        let none = super::read(&client, &watched(&[]), "shop", "d", &selecting()).await;
+        assert_eq!(none["partners"], Source::Several([].into()));
+        let broken = fake::client(|_, path, _| match path.ends_with("two") {
+            true => fake::refusal(500, "InternalError"),
+            false => (200, serde_json::to_value(labelled("one", "yes")).unwrap()),
+        });
+        let found = super::read(&broken, &watched(&seen[..2]), "shop", "d", &selecting()).await;
+        assert!(matches!(found["partners"], Source::Unseen(_)), "{found:?}");
+    }
+
+    #[tokio::test]
+    async fn at_most_four_objects_are_read_at_a_time() {
+        let running = Arc::new(std::sync::Mutex::new((0, 0)));
+        let counted = running.clone();
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            let counted = counted.clone();
+            async move {
+                {
+                    let mut now = counted.lock().unwrap();
+                    now.0 += 1;
+                    now.1 = now.0.max(now.1);
+                }
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+                counted.lock().unwrap().0 -= 1;
+                let map = serde_json::to_vec(&labelled("x", "yes")).unwrap();
+                Ok::<_, kube::Error>(http::Response::new(kube::client::Body::from(map)))
+            }
+        });
+        let client = Client::new(service, "default");
+        let maps: Vec<_> = (0..30).map(|i| labelled(&format!("m{i}"), "yes")).collect();
+        let found = super::read(&client, &watched(&maps), "shop", "d", &selecting()).await;
+        assert!(matches!(&found["partners"], Source::Several(all) if all.len() == 30));
+        assert_eq!(*running.lock().unwrap(), (0, AT_ONCE));
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         step::{Step, StepPlan, StepState},
     },
     pki::{
-        compile::{self, Compiled, offer::CompileInput},
+        compile::{self, Compiled, TooLong, offer::CompileInput},
         digest::sha256,
         lint::{self, Finding, Severity},
         truststore::Bundle,
@@ -45,13 +45,20 @@ pub fn told(finding: &Finding) -> String {
     text::shown(&format!("{whose}{subject}{}", finding.message))
 }
 
-/// Compiles the truststore. The previous state is the published bundle, completed by the bundle in use.
-pub(crate) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compiled> {
-    let (published, pinned, front) = (
-        o.published.as_ref().ok()?,
-        o.pinned.as_ref().ok()?,
-        o.front.as_ref().ok()?,
-    );
+/// Compiles the truststore; `Ok(None)`: what there is now is unknown. The previous state is the published
+/// bundle, completed by the bundle in use.
+///
+/// # Errors
+/// Returns [`TooLong`] once `limit` has returned true.
+pub(crate) fn compile(
+    d: &Desired,
+    o: &Observed,
+    now: Timestamp,
+    limit: &dyn Fn() -> bool,
+) -> Result<Option<Compiled>, TooLong> {
+    let (Ok(published), Ok(pinned), Ok(front)) = (&o.published, &o.pinned, &o.front) else {
+        return Ok(None);
+    };
     let is_ours = |owner: &Option<String>| owner.as_ref() == Some(&d.placement.owner);
     let published = published
         .as_ref()
@@ -89,7 +96,7 @@ pub(crate) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
         overlap: d.overlap,
         now,
     };
-    let mut compiled = compile::compile(&input);
+    let mut compiled = compile::compile(&input, limit)?;
     // A ClientCertificate's own conditions report the problems of its self-signed certificate.
     compiled
         .findings
@@ -126,7 +133,7 @@ pub(crate) fn compile(d: &Desired, o: &Observed, now: Timestamp) -> Option<Compi
                 },
             }),
     );
-    Some(compiled)
+    Ok(Some(compiled))
 }
 
 pub(crate) fn publish(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Option<&Compiled>) -> StepPlan {

@@ -94,7 +94,7 @@ fn every_helm_renders_the_same_from_an_archive_of_flux() {
     }
 
     let values = with(&json!({
-        "replicaCount": 2, "networkPolicy": {"enabled": true},
+        "replicaCount": 2,
         "metrics": {
             "serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true},
             "dashboard": {"enabled": true},

@@ -431,7 +431,7 @@ fn contradictory_values_are_refused() {
 #[test]
 fn everything_of_the_operator_goes_into_another_namespace() {
     let all = objects(&with(&json!({
-        "namespaceOverride": "elsewhere", "networkPolicy": {"enabled": true}, "policy": {"mode": "Rules"},
+        "namespaceOverride": "elsewhere", "policy": {"mode": "Rules"},
         "metrics": {
             "serviceMonitor": {"enabled": true}, "dashboard": {"enabled": true},
             "prometheusRule": {"enabled": true},
@@ -476,6 +476,42 @@ fn editors_may_request_certificates_where_that_is_chosen() {
     }
 }
 
+/// Writes of MtlsDomains use the operator's permissions in AWS: no built-in role gets them unless the values
+/// say so. The role to read aggregates in any case.
+#[test]
+fn administrators_may_write_where_that_is_chosen() {
+    for (values, expected) in [
+        (json!({}), Value::Null),
+        (json!({"rbac": {"adminMayWrite": false}}), Value::Null),
+        (json!({"rbac": {"adminMayWrite": true}}), json!("true")),
+    ] {
+        let all = objects(&with(&values));
+        for role in of_kind(&all, "ClusterRole") {
+            let name = role["metadata"]["name"].as_str().expect("a name");
+            let labels = &role["metadata"]["labels"];
+            let aggregated = |to: &str| &labels[format!("rbac.authorization.k8s.io/aggregate-to-{to}")];
+            let writes = role["rules"].to_string().contains("create");
+            for (to, of_edit) in [
+                ("admin", &expected),
+                ("edit", &Value::Null),
+                ("view", &Value::Null),
+            ] {
+                let expected = match name.rsplit_once('-') {
+                    Some((_, "edit")) => of_edit,
+                    Some((_, "view")) => &json!("true"),
+                    _ => &Value::Null,
+                };
+                assert_eq!(aggregated(to), expected, "{values}: {name} to {to}");
+            }
+            assert_eq!(writes, !name.ends_with("-view"), "{name}");
+        }
+    }
+    let off = objects(&with(
+        &json!({"rbac": {"userRoles": false, "adminMayWrite": true}}),
+    ));
+    assert_eq!(of_kind(&off, "ClusterRole"), Vec::<&Value>::new());
+}
+
 /// No Service, PodDisruptionBudget, NetworkPolicy or monitor selects the Pod of `helm test` as one of the
 /// operator's.
 #[test]
@@ -493,7 +529,7 @@ fn the_test_pod_is_not_selected() {
     let pod = &of_kind(&all, "Pod")[0]["spec"];
     assert_eq!(pod["containers"][0]["args"], json!(["--version"]));
     assert_eq!(pod["automountServiceAccountToken"], false);
-    let all = objects(&with(&json!({"networkPolicy": {"enabled": true}})));
+    let all = objects(&with(&json!({})));
     let labels = &of_kind(&all, "Pod")[0]["metadata"]["labels"];
     let isolated = of_kind(&all, "NetworkPolicy")
         .into_iter()
@@ -549,6 +585,21 @@ fn notes_say_the_next_steps() {
             "truststoreBucket is empty",
         ),
         (
+            json!({}),
+            "Bind a team to the ClusterRole partners-mtls-operator-mtls-edit",
+            "rbac.adminMayWrite",
+        ),
+        (
+            json!({"rbac": {"adminMayWrite": true}}),
+            "(the built-in role admin) may create MtlsDomains",
+            "Bind a team to the ClusterRole",
+        ),
+        (
+            json!({"rbac": {"userRoles": false}}),
+            "policy.mode is AllowAll",
+            "Bind a team to the ClusterRole",
+        ),
+        (
             json!({"namespaceOverride": "o"}),
             "kubectl --namespace o rollout status deployment/partners-mtls-operator",
             "namespace mtls",
@@ -565,7 +616,7 @@ fn notes_say_the_next_steps() {
 /// Source: docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html and the EC2 user guide on IMDS.
 #[test]
 fn the_network_policy_knows_where_credentials_come_from() {
-    let all = objects(&with(&json!({"networkPolicy": {"enabled": true}})));
+    let all = objects(&with(&json!({})));
     let policies = of_kind(&all, "NetworkPolicy").into_iter();
     let egress: String = policies
         .map(|policy| policy["spec"]["egress"].to_string())
@@ -578,4 +629,97 @@ fn the_network_policy_knows_where_credentials_come_from() {
     ] {
         assert!(egress.contains(address), "{address}: {egress}");
     }
+}
+
+#[test]
+fn a_network_policy_isolates_the_pods_unless_it_is_turned_off() {
+    let proxy = json!({
+        "to": [{"ipBlock": {"cidr": "10.0.0.9/32"}}], "ports": [{"protocol": "TCP", "port": 3128}],
+    });
+    let all = objects(&with(&json!({"networkPolicy": {"extraEgress": [proxy]}})));
+    let pods = &of_kind(&all, "Deployment")[0]["spec"]["selector"]["matchLabels"];
+    let isolates = |policy: &&Value| policy["spec"]["podSelector"]["matchLabels"] == *pods;
+    let policies = of_kind(&all, "NetworkPolicy");
+    let policy = &policies.iter().find(|policy| isolates(policy)).expect("a policy")["spec"];
+    assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(
+        policy["ingress"],
+        json!([{"ports": [{"protocol": "TCP", "port": 8080}]}])
+    );
+    let rules = policy["egress"].as_array().expect("rules");
+    assert!(rules.contains(&proxy), "{rules:?}");
+    let ports: Vec<_> = rules
+        .iter()
+        .flat_map(|rule| rule["ports"].as_array().expect("every rule names its ports"))
+        .map(|port| {
+            format!(
+                "{}/{}",
+                port["protocol"].as_str().expect("a protocol"),
+                port["port"]
+            )
+        })
+        .collect();
+    assert_eq!(
+        ports,
+        ["UDP/53", "TCP/53", "TCP/443", "TCP/6443", "TCP/80", "TCP/3128"]
+    );
+
+    let off = objects(&with(&json!({"networkPolicy": {"enabled": false}})));
+    assert_eq!(of_kind(&off, "NetworkPolicy"), Vec::<&Value>::new());
+}
+
+#[test]
+fn metrics_ask_for_a_token_where_that_is_chosen() {
+    let off = objects(&least_of_metrics(false));
+    assert_eq!(of_kind(&off, "ClusterRole"), Vec::<&Value>::new());
+    assert!(!args_of(&off).contains("metrics-auth"));
+
+    let on = objects(&least_of_metrics(true));
+    assert!(args_of(&on).contains("--metrics-auth=true"));
+    let rules = |suffix: &str| {
+        let roles = of_kind(&on, "ClusterRole").into_iter();
+        let mut named =
+            roles.filter(|role| role["metadata"]["name"] == format!("partners-mtls-operator-mtls-{suffix}"));
+        named.next().expect("the chart has it")["rules"].clone()
+    };
+    assert_eq!(
+        rules("metrics-auth"),
+        json!([
+            {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+            {
+                "apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"],
+                "verbs": ["create"],
+            },
+        ])
+    );
+    assert_eq!(
+        rules("metrics-reader"),
+        json!([{"nonResourceURLs": ["/metrics"], "verbs": ["get"]}])
+    );
+    let binding = &of_kind(&on, "ClusterRoleBinding")[0];
+    assert_eq!(
+        binding["roleRef"]["name"],
+        "partners-mtls-operator-mtls-metrics-auth"
+    );
+    assert_eq!(binding["subjects"][0]["namespace"], "mtls");
+    for (kind, list) in [
+        ("ServiceMonitor", "endpoints"),
+        ("PodMonitor", "podMetricsEndpoints"),
+    ] {
+        let name = &of_kind(&on, kind)[0]["spec"][list][0]["authorization"]["credentials"]["name"];
+        assert_eq!(*name, "token", "{kind}");
+    }
+}
+
+fn least_of_metrics(auth: bool) -> Value {
+    let monitor =
+        json!({"enabled": true, "authorization": {"credentials": {"name": "token", "key": "token"}}});
+    with(&json!({
+        "rbac": {"userRoles": false},
+        "metrics": {"auth": auth, "serviceMonitor": monitor, "podMonitor": monitor},
+    }))
+}
+
+fn args_of(objects: &[Value]) -> String {
+    of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
 }

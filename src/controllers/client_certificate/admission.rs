@@ -9,11 +9,7 @@ use kube::ResourceExt;
 use super::conflicts;
 
 use crate::{
-    api::{
-        ClientCertificate, MtlsDomain,
-        conditions::{ConditionType, Reason},
-        durations::length,
-    },
+    api::{ClientCertificate, MtlsDomain, conditions::Reason, durations::length},
     grants::{
         evaluation::{Decision, Terms},
         index::is_cross_namespace,
@@ -23,7 +19,7 @@ use crate::{
         self_signed,
     },
     runtime::watch::Cached,
-    status::{Acceptance, Refused, StepCondition, StepStatus},
+    status::{Acceptance, Refused},
     trust::active_trust::Trust,
 };
 
@@ -34,6 +30,8 @@ const SETTLED: SignedDuration = SignedDuration::from_secs(3);
 /// Time after a start in which the domains have their first reconcile. Until then the operator does not know
 /// their trust, and does not write that into the status of each of their certificates.
 const FIRST_RECONCILES: Duration = Duration::from_secs(10);
+/// Delay of the next reconcile while the labels of namespaces are being read.
+const LABELS: Duration = Duration::from_secs(1);
 /// Delay between two reconciles of a renewal that is due and has to wait.
 const OVERDUE: SignedDuration = SignedDuration::from_secs(60);
 
@@ -43,8 +41,12 @@ pub(crate) struct Facts<'a, 'd> {
     pub cert: &'a ClientCertificate,
     /// True while the watch cache does not show the status that this process wrote last.
     pub is_behind: bool,
+    /// Decision of the grants on `cert`.
+    pub decision: &'a dyn Fn() -> Option<Decision>,
     /// Result of the grants for a certificate in another namespace than its domain's.
     pub grants: &'a dyn Fn(&ClientCertificate) -> Option<Decision>,
+    /// True while the labels of the certificate's namespace, by which a grant selects, are being read.
+    pub are_labels_pending: &'a dyn Fn() -> bool,
     /// Domain of the certificate, when it exists and is readable.
     pub domain: Option<&'d MtlsDomain>,
     /// True once the domain has had a reconcile since the start.
@@ -67,8 +69,6 @@ pub(crate) enum Admission<'a> {
     /// The operator issues nothing and reports why. The end of the cause, which is an event, causes the next
     /// reconcile.
     Refused(Acceptance),
-    /// The operator issues nothing, reports that it cannot decide, and retries.
-    Unclear(Acceptance),
     /// The operator issues and renews.
     Admitted(Box<Admitted<'a>>),
 }
@@ -96,10 +96,15 @@ pub(crate) fn admission<'d>(facts: &Facts<'_, 'd>) -> Admission<'d> {
     if cert.spec.suspend {
         return Admission::Refused(Acceptance::Suspended);
     }
-    let decision = is_cross_namespace(cert).then(|| (facts.grants)(cert)).flatten();
+    let decision = is_cross_namespace(cert).then(|| (facts.decision)()).flatten();
     let terms = match decision {
-        Some(Decision::Denied(message)) => return Admission::Refused(denied(&message)),
-        Some(Decision::Unknown(message)) => return Admission::Unclear(unclear(message)),
+        // A tenant reads the same, whether a grant that might select its namespace allows these names or not.
+        Some(Decision::Denied(message) | Decision::Unknown(message)) => {
+            return match (facts.are_labels_pending)() {
+                true => Admission::Wait(LABELS),
+                false => Admission::Refused(denied(&message)),
+            };
+        }
         Some(Decision::Allowed(terms)) => Some(terms),
         None => None,
     };
@@ -145,15 +150,6 @@ fn denied(message: &str) -> Acceptance {
         ),
         stalled: false,
     }
-}
-
-fn unclear(message: String) -> Acceptance {
-    Acceptance::Unclear(StepCondition {
-        type_: ConditionType::Accepted,
-        status: StepStatus::Unreachable,
-        reason: Reason::Unreachable,
-        message,
-    })
 }
 
 /// Returns the delay until the operator can allocate the slots of a grant (`spec.maxCertificates`). Slots go

@@ -6,9 +6,11 @@ use crate::{
     api::conditions::ConditionType,
     issuance::{
         action::Action,
-        execute::{self, ApplyContext},
+        desired::Desired,
+        execute::{self, ApplyContext, Completion},
         known_key::known_key,
-        observed::Observed,
+        observed::{Observed, Past},
+        pace::{Cause, Wait},
         plan::{self, Plan},
     },
     pki::certificate::Certificate,
@@ -26,6 +28,10 @@ pub(crate) enum Outcome {
     },
     /// The issuer has not answered the request.
     Pending,
+    /// The operator corrected the Secret; key and leaf stay.
+    Completed,
+    /// Another writer keeps changing the Secret, and its correction has to wait until the time.
+    Contested(Timestamp),
     Done,
 }
 
@@ -79,10 +85,20 @@ pub(crate) async fn apply(
             Ok(Outcome::Done)
         }
         (Some(Action::Complete), _) => {
-            if let Some(secret) = secret {
-                execute::complete(apply_context, secret).await?;
-            }
-            Ok(Outcome::Done)
+            let Some(secret) = secret else {
+                return Ok(Outcome::Done);
+            };
+            let postponed = o.past.pace.next_correction(now);
+            Ok(
+                match (
+                    execute::complete(apply_context, secret, postponed.is_some()).await?,
+                    postponed,
+                ) {
+                    (Completion::Postponed, Some(until)) => Outcome::Contested(until),
+                    (Completion::Written, _) => Outcome::Completed,
+                    _ => Outcome::Done,
+                },
+            )
         }
         _ => Ok(Outcome::Done),
     }
@@ -92,6 +108,30 @@ pub(crate) async fn apply(
 pub(crate) fn pending(step_conditions: Vec<StepCondition>, leaf: Option<&Certificate>) -> Vec<StepCondition> {
     let shown = |step_condition: StepCondition| match step_condition.type_ {
         ConditionType::Issued => plan::while_pending(step_condition, leaf),
+        _ => step_condition,
+    };
+    step_conditions.into_iter().map(shown).collect()
+}
+
+/// Returns the occasion of the certificate that the outcome made; `None`: it made none, or the first one. The
+/// pace needs no record of first certificates: a domain may have thousands.
+pub(crate) fn made(outcome: &Outcome, plan: &Plan, d: &Desired, past: &Past) -> Option<Cause> {
+    let is_made = match (outcome, &plan.action) {
+        (Outcome::Issued { .. }, Some(Action::Issue(_))) => past.last_revision > 0,
+        (_, Some(Action::Stage { .. })) => d.self_signed,
+        _ => false,
+    };
+    plan.cause.filter(|_| is_made)
+}
+
+/// Returns the step conditions while another writer keeps changing the Secret; the leaf is usable. `wait`:
+/// wait of the correction, once it is reported.
+pub(crate) fn contested(step_conditions: Vec<StepCondition>, wait: Option<&Wait>) -> Vec<StepCondition> {
+    let shown = |step_condition: StepCondition| match (step_condition.type_, wait) {
+        (ConditionType::Issued, Some(wait)) => StepCondition {
+            message: format!("{}; {}", step_condition.message, wait.message),
+            ..step_condition
+        },
         _ => step_condition,
     };
     step_conditions.into_iter().map(shown).collect()

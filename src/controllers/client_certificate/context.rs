@@ -23,12 +23,10 @@ use super::{due_queue::DueQueue, secret_index::SecretIndex};
 use crate::{
     api::{ClientCertificate, ClientCertificateStatus, MtlsDomain},
     grants::index::GrantIndex,
-    issuance::signing_key_cache::SigningKeyCache,
+    issuance::{pace::Pace, signing_key_cache::SigningKeyCache},
     runtime::{
-        events::Events,
-        reconcile::{ConcurrencyLimit, Error},
-        status_writer,
-        watch::Cached,
+        concurrency::ConcurrencyLimit, events::Events, reconcile::Error, status_writer, watch::Cached,
+        workers::Workers,
     },
     telemetry::{
         heartbeat::Heartbeat,
@@ -60,6 +58,7 @@ pub struct Ctx {
     pub due_queue: DueQueue,
     pub grant_index: Arc<GrantIndex>,
     pub concurrency: ConcurrencyLimit,
+    pub workers: Arc<Workers>,
     /// Time at which this process became the leader.
     pub started: Instant,
     /// Time that a truststore version must have been in use before every server of AWS has it.
@@ -82,6 +81,8 @@ pub struct ReconcileState {
     /// Version of the Secret that this process wrote last. The arrival of this version in the cache is no
     /// change.
     pub(crate) wrote_secret: Option<String>,
+    /// Record of the certificates that may delay the next one; most objects have none.
+    pace: Option<Box<Pace>>,
 }
 
 impl ReconcileState {
@@ -98,12 +99,13 @@ impl ReconcileState {
         self.wrote_over.is_some()
     }
 
-    fn is_worth_keeping(&self, now: Instant) -> bool {
+    fn is_worth_keeping(&self, now: Instant, time: Timestamp) -> bool {
         let wrote_lately = self
             .wrote_over
             .as_ref()
             .is_some_and(|(_, at)| now.duration_since(*at) <= LATE_WATCH);
-        wrote_lately || self.is_new || self.failures > 0
+        let is_paced = self.pace.as_ref().is_some_and(|pace| pace.is_worth_keeping(time));
+        wrote_lately || self.is_new || self.failures > 0 || is_paced
     }
 }
 
@@ -150,8 +152,25 @@ impl Ctx {
     /// Drops the entries of old writes, which the watch cache has shown long since.
     pub(crate) fn forget_old_writes(&self) {
         let mut state = self.states.lock().expect("no holder of the lock panics");
-        state.retain(|_, m| m.is_worth_keeping(Instant::now()));
+        state.retain(|_, m| m.is_worth_keeping(Instant::now(), Timestamp::now()));
         state.shrink_to_fit();
+    }
+
+    /// Returns the record of the certificate's pace. `version`: current version of its Secret.
+    pub(crate) fn pace(&self, uid: &str, version: Option<&String>, now: Timestamp) -> Pace {
+        let mut state = self.states.lock().expect("no holder of the lock panics");
+        let Some(known) = state.get_mut(uid) else {
+            return Pace::default();
+        };
+        let (wrote, pace) = (&known.wrote_secret, &mut known.pace);
+        pace.as_mut().map_or_else(Pace::default, |pace| {
+            pace.saw(version, wrote.as_ref(), now);
+            (**pace).clone()
+        })
+    }
+
+    pub(crate) fn change_pace(&self, uid: &str, change: impl FnOnce(&mut Pace)) {
+        self.update_state(uid, |m| change(m.pace.get_or_insert_default()));
     }
 
     /// Resets the failures of a certificate. Adds no entry: the map has no entries for the thousands of

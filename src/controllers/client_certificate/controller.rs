@@ -15,17 +15,13 @@ use futures::{
 use jiff::Timestamp;
 use kube::{
     Resource, ResourceExt,
-    runtime::{
-        Controller,
-        controller::{Action as Next, Config},
-        reflector::ObjectRef,
-    },
+    runtime::{Controller, controller::Action as Next, reflector::ObjectRef},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     admission::{self, Admission, Admitted, Facts, next_reconcile},
-    apply::{Outcome, apply, pending},
+    apply::{Outcome, apply, contested, made, pending},
     context::Ctx,
     mappers::{
         change_predicate, conflicting, is_there, of_domain, of_grant, of_namespace, sharing_slots,
@@ -36,7 +32,9 @@ use super::{
 
 use crate::{
     api::{
-        ClientCertificate, ClientCertificateStatus, conditions::ConditionType, events::Notice,
+        ClientCertificate,
+        conditions::ConditionType,
+        events::{EventReason, Notice},
         object_id::ObjectId,
     },
     controllers::watches::Watches,
@@ -46,6 +44,8 @@ use crate::{
         desired::Desired,
         execute::{self, ApplyContext},
         observe::{self, ObserveContext},
+        observed::Past,
+        pace,
         plan::{self, conditions_after_issue},
     },
     pki::inspect,
@@ -53,16 +53,12 @@ use crate::{
         reconcile::{self, Error},
         watch::Cached,
     },
-    status::{Acceptance, StepCondition},
+    status::{Acceptance, StepCondition, StepStatus},
     telemetry::{heartbeat, logging, metrics},
 };
 
 /// Maximum number of concurrent ClientCertificate reconciles.
 pub const AT_ONCE: usize = 32;
-/// Maximum number of reconciles that kube starts. Reconciles beyond [`AT_ONCE`] wait for a permit, in order.
-/// Further certificates wait in kube's scheduler, which keeps no order and needs half a kilobyte less for
-/// each: so many certificates wait only after a bulk change.
-const WAITING: u16 = 512;
 
 /// Runs the controller until `stop`, and finishes running reconciles first. `trust_changes`: domains whose
 /// trust has changed.
@@ -93,7 +89,6 @@ pub async fn run(
             let _ = share_slots.unbounded_send(c.clone());
         });
     let controller = Controller::for_shared_stream(certificates, ctx.certificates.clone())
-        .with_config(Config::default().concurrency(WAITING))
         .watches_shared_stream(
             watches.domains.subscribe_when(|d| {
                 d.0.as_ref()
@@ -152,7 +147,6 @@ async fn tell_of_deletion(c: Arc<Cached<ClientCertificate>>, ctx: &Ctx) {
         .expect("no holder of the lock panics")
         .remove(&cert.uid().unwrap_or_default());
     ctx.due_queue.remove(&cert.uid().unwrap_or_default());
-    ctx.grant_index.forget(cert);
     if let Some(note) = report::after_deletion(cert, Timestamp::now()) {
         ctx.events
             .publish(&cert.object_ref(&()), Notice::StillAccepted, "Delete", &note)
@@ -165,7 +159,11 @@ pub(crate) fn failed(object: Arc<Cached<ClientCertificate>>, error: &Error, ctx:
 }
 
 async fn reconcile(object: Arc<Cached<ClientCertificate>>, ctx: Arc<Ctx>) -> Result<Next, Error> {
-    let Some(_permit) = ctx.concurrency.acquire().await else {
+    let Some(_permit) = ctx
+        .concurrency
+        .acquire(object.meta().namespace.as_deref().unwrap_or_default())
+        .await
+    else {
         return Ok(Next::await_change());
     };
     // The object may have changed, or been deleted, while this reconcile waited for its permit.
@@ -190,7 +188,9 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
     let decision = admission::admission(&Facts {
         cert,
         is_behind: ctx.is_behind(cert),
+        decision: &|| ctx.grant_index.announce(cert, now),
         grants: &|cert| ctx.grant_index.decide(cert, now),
+        are_labels_pending: &|| ctx.grant_index.are_labels_pending(cert),
         domain: found.as_ref().and_then(|d| d.0.as_ref().ok()),
         is_trust_known: ctx.active_trust.is_known(&key),
         trust: trust.as_ref(),
@@ -216,10 +216,6 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             say(&refused, &[], None).await?;
             return Ok(Next::await_change());
         }
-        Admission::Unclear(unclear) => {
-            say(&unclear, &[], None).await?;
-            return Ok(Next::requeue(ctx.retry(&uid)));
-        }
         Admission::Admitted(admitted) => *admitted,
     };
     let Admitted {
@@ -228,20 +224,39 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         terms,
         domain,
     } = admitted;
-    let last_revision = old.revision.unwrap_or_default();
+    let secret = ctx
+        .secrets
+        .get(&ObjectId::new(&d.namespace, &d.secret_name).to_ref());
+    let version = secret.and_then(|secret| secret.resource_version());
+    let past = Past {
+        last_revision: old.revision.unwrap_or_default(),
+        superseded: report::superseded(&old),
+        pace: ctx.pace(&uid, version.as_ref(), now),
+    };
     let observe_context = ObserveContext {
         client: &ctx.client,
         secrets: &ctx.secrets,
         signing_keys: &ctx.signing_keys,
     };
-    let observed = observe::observe(&d, domain, trust, last_revision, &observe_context).await?;
+    let observed = observe::observe(&d, domain, trust, past, &observe_context).await?;
     let plan = plan::plan(&d, &observed, ctx.propagation, now);
     let apply_context = ApplyContext {
         cert,
         d: &d,
         password: observed.password.as_ref().and_then(|p| p.as_ref().ok()),
         client: &ctx.client,
+        workers: &ctx.workers,
     };
+    if let (Some(Err(problem)), Some(true)) = (
+        &observed.password,
+        observed.secret.as_ref().map(|held| held.has_keystore),
+    ) && !report::issued_says(&old, &problem.message)
+    {
+        let (note, notice) = (&problem.message, Notice::KeystorePasswordMissing);
+        ctx.events
+            .publish(&cert.object_ref(&()), notice, "Issue", note)
+            .await;
+    }
     let done = match apply(&apply_context, &plan, &observed, now).await {
         // Another writer wrote the Secret first: reconcile again with the written Secret.
         Err(execute::Error::Kubernetes(error)) if error.is_conflict() => {
@@ -249,6 +264,15 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
         }
         done => done,
     };
+    match &done {
+        Ok(Outcome::Completed) => ctx.change_pace(&uid, |pace| pace.completed(generation, now)),
+        Ok(outcome) => {
+            if let Some(cause) = made(outcome, &plan, &d, &observed.past) {
+                ctx.change_pace(&uid, |pace| pace.issued(cause, now));
+            }
+        }
+        Err(_) => {}
+    }
     if let (Ok(_), Some(Action::Stage { revision: 2.. }), true) = (&done, &plan.action, d.self_signed) {
         let note = "the subject of the next certificate has another serialNumber (2.5.4.5), since API \
                     Gateway takes a subject only once: back ends should match the CN";
@@ -290,14 +314,20 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             ctx.succeeded(&uid);
             Ok(ctx.requeue_at(&uid, next_reconcile(Some(renewal), &terms, now), now))
         }
-        Ok(outcome @ (Outcome::Done | Outcome::Pending)) => {
+        Ok(outcome) => {
+            let mut wait = plan.wait;
             let (step_conditions, next) = match outcome {
+                Outcome::Contested(until) => {
+                    wait = pace::postponed(&d, &observed, until, now);
+                    (contested(plan.step_conditions, wait.as_ref()), Some(until))
+                }
                 Outcome::Pending => (
                     pending(plan.step_conditions, plan.leaf.as_ref()),
                     Some(now + plan::ASK_AGAIN),
                 ),
                 _ => (plan.step_conditions, plan.requeue_at.or(plan.renewal)),
             };
+            let leaf_serves = step_conditions.iter().all(|c| c.status == StepStatus::Done);
             let revision = observed.revision();
             let leaf = plan.leaf.as_ref().zip(plan.renewal);
             let secret = d.secret_name.as_str();
@@ -308,6 +338,16 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
                 secret,
             });
             say(&accepted, &step_conditions, leaf).await?;
+            // The wait of a renewal does not change Ready, so that no other Event reports it.
+            let wait = wait.filter(|wait| leaf_serves && !report::issued_says(&old, &wait.message));
+            let reason = wait
+                .as_ref()
+                .and_then(|wait| EventReason::of_condition(wait.reason?));
+            if let (Some(reason), Some(wait)) = (reason, wait) {
+                ctx.events
+                    .publish(&cert.object_ref(&()), reason, "Renew", &wait.message)
+                    .await;
+            }
             ctx.succeeded(&uid);
             Ok(ctx.requeue_at(&uid, next_reconcile(next, &terms, now), now))
         }
@@ -324,7 +364,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             say(&accepted, &step_conditions, None).await?;
             // Publishes an Event for each new failure message. A failed renewal does not change Ready, so no
             // other Event reports it.
-            if !issued_says(&old, &message) {
+            if !report::issued_says(&old, &message) {
                 ctx.events
                     .publish(&cert.object_ref(&()), Notice::NotIssued, "Issue", &message)
                     .await;
@@ -332,14 +372,6 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             Ok(Next::requeue(ctx.retry(&uid)))
         }
     }
-}
-
-fn issued_says(status: &ClientCertificateStatus, message: &str) -> bool {
-    let issued = status
-        .conditions
-        .iter()
-        .find(|c| c.type_ == ConditionType::Issued.as_str());
-    issued.is_some_and(|c| c.message.contains(message))
 }
 
 fn describe(error: &execute::Error, d: &Desired) -> String {

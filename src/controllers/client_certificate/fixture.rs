@@ -17,10 +17,11 @@ use crate::{
     grants::index::GrantIndex,
     issuance::signing_key_cache::SigningKeyCache,
     runtime::{
+        concurrency::ConcurrencyLimit,
         events::Events,
         fake::{self, store},
-        reconcile::ConcurrencyLimit,
-        watch::Cached,
+        watch::{Cached, fake::Fake},
+        workers::Workers,
     },
     telemetry::{heartbeat::Heartbeat, metrics::Metrics},
     trust::active_trust::ActiveTrust,
@@ -81,18 +82,18 @@ impl Stage {
         };
         let secrets = store(there.secrets.iter().map(metadata).collect());
         let (certificates, domains, grants) = (
-            store(there.certificates),
+            Fake::of(there.certificates).watch,
             store(there.domains),
-            store(there.grants),
+            Fake::of(there.grants).watch,
         );
-        let grant_index = GrantIndex::new(grants, certificates.clone(), domains.clone(), store(vec![]));
+        let grant_index = GrantIndex::new(&grants, &certificates, domains.clone(), &Fake::of(vec![]).watch);
         let (metrics, _) = Metrics::new();
         let ctx = Ctx {
             client: client.clone(),
             events: Events::new(client, "test"),
             metrics,
             heartbeat: Heartbeat::default(),
-            certificates,
+            certificates: certificates.store(),
             domains,
             active_trust: Arc::new(ActiveTrust::new().0),
             secrets,
@@ -101,6 +102,7 @@ impl Stage {
             due_queue: DueQueue::default(),
             grant_index: Arc::new(grant_index),
             concurrency: ConcurrencyLimit::new(1),
+            workers: Arc::new(Workers::start(&Metrics::new().0).unwrap()),
             started: Instant::now(),
             propagation: SignedDuration::from_secs(90),
             states: Mutex::default(),

@@ -55,9 +55,10 @@ pub(crate) fn conflicting(
     })
 }
 
-/// Requeues the certificates that share the slots of a grant with a created, changed or deleted certificate.
-/// Each change may concern thousands of certificates. The stream collects changes and requeues a few
-/// certificates at a time, so that a tenant with many changes does not delay other tenants.
+/// Requeues the certificates that get another decision because a certificate with which they share the slots
+/// of a grant is created, changed or deleted. Each change may concern thousands of certificates. The stream
+/// collects changes and requeues a few certificates at a time, so that a tenant with many changes does not
+/// delay other tenants.
 pub(crate) fn sharing_slots(
     changed: UnboundedReceiver<Arc<Cached<ClientCertificate>>>,
     ctx: Arc<Ctx>,
@@ -78,9 +79,7 @@ pub(crate) fn sharing_slots(
                 while let Some(Some(more)) = changed.next().now_or_never() {
                     keys.extend(shared(&more, &ctx));
                 }
-                waiting.extend(those(&ctx, |c| {
-                    is_cross_namespace(c) && keys.contains(&c.domain_id())
-                }));
+                waiting.extend(concerned(&ctx, keys));
             } else {
                 tokio::time::sleep(PAUSE).await;
             }
@@ -109,42 +108,42 @@ pub(crate) fn when_due(ctx: Arc<Ctx>) -> impl Stream<Item = ObjectRef<Cached<Cli
     reconciles.flatten()
 }
 
-/// Returns the certificates that a grant may be for; for an unreadable grant, all certificates for a domain
-/// in its namespace.
+/// Returns the certificates that get another decision because of a change of this grant. An unreadable grant
+/// may be for any domain in its namespace.
 pub(crate) fn of_grant(grant: &Cached<ClientGrant>, ctx: &Ctx) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
-    let namespace = grant.meta().namespace.as_ref();
-    let domain = grant.0.as_ref().ok().map(|g| &g.spec.domain_ref.name);
-    those(ctx, |c| {
-        let key = c.domain_id();
-        is_cross_namespace(c)
-            && Some(&key.namespace) == namespace
-            && domain.is_none_or(|domain| *domain == key.name)
-    })
+    let namespace = grant.meta().namespace.as_deref().unwrap_or_default();
+    match &grant.0 {
+        Ok(grant) => concerned(ctx, [ObjectId::new(namespace, &grant.spec.domain_ref.name)]),
+        Err(_) => concerned(ctx, ctx.grant_index.domains_in(namespace)),
+    }
 }
 
-/// Returns the certificates of a namespace that need a grant, and the certificates that share slots with
-/// them.
+/// Returns the certificates that get another decision because of a change of this namespace.
 pub(crate) fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
-    let state = ctx.certificates.state();
-    let there = state
-        .iter()
-        .filter(|c| c.meta().namespace.as_deref() == Some(namespace));
-    let cross_namespace: Vec<_> = there
-        .filter(|c| c.0.as_ref().is_ok_and(is_cross_namespace))
-        .collect();
-    let keys: BTreeSet<_> = cross_namespace
-        .iter()
-        .filter_map(|c| Some(c.0.as_ref().ok()?.domain_id()))
-        .collect();
-    let others = keys
-        .iter()
-        .filter(|key| ctx.grant_index.has_slots(key))
-        .flat_map(|key| of_domain(ctx, key));
-    cross_namespace
-        .iter()
-        .map(|c| ObjectRef::from_obj(&***c))
-        .chain(others)
-        .collect()
+    concerned(ctx, ctx.grant_index.asked_by(namespace))
+}
+
+/// Returns the certificates for these domains whose decision has changed. With a self-signed one among them,
+/// also the other self-signed ones of its domain: a subject may be free.
+fn concerned(
+    ctx: &Ctx,
+    keys: impl IntoIterator<Item = ObjectId>,
+) -> Vec<ObjectRef<Cached<ClientCertificate>>> {
+    let is_self_signed = |c: &ClientCertificate| c.spec.issuance == Issuance::SelfSigned;
+    let mut concerned = Vec::new();
+    for key in keys {
+        let changed = ctx.grant_index.changed_certificates(&key, Timestamp::now());
+        let changed = changed.iter().map(ObjectId::to_ref).collect::<Vec<_>>();
+        let claims = |c: &ObjectRef<Cached<ClientCertificate>>| {
+            let there = ctx.certificates.get(c);
+            there.is_some_and(|c| c.0.as_ref().is_ok_and(is_self_signed))
+        };
+        if changed.iter().any(claims) {
+            concerned.extend(those(ctx, |c| is_self_signed(c) && c.domain_id() == key));
+        }
+        concerned.extend(changed);
+    }
+    concerned
 }
 
 pub(crate) fn of_domain(ctx: &Ctx, key: &ObjectId) -> Vec<ObjectRef<Cached<ClientCertificate>>> {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::{
-    api::{ClientCertificate, ClientCertificateStatus, Issuance, PreviousLeaf},
+    api::{ClientCertificate, ClientCertificateStatus, Issuance, PreviousLeaf, conditions::ConditionType},
     pki::certificate::Certificate,
     status::{Acceptance, StepCondition, conditions, text},
 };
@@ -80,6 +80,12 @@ fn previous(old: &ClientCertificateStatus, current: &Certificate, now: Timestamp
     all
 }
 
+/// Returns the ends of the leaves in the status: of those that are superseded, and of the current one.
+pub fn superseded(status: &ClientCertificateStatus) -> Vec<Timestamp> {
+    let previous = status.previous.iter().map(|leaf| &leaf.not_after);
+    previous.chain(&status.not_after).map(|end| end.0).collect()
+}
+
 /// Returns the note about a leaf that replaced another leaf; `None` for the first leaf.
 pub fn after_renewal(old: &ClientCertificateStatus, leaf: &Certificate) -> Option<String> {
     let before = old.serial_number.as_ref()?;
@@ -89,6 +95,15 @@ pub fn after_renewal(old: &ClientCertificateStatus, leaf: &Certificate) -> Optio
     );
     (*before != serial)
         .then(|| format!("the Secret holds a new certificate with serial number {serial}, valid until {end}"))
+}
+
+/// True when the condition Issued contains the message already.
+pub fn issued_says(status: &ClientCertificateStatus, message: &str) -> bool {
+    let issued = status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == ConditionType::Issued.as_str());
+    issued.is_some_and(|c| c.message.contains(message))
 }
 
 /// Returns the note about a deleted object; `None` when none of its certificates is valid any more.

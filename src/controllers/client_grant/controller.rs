@@ -23,16 +23,19 @@ use crate::{
     },
     controllers::watches::Watches,
     grants::{
-        evaluation::Decision,
+        evaluation::{self, Decision},
         index::{self, GrantIndex},
     },
     runtime::{
         events::Events,
         reconcile::{self, Error},
         status_writer,
-        watch::Cached,
+        watch::{Cached, Listed},
     },
-    status::{Acceptance, ConditionStatus, StepCondition, StepStatus, conditions},
+    status::{
+        Acceptance, ConditionStatus, StepCondition, StepStatus, conditions,
+        text::{WHOLE, listed},
+    },
     telemetry::{
         heartbeat::{self, Heartbeat},
         metrics::{self, Metrics},
@@ -41,6 +44,8 @@ use crate::{
 
 /// Time within which changes of many certificates lead to one reconcile.
 const DEBOUNCE: Duration = Duration::from_secs(1);
+/// Maximum number of notes in a message.
+const MOST_TOLD: usize = 10;
 const RETRY: Duration = Duration::from_secs(5);
 /// Maximum time until the next reconcile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
@@ -57,28 +62,27 @@ pub struct Ctx {
 
 /// Runs until `stop`; finishes the reconciles that are under way.
 pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
-    let (by_certificate, by_domain, by_namespace) = (ctx.clone(), ctx.clone(), ctx.clone());
+    let (by_certificate, by_grant) = (ctx.clone(), ctx.clone());
+    let (by_domain, by_namespace) = (ctx.clone(), ctx.clone());
     let heartbeat = ctx.heartbeat.clone();
     heartbeat.record(metrics::Controller::Grant);
-    let refs = |all: Vec<Arc<Cached<ClientGrant>>>| {
-        all.into_iter()
-            .map(|g| ObjectRef::from_obj(&*g))
-            .collect::<Vec<_>>()
-    };
     Controller::for_shared_stream(watches.grants.subscribe(), ctx.grants.clone())
         .with_config(Config::default().debounce(DEBOUNCE))
         .watches_shared_stream(watches.certificates.subscribe_when(counted), move |c| {
-            let cross_namespace = c.0.as_ref().ok().filter(|c| index::is_cross_namespace(c));
-            cross_namespace
-                .map(|c| refs(by_certificate.grant_index.of(&c.domain_id())))
-                .unwrap_or_default()
+            of_certificate(&c, &by_certificate)
+        })
+        // The change of a grant moves certificates from and to other grants.
+        .watches_shared_stream(watches.grants.subscribe_when(index::change_predicate), move |g| {
+            let domain = g.0.as_ref().ok().map(index::domain_of);
+            domain.map(|key| of_domain(&key, &by_grant)).unwrap_or_default()
         })
         .watches_shared_stream(watches.domains.subscribe_when(|d| d.0.is_ok()), move |d| {
-            refs(by_domain.grant_index.of(&ObjectId::of(&*d)))
+            let all = by_domain.grant_index.of(&ObjectId::of(&*d));
+            all.iter().map(|g| ObjectRef::from_obj(&**g)).collect::<Vec<_>>()
         })
         .watches_shared_stream(
             watches.namespaces.subscribe_when(|n| n.labels().clone()),
-            move |_| refs(by_namespace.grants.state()),
+            move |n| of_namespace(&n.name_any(), &by_namespace),
         )
         .reconcile_on(heartbeat::ticks())
         .graceful_shutdown_on(stop.cancelled_owned())
@@ -86,6 +90,47 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
         .for_each(async |_| heartbeat.record(metrics::Controller::Grant))
         .await;
     heartbeat.end(metrics::Controller::Grant);
+}
+
+/// Returns the grants for this domain that allow other certificates than before.
+fn of_domain(key: &ObjectId, ctx: &Ctx) -> Vec<ObjectRef<Cached<ClientGrant>>> {
+    let changed = ctx.grant_index.changed_grants(key, Timestamp::now());
+    changed.iter().map(ObjectId::to_ref).collect()
+}
+
+/// Returns the grants that a change of this certificate concerns: the grant that allows the certificate,
+/// whose expiry it shows, and the grants of which a certificate takes or leaves a slot by the change.
+fn of_certificate(c: &Cached<ClientCertificate>, ctx: &Ctx) -> Vec<ObjectRef<Cached<ClientGrant>>> {
+    let Some(cert) = c.0.as_ref().ok().filter(|c| index::is_cross_namespace(c)) else {
+        return vec![];
+    };
+    let key = cert.domain_id();
+    let mut concerned = of_domain(&key, ctx);
+    if let Some(Decision::Allowed(terms)) = ctx.grant_index.decide(cert, Timestamp::now()) {
+        concerned.push(ObjectId::new(&key.namespace, terms.grant).to_ref());
+    }
+    concerned
+}
+
+/// Returns the grants that may select the namespace, and those that allow other certificates than before.
+fn of_namespace(namespace: &str, ctx: &Ctx) -> Vec<ObjectRef<Cached<ClientGrant>>> {
+    let names = |g: &Cached<ClientGrant>| {
+        let names = g.0.as_ref().ok().map(|g| &g.spec.namespaces.names);
+        names.is_some_and(|names| {
+            names
+                .as_ref()
+                .is_none_or(|all| all.iter().any(|one| one == namespace))
+        })
+    };
+    let grants = ctx.grants.state();
+    let selecting = grants
+        .iter()
+        .filter(|g| names(g))
+        .map(|g| ObjectRef::from_obj(&**g));
+    let asked = ctx.grant_index.asked_by(namespace);
+    selecting
+        .chain(asked.iter().flat_map(|key| of_domain(key, ctx)))
+        .collect()
 }
 
 /// Hash of the facts of a certificate that a grant counts, or that may move the certificate from one grant to
@@ -123,27 +168,33 @@ async fn reconcile(object: Arc<Cached<ClientGrant>>, ctx: Arc<Ctx>) -> Result<Ne
 
 async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> {
     let now = Timestamp::now();
-    let key = ObjectId::new(grant.namespace().unwrap_or_default(), &grant.spec.domain_ref.name);
+    let key = index::domain_of(grant);
     let is_there = ctx.domains.get(&key.to_ref()).is_some();
-    let by_it =
-        |decision: &Decision| matches!(decision, Decision::Allowed(terms) if terms.grant == grant.name_any());
-    let all = ctx.grant_index.of_domain(&key, now);
-    let covered: Vec<_> = all
-        .iter()
-        .filter(|(_, decision)| by_it(decision))
-        .filter_map(|(c, _)| c.0.as_ref().ok())
-        .collect();
+    let covered = ctx.grant_index.covered(grant, now);
     // The expiry is for people only: a certificate's own status decides nothing.
     let expiries = covered
         .iter()
-        .filter_map(|c| c.status.as_ref()?.not_after.clone());
-    let (status, reason, message) = match is_there {
-        true => (
+        .filter_map(|c| c.0.as_ref().ok()?.status.as_ref()?.not_after.clone());
+    let labels = ctx.grant_index.labels(grant);
+    if labels == Listed::NotYet {
+        return Ok(Next::requeue(DEBOUNCE));
+    }
+    let (status, reason, message) = match (is_there, &labels) {
+        (true, Listed::Failed(problem)) => (
+            StepStatus::Unreachable,
+            Reason::Unreachable,
+            format!(
+                "spec.namespaces.matchLabels: the operator cannot read the labels of namespaces ({problem}), \
+                 so this grant allows no certificate. Permit the operator to list and watch Namespaces (in \
+                 the chart: rbac.namespaceLabels), or name the namespaces in spec.namespaces.names"
+            ),
+        ),
+        (true, _) => (
             StepStatus::Done,
             Reason::ResolvedRefs,
             "the MtlsDomain is there".to_owned(),
         ),
-        false => (
+        (false, _) => (
             StepStatus::Blocked,
             Reason::RefNotFound,
             format!("there is no MtlsDomain {} in this namespace", key.name),
@@ -170,10 +221,14 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
         certificates: Some(u32::try_from(covered.len()).unwrap_or(u32::MAX)),
         latest_expiry: expiries.max_by_key(|t| t.0),
     };
+    let mut notes = evaluation::futile_patterns(&grant.spec);
     if selects_none {
+        notes.push("spec.namespaces: no namespace of the cluster has such a name and such labels".into());
+    }
+    if is_there && labels == Listed::Yes && !notes.is_empty() {
         let (type_, message) = (
             ConditionType::Ready,
-            "spec.namespaces: no namespace of the cluster has such a name and such labels",
+            listed(notes.iter().map(String::as_str), MOST_TOLD, WHOLE),
         );
         conditions::set(
             &mut new.conditions,
@@ -181,7 +236,7 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
             type_,
             ConditionStatus::True,
             Reason::Ready,
-            message,
+            &message,
             now,
         );
     }
@@ -189,6 +244,9 @@ async fn reconcile_grant(grant: &ClientGrant, ctx: &Ctx) -> Result<Next, Error> 
     ctx.events
         .publish_ready(&grant.object_ref(&()), &old.conditions, &new.conditions)
         .await;
+    if labels != Listed::Yes {
+        return Ok(Next::requeue(RETRY)); // no event tells when the labels become readable
+    }
     let end = grant
         .spec
         .not_after

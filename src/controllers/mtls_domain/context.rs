@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use kube::{
     Client, Resource, ResourceExt,
     api::PartialObjectMeta,
@@ -19,7 +19,7 @@ use kube::{
 };
 use tokio::time::Instant;
 
-use super::{credentials::ServiceAccount, report};
+use super::{claims::Claims, credentials::ServiceAccount, report};
 
 use crate::{
     api::{
@@ -36,10 +36,8 @@ use crate::{
     policy::follow::InForce,
     probe::{https::EndpointProbe, public_dns::PublicDns},
     runtime::{
-        events::Events,
-        reconcile::{ConcurrencyLimit, Error},
-        status_writer,
-        watch::Cached,
+        concurrency::ConcurrencyLimit, events::Events, reconcile::Error, status_writer, watch::Cached,
+        workers::Workers,
     },
     server_certificate::request_limiter::RequestLimiter,
     status::{Transition, conditions::transitions},
@@ -47,7 +45,7 @@ use crate::{
         heartbeat::Heartbeat,
         metrics::{self, Metrics},
     },
-    trust::{active_trust::ActiveTrust, observe::Versions},
+    trust::{active_trust::ActiveTrust, observe::Versions, self_signed::Leaves},
 };
 
 /// Initial requeue delay with backoff, for work in progress in AWS and for errors. Doubles each time.
@@ -76,14 +74,18 @@ pub struct Ctx {
     pub heartbeat: Heartbeat,
     pub domains: Store<Cached<MtlsDomain>>,
     pub certificates: Store<Cached<ClientCertificate>>,
+    pub secrets: Store<PartialObjectMeta<Secret>>,
+    pub config_maps: Store<PartialObjectMeta<ConfigMap>>,
     pub active_trust: Arc<ActiveTrust>,
     pub request_limiter: RequestLimiter,
     pub bypasses: Arc<Bypasses>,
+    pub claims: Arc<Claims>,
     pub policy: InForce,
     /// Empty until a policy or a grant selects namespaces by label.
     pub namespaces: Store<PartialObjectMeta<Namespace>>,
     pub grant_index: Arc<GrantIndex>,
     pub concurrency: ConcurrencyLimit,
+    pub workers: Arc<Workers>,
     pub states: Mutex<HashMap<String, ReconcileState>>,
 }
 
@@ -96,6 +98,7 @@ pub struct ReconcileState {
     /// ID of the operator's last change of the DNS records, until that change is in sync.
     pub(crate) change: Option<String>,
     pub(crate) versions: Arc<Versions>,
+    pub(crate) leaves: Arc<Leaves>,
     /// Generation that a live pass found in sync, and the start of that pass. The operator has written
     /// nothing since.
     pub(crate) in_sync_since: Option<(i64, Instant)>,
@@ -123,11 +126,22 @@ impl Ctx {
         let key = ObjectId::of(domain);
         self.active_trust.set(&key, None, None, Timestamp::now());
         self.bypasses.forget(&key);
+        self.claims.forget(&domain.uid().unwrap_or_default());
         self.states
             .lock()
             .expect("no holder of the lock panics")
             .remove(&domain.uid().unwrap_or_default());
         self.gate.quota.withdraw(&queue_key(domain));
+    }
+
+    /// Drops the finding about the claim of a domain that is gone.
+    pub(crate) fn forget_claim(&self, changed: &Cached<MtlsDomain>) {
+        let there = self.domains.get(&ObjectRef::from_obj(changed));
+        if let Some(uid) = &changed.meta().uid
+            && there.is_none_or(|there| there.meta().uid.as_ref() != Some(uid))
+        {
+            self.claims.forget(uid);
+        }
     }
 
     /// Counts a backoff attempt, and returns the delay before the next reconcile.

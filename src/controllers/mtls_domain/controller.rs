@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::{
     Resource, ResourceExt,
@@ -13,12 +13,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    claims::Finding,
+    conflicts,
     context::{Ctx, queue_key},
     course::{self, Blind, Course, Facts, Located},
     deletion,
     mappers::{
-        certificate_predicate, change_predicate, changes, conflicting, of_certificate, of_namespace, readers,
-        referring, trusting,
+        certificate_predicate, change_predicate, changes, conflict_predicate, conflicting, of_certificate,
+        of_namespace, readers, referring, trusting,
     },
     permission::Permission,
     quota_class, report, serving,
@@ -63,7 +65,13 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     heartbeat.record(metrics::Controller::Domain);
     let bypasses = ctx.bypasses.clone().changes();
     let bypasses = bypasses.map(|key| key.to_ref::<Cached<MtlsDomain>>());
-    let (all, for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone(), ctx.domains.clone());
+    let (claims, all) = (ctx.claims.clone(), ctx.domains.clone());
+    let claims = claims.changes().flat_map(move |id| {
+        let changed = all.get(&id.to_ref());
+        stream::iter(changed.map(|d| conflicting(&d, &all)).unwrap_or_default())
+    });
+    let (gone, all) = (ctx.clone(), ctx.domains.clone());
+    let (for_secrets, for_maps) = (ctx.domains.clone(), ctx.domains.clone());
     let (for_certificates, for_namespaces, for_cross_namespace) = (ctx.clone(), ctx.clone(), ctx.clone());
     let ending = ctx.clone();
     let controller = Controller::for_shared_stream(
@@ -72,10 +80,11 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     )
     // The creation or deletion of a domain may change the winner of a conflict about its domain name.
     .watches_shared_stream(
-        watches
-            .domains
-            .subscribe_when(|d| d.0.is_ok().then(|| d.meta().deletion_timestamp.is_some())),
-        move |changed| conflicting(&changed, &all),
+        watches.domains.subscribe_when(conflict_predicate),
+        move |changed| {
+            gone.forget_claim(&changed);
+            conflicting(&changed, &all)
+        },
     )
     .watches_shared_stream(
         watches.certificates.subscribe_when(certificate_predicate),
@@ -107,6 +116,7 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
     .reconcile_on(readers(&watches.config_maps, for_maps))
     .reconcile_on(granted)
     .reconcile_on(bypasses)
+    .reconcile_on(claims)
     .reconcile_on(heartbeat::ticks())
     .reconcile_all_on(changes(ctx.policy.clone()))
     .graceful_shutdown_on(stop.clone().cancelled_owned())
@@ -121,11 +131,18 @@ pub async fn run(ctx: Arc<Ctx>, watches: &Watches, stop: CancellationToken) {
 
 /// Logs the error. Requeues with backoff, unless only a change of the object can fix the error.
 pub(crate) fn failed(object: Arc<Cached<MtlsDomain>>, error: &Error, ctx: Arc<Ctx>) -> Next {
+    if let Ok(domain) = &object.0 {
+        ctx.claims.record(domain, Finding::Undecided);
+    }
     reconcile::after_failure(&object, error, || ctx.backoff(&object.uid().unwrap_or_default()))
 }
 
 async fn reconcile(object: Arc<Cached<MtlsDomain>>, ctx: Arc<Ctx>) -> Result<Next, Error> {
-    let Some(_permit) = ctx.concurrency.acquire().await else {
+    let Some(_permit) = ctx
+        .concurrency
+        .acquire(object.meta().namespace.as_deref().unwrap_or_default())
+        .await
+    else {
         return Ok(Next::await_change());
     };
     // The object may have changed while it waited for the permit. A deleted object needs no reconcile.
@@ -164,6 +181,7 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
             labels: &|namespace| ctx.labels(namespace),
             session,
             all: &|| ctx.domains.state(),
+            claim: &|other| ctx.claims.of(other),
             clients: &|| {
                 let (theirs, cross_namespace) = &*certificates;
                 ctx.clients(domain, theirs, cross_namespace)
@@ -204,29 +222,44 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
         Course::Leave => deletion::leave(domain, ctx).await,
         Course::Suspend => {
             ctx.bypasses.forget(&ObjectId::of(domain));
+            ctx.claims.record(
+                domain,
+                match conflicts::may_hold_its_name(domain) {
+                    true => Finding::Undecided,
+                    false => Finding::NotServed,
+                },
+            );
             let new = report::with_conditions(&old, generation, &Acceptance::Suspended, &[], now);
             ctx.write(domain, &old, &new).await?;
             Ok(Next::await_change())
         }
         Course::OpenSession => unreachable!("the course is decided with a session or without its need"),
         Course::Retry(blind) => {
-            let new = match &blind {
-                Blind::WithoutCredentials(remedy) => {
-                    report::without_credentials(&old, generation, remedy, now)
-                }
-                Blind::Unseen(unseen) => report::blind(&old, generation, unseen, now),
+            let (new, finding) = match &blind {
+                Blind::WithoutCredentials(remedy) => (
+                    report::without_credentials(&old, generation, remedy, now),
+                    Finding::Undecided,
+                ),
+                Blind::Unseen(unseen) => (
+                    report::blind(&old, generation, unseen, now),
+                    Finding::of_failure(unseen),
+                ),
             };
+            ctx.claims.record(domain, finding);
             ctx.write(domain, &old, &new).await?;
             Ok(Next::requeue(ctx.backoff(&uid)))
         }
         Course::Unclear(unseen) => permission.unclear(&unseen).await,
+        Course::AwaitOlder => Ok(Next::requeue(ctx.backoff(&uid))),
         Course::Refuse(refused) => permission.refuse(&refused).await,
         Course::Moved(moved) => {
+            ctx.claims.record(domain, Finding::of_refusal(&moved));
             let new = report::with_conditions(&old, generation, &moved, &[], now);
             ctx.write(domain, &old, &new).await?;
             Ok(ctx.resync_later(&uid))
         }
         Course::Delete(placement) => {
+            ctx.claims.record(domain, Finding::Undecided);
             deletion::delete(domain, &placement, &permission, session(), &old, ctx, now).await
         }
         Course::Serve(desired) => serving::serve(&desired, &certificates.0, &permission, session()).await,

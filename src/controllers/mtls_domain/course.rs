@@ -35,6 +35,9 @@ pub(crate) struct Facts<'a> {
     pub session: Option<&'a Result<Located, Blind>>,
     /// Returns all domains.
     pub all: &'a dyn Fn() -> Vec<Arc<Cached<MtlsDomain>>>,
+    /// Returns whether a domain keeps its claim on its domain name, by its own last reconcile; `None`: the
+    /// operator has not reconciled it since its start.
+    pub claim: &'a dyn Fn(&MtlsDomain) -> Option<bool>,
     /// Returns the requirements of the domain's ClientCertificates.
     pub clients: &'a dyn Fn() -> Clients,
 }
@@ -74,6 +77,9 @@ pub(crate) enum Course {
     Retry(Blind),
     /// The policy's answer depends on something that the operator could not read: it tries again.
     Unclear(Unseen),
+    /// An older domain has the domain name, and the operator has not reconciled it since its start: the
+    /// operator leaves everything as it is, and tries again.
+    AwaitOlder,
     /// The operator does not serve the domain.
     Refuse(Acceptance),
     /// The object's resources are in another account or Region: the operator changes nothing in either.
@@ -102,29 +108,17 @@ pub(crate) fn course(facts: &Facts) -> Course {
         Ok(located) => located,
         Err(blind) => return Course::Retry(blind.clone()),
     };
-    let operator_config = OperatorConfig {
-        cluster_id: facts.cluster_id,
-        account: &located.account,
-        region: &located.region,
-        truststore_bucket: facts.truststore_bucket,
+    let placement = match permitted(facts, domain, located) {
+        Ok(placement) => placement,
+        Err(course) => return course,
     };
-    let placement = Placement::of(domain, &operator_config);
-    let requests = access_request::of(domain, &placement, deleting);
-    match permission::answer(domain, decide(facts, domain, &requests), None) {
-        Answer::Allowed => {}
-        Answer::Unclear(unseen) => return Course::Unclear(unseen),
-        Answer::Refused(refused) => return Course::Refuse(refused),
-    }
-    if let Some(moved) = moved(domain, &placement) {
-        return Course::Moved(moved);
-    }
     if deleting {
         return Course::Delete(Box::new(placement));
     }
-    if let Some(claimed) = claimed(facts, &located.own_region) {
-        return Course::Refuse(claimed);
+    if let Some(course) = claimed(facts, located) {
+        return course;
     }
-    match desired::desired(domain, &operator_config, (facts.clients)()) {
+    match desired::desired(domain, &operator_config(facts, located), (facts.clients)()) {
         Ok(desired) => Course::Serve(Box::new(desired)),
         Err(Refused { reason, message }) => Course::Refuse(Acceptance::Refused {
             reason,
@@ -147,6 +141,31 @@ fn before_session(facts: &Facts, deleting: bool) -> Course {
     }
 }
 
+/// Returns the placement of a domain in this account and Region; `Err`: the course of a domain that the policy
+/// does not certainly allow there, or whose resources are elsewhere.
+fn permitted(facts: &Facts, domain: &MtlsDomain, located: &Located) -> Result<Placement, Course> {
+    let placement = Placement::of(domain, &operator_config(facts, located));
+    let requests = access_request::of(domain, &placement, domain.metadata.deletion_timestamp.is_some());
+    match permission::answer(domain, decide(facts, domain, &requests), None) {
+        Answer::Allowed => {}
+        Answer::Unclear(unseen) => return Err(Course::Unclear(unseen)),
+        Answer::Refused(refused) => return Err(Course::Refuse(refused)),
+    }
+    match moved(domain, &placement) {
+        Some(moved) => Err(Course::Moved(moved)),
+        None => Ok(placement),
+    }
+}
+
+fn operator_config<'a>(facts: &Facts<'a>, located: &'a Located) -> OperatorConfig<'a> {
+    OperatorConfig {
+        cluster_id: facts.cluster_id,
+        account: &located.account,
+        region: &located.region,
+        truststore_bucket: facts.truststore_bucket,
+    }
+}
+
 fn decide(facts: &Facts, domain: &MtlsDomain, requests: &[AccessRequest]) -> Decision {
     permission::decide(facts.policy, domain, requests, facts.labels)
 }
@@ -157,14 +176,35 @@ fn decide_unresolved(facts: &Facts, domain: &MtlsDomain, deleting: bool) -> Deci
     decide(facts, domain, &requests)
 }
 
-/// Returns a refusal when another domain has the claim on the domain name. With an unknown answer of the
-/// policy, a domain keeps its claim.
-fn claimed(facts: &Facts, own_region: &str) -> Option<Acceptance> {
+/// Returns the course of a domain whose domain name another domain has the claim on. A domain about which the
+/// operator does not know whether it is served keeps its claim.
+fn claimed(facts: &Facts, located: &Located) -> Option<Course> {
     let all = (facts.all)();
-    let is_refused =
-        |other: &MtlsDomain| matches!(decide_unresolved(facts, other, false), Decision::Denied(_));
     let all = all.iter().filter_map(|d| d.0.as_ref().ok());
-    conflicts::contested(facts.domain, all, is_refused, own_region)
+    let has_no_claim = |other: &MtlsDomain| has_no_claim(facts, other, located);
+    let winner = conflicts::winner(facts.domain, all, has_no_claim, &located.own_region)?;
+    Some(match (facts.claim)(winner) {
+        Some(_) => Course::Refuse(conflicts::refusal(facts.domain, winner)),
+        None => Course::AwaitOlder,
+    })
+}
+
+/// True when the operator does not serve `other`, whatever the older domains with its domain name are.
+/// `located` is the account and Region of a domain in the same Region as `other`.
+fn has_no_claim(facts: &Facts, other: &MtlsDomain, located: &Located) -> bool {
+    let deleting = other.metadata.deletion_timestamp.is_some();
+    if (facts.claim)(other) == Some(false) || !conflicts::may_hold_its_name(other) {
+        return true;
+    }
+    let role = |d: &MtlsDomain| d.spec.aws.as_ref().and_then(|aws| aws.assume_role.clone());
+    if role(other) != role(facts.domain) {
+        // Only its own reconcile learns its account.
+        return matches!(decide_unresolved(facts, other, deleting), Decision::Denied(_));
+    }
+    match permitted(facts, other, located) {
+        Err(course) => matches!(course, Course::Refuse(_) | Course::Moved(_)),
+        Ok(_) => !deleting && desired::refusal(other, &operator_config(facts, located)).is_some(),
+    }
 }
 
 /// Returns a refusal when the resources of this object are in another account or Region than its placement.

@@ -89,6 +89,7 @@ pub(crate) async fn delete(
     }
     let apply_context = ApplyContext {
         client: &ctx.client,
+        workers: &ctx.workers,
         session,
         quota: &ctx.gate.quota,
         request_limiter: &ctx.request_limiter,
@@ -185,7 +186,7 @@ pub(crate) fn left(domain: &MtlsDomain) -> String {
 async fn delete_authorities(domain: &MtlsDomain, ctx: &Ctx) -> Result<(), Error> {
     let selector = format!("{DOMAIN_LABEL}={},{AUTHORITY_LABEL}", domain.name_any());
     let namespace = domain.namespace().expect("MtlsDomain is namespaced");
-    for secret in apply::secrets(&ctx.client, &namespace, &selector).await? {
+    for secret in apply::labelled_secrets(&ctx.client, &namespace, &selector).await? {
         apply::delete_secret(&ctx.client, &secret).await?;
     }
     Ok(())

@@ -23,7 +23,7 @@ use crate::{
         step::Step,
     },
     pki::authority,
-    runtime::{apply, finalizer},
+    runtime::{apply, finalizer, workers::Workers},
     server_certificate::request_limiter::RequestLimiter,
     telemetry::logging,
     trust::generated_authority,
@@ -32,6 +32,8 @@ use crate::{
 /// Context for the execution of actions.
 pub struct ApplyContext<'a> {
     pub client: &'a Client,
+    /// For RSA keys.
+    pub workers: &'a Workers,
     pub session: &'a Session,
     pub quota: &'a Quota,
     pub request_limiter: &'a RequestLimiter,
@@ -181,9 +183,12 @@ async fn generate(
         return Ok(()); // the plan names authorities of the spec only
     };
     let (request, now) = (request.clone(), apply_context.now);
-    let made = tokio::task::spawn_blocking(move || authority::generate(&request, now))
+    let namespace = &apply_context.placement.namespace;
+    let made = apply_context
+        .workers
+        .run(namespace, move |_| authority::generate(&request, now))
         .await
-        .map_err(|_| Outcome::Kubernetes("the generation of the authority's key did not finish".into()))?
+        .map_err(|error| Outcome::Kubernetes(format!("cannot generate the authority {name}: {error}")))?
         .map_err(|error| Outcome::Kubernetes(format!("cannot generate the authority {name}: {error}")))?;
     let key = made.certificate.spki_sha256.as_str();
     let annotation = generated_authority::annotation(name);

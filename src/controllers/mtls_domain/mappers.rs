@@ -118,6 +118,15 @@ fn asks(
     cert.spec.issuance == Issuance::SelfSigned || !allowed()
 }
 
+/// Predicate of a domain for the other domains with its domain name: changes with its deletion, its release and
+/// its Region. `Claims` tells of the other causes for which a claim ends.
+pub(crate) fn conflict_predicate(d: &Cached<MtlsDomain>) -> Option<(bool, bool, Option<String>)> {
+    let d = d.0.as_ref().ok()?;
+    let region = d.spec.aws.as_ref().and_then(|aws| aws.region.clone());
+    let deleting = d.metadata.deletion_timestamp.is_some();
+    Some((deleting, deleting && finalizer::is_held(d), region))
+}
+
 /// Returns the other domains with the domain name of `changed`.
 pub(crate) fn conflicting(
     changed: &Cached<MtlsDomain>,

@@ -1,6 +1,7 @@
 //! MtlsDomain: desired -> observe -> plan -> execute -> report.
 
 pub mod access_request;
+pub mod claims;
 pub mod clients;
 pub mod conflicts;
 pub mod context;

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use kube::Client;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::{Client, api::PartialObjectMeta, runtime::reflector::Store};
 
 use crate::{
     api::{MappedApi, MtlsDomain, conditions::Reason},
@@ -35,6 +36,8 @@ use crate::{
 /// Context of an observation, besides the session.
 pub struct ObserveContext<'a> {
     pub client: &'a Client,
+    pub secrets: &'a Store<PartialObjectMeta<Secret>>,
+    pub config_maps: &'a Store<PartialObjectMeta<ConfigMap>>,
     pub domain: &'a MtlsDomain,
     pub probe: &'a EndpointProbe,
     /// Leaves of the domain, according to the statuses of its ClientCertificates.
@@ -42,6 +45,7 @@ pub struct ObserveContext<'a> {
     pub public_dns: &'a PublicDns,
     /// Versions of truststore objects that were read before: a version never changes.
     pub versions: &'a Versions,
+    pub known_leaves: &'a self_signed::Leaves,
     /// ID of the operator's last change of records, if it was not in sync at the last reconcile.
     pub pending_change: Option<String>,
 }
@@ -78,12 +82,15 @@ pub async fn observe(
     ) = tokio::join!(
         Box::pin(sources::read(
             observe_context.client,
+            observe_context.config_maps,
             &placement.namespace,
             &placement.name,
             &d.authorities
         )),
         Box::pin(self_signed::read(
             observe_context.client,
+            observe_context.secrets,
+            observe_context.known_leaves,
             &placement.name,
             &d.self_signed
         )),

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use kube::{ResourceExt, runtime::controller::Action as Next};
 
-use super::{context::Ctx, report};
+use super::{claims::Finding, context::Ctx, report};
 
 use crate::{
     api::{MtlsDomain, MtlsDomainStatus, conditions::Reason, object_id::ObjectId},
@@ -62,6 +62,7 @@ impl<'a> Permission<'a> {
 
     /// Reports that the operator could not determine if the spec is allowed, and requeues with backoff.
     pub async fn unclear(&self, unseen: &Unseen) -> Result<Next, Error> {
+        self.ctx.claims.record(self.domain, Finding::of_failure(unseen));
         let generation = self.domain.metadata.generation.unwrap_or_default();
         let new = report::unclear(self.old, generation, unseen, self.now);
         let next = Next::requeue(self.ctx.backoff(&self.domain.uid().unwrap_or_default()));
@@ -73,6 +74,7 @@ impl<'a> Permission<'a> {
     pub async fn refuse(&self, refused: &Acceptance) -> Result<Next, Error> {
         let domain = self.domain;
         self.ctx.bypasses.forget(&ObjectId::of(domain));
+        self.ctx.claims.record(domain, Finding::of_refusal(refused));
         let generation = domain.metadata.generation.unwrap_or_default();
         let new = report::with_conditions(self.old, generation, refused, &[], self.now);
         self.ctx.write(domain, self.old, &new).await?;

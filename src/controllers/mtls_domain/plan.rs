@@ -17,14 +17,18 @@ use crate::{
     trust::truststore,
 };
 
-/// Returns the next actions that bring the observed state closer to the desired state.
-pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
-    let truststore = truststore::compile(d, o, now);
+/// Returns the next actions that bring the observed state closer to the desired state. Once `limit` returns true,
+/// the truststore stays as it is, and the plan says why.
+pub fn plan(d: &Desired, o: &Observed, now: Timestamp, limit: &dyn Fn() -> bool) -> Plan {
+    let (truststore, too_long) = match truststore::compile(d, o, now, limit) {
+        Ok(compiled) => (compiled, None),
+        Err(too_long) => (None, Some(too_long)),
+    };
     let (certificate, ownership) = (
         certificates::chosen(d, o).cloned(),
         certificates::ownership(d, o).cloned(),
     );
-    let refs = references::resolved_refs(d, o, truststore.as_ref());
+    let refs = references::resolved_refs(d, o, truststore.as_ref(), too_long.as_ref());
     let mut published = truststore::publish(d, o, &refs, truststore.as_ref());
     let mut issued = certificates::certificates(d, o, now);
     if custom_domain::is_barred(d, o) {
@@ -65,4 +69,10 @@ pub fn plan(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
         ownership,
         truststore,
     }
+}
+
+/// Returns the plan without a limit.
+#[cfg(test)]
+pub(crate) fn unlimited(d: &Desired, o: &Observed, now: Timestamp) -> Plan {
+    plan(d, o, now, &|| false)
 }

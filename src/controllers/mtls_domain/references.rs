@@ -15,9 +15,10 @@ use crate::{
     },
     observation::seen::Unseen,
     pki::{
-        compile::Compiled,
+        compile::{Compiled, TooLong},
         lint::{self, Severity},
     },
+    runtime::workers::LIMIT,
     status::text::{MOST_TOLD, WHOLE, listed},
     trust::{
         generated_authority::{self, Ownership},
@@ -25,7 +26,12 @@ use crate::{
     },
 };
 
-pub(crate) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compiled>) -> StepPlan {
+pub(crate) fn resolved_refs(
+    d: &Desired,
+    o: &Observed,
+    compiled: Option<&Compiled>,
+    too_long: Option<&TooLong>,
+) -> StepPlan {
     let mut actions = Vec::new();
     let mut problems = Vec::new();
     let mut unseen = None;
@@ -127,6 +133,9 @@ pub(crate) fn resolved_refs(d: &Desired, o: &Observed, compiled: Option<&Compile
             }
         }
     }
+    if let Some(TooLong { authority }) = too_long {
+        problems.push((Reason::InvalidCACertificateRef, costly(authority)));
+    }
     for finding in compiled
         .iter()
         .flat_map(|c| &c.findings)
@@ -216,6 +225,20 @@ fn known<'o>(d: &Desired, o: &'o Observed) -> Result<BTreeSet<&'o str>, &'o Unse
         .into_iter()
         .map(|entry| entry.authority.as_str())
         .collect())
+}
+
+/// Returns the problem of authorities whose certificates take too long to check.
+fn costly(authority: &str) -> String {
+    let whose = match authority.split_once('/') {
+        _ if authority.is_empty() => "spec.trust.authorities".to_owned(),
+        Some((authority, object)) => format!("authority {authority}, ConfigMap {object}"),
+        None => format!("authority {authority}"),
+    };
+    format!(
+        "{whose}: checking which key signed which certificate takes longer than {} s, so that the truststore stays \
+         as it is. Most often there are many certificates of one name: remove those that no caller needs",
+        LIMIT.as_secs()
+    )
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     access_request,
+    claims::Finding,
     context::Ctx,
     execute::{self, ApplyContext},
     observe::{self, ObserveContext},
@@ -77,7 +78,7 @@ pub(crate) async fn serve(
             let reader = AwsReader::cached(session, &cache, ctx.refresh.of(&uid), since);
             let preflight = observe::preflight(d, &reader).await;
             match permission.allows(&access_requests(d, domain, &preflight)) {
-                true => Some(view(d, theirs, permission, &reader, preflight).await)
+                true => Some(view(d, theirs, permission, &reader, preflight).await?)
                     .filter(|view| is_in_sync(&view.plan)),
                 false => None,
             }
@@ -102,7 +103,7 @@ pub(crate) async fn serve(
             {
                 return Ok(next);
             }
-            let view = view(d, theirs, permission, &reader, preflight).await;
+            let view = view(d, theirs, permission, &reader, preflight).await?;
             // The operator records this before it executes the plan: each action makes the earlier reads
             // stale.
             ctx.update_state(&uid, |state| {
@@ -121,6 +122,7 @@ pub(crate) async fn serve(
             message,
             stalled: false,
         };
+        ctx.claims.record(domain, Finding::of_refusal(&refused));
         ctx.write(
             domain,
             old,
@@ -129,6 +131,7 @@ pub(crate) async fn serve(
         .await?;
         return Ok(ctx.resync_later(&uid));
     }
+    ctx.claims.record(domain, Finding::Served);
     if writes {
         // Before the first write to AWS, the operator adds the finalizer and records account and Region for
         // the cleanup.
@@ -156,6 +159,7 @@ pub(crate) async fn serve(
     }
     let apply_context = ApplyContext {
         client: &ctx.client,
+        workers: &ctx.workers,
         session,
         quota: &ctx.gate.quota,
         request_limiter: &ctx.request_limiter,
@@ -225,17 +229,20 @@ async fn view(
     permission: &Permission<'_>,
     reader: &AwsReader<'_>,
     preflight: Preflight,
-) -> View {
+) -> Result<View, Error> {
     let Permission { ctx, domain, now, .. } = *permission;
     let uid = domain.uid().unwrap_or_default();
     let state = ctx.update_state(&uid, |state| state.clone());
     let observe_context = ObserveContext {
         client: &ctx.client,
+        secrets: &ctx.secrets,
+        config_maps: &ctx.config_maps,
         domain,
         probe: &ctx.probe,
         leaves: theirs.iter().flat_map(|c| leaves(c)).collect(),
         public_dns: &ctx.public_dns,
         versions: &state.versions,
+        known_leaves: &state.leaves,
         pending_change: state.change.clone(),
     };
     let mut observed = observe::observe(d, reader, &observe_context, preflight).await;
@@ -244,8 +251,12 @@ async fn view(
     observed.corrections = ctx.update_state(&uid, |state| {
         state.corrections.count(generation, in_place, &observed)
     });
-    let plan = plan::plan(d, &observed, now);
-    View { observed, plan }
+    let (d, namespace) = (d.clone(), domain.namespace().unwrap_or_default());
+    let planned = ctx.workers.run(&namespace, move |limit| {
+        let plan = plan::plan(&d, &observed, now, &|| limit.is_over());
+        View { observed, plan }
+    });
+    Ok(planned.await?)
 }
 
 /// Returns the leaves that a ClientCertificate holds or held, according to its status.

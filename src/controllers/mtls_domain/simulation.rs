@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 
 use super::{
-    plan::plan,
+    plan::unlimited as plan,
     report::report,
     simulation::world::{
         ADOPTED, AUTHORITY, Bucket, KMS_KEY, NAME, NOBODYS, OTHER, OTHER_NAME, OURS, Stored, TARGET, THEIRS,

@@ -2,26 +2,31 @@
 
 use super::*;
 
+mod histories;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use kube::ResourceExt;
+use kube::{ResourceExt, runtime::watcher::Event};
 use serde_json::{Value, json};
 
 use crate::{
     api::{ClientCertificate, ClientGrant, Namespaces, object_id::ObjectId},
     controllers::client_certificate::fixture::{certificate, domain, grant, guard},
     grants::evaluation::Decision,
-    runtime::{fake::store, watch::Cached},
+    runtime::{
+        fake::store,
+        watch::{Cached, fake::Fake},
+    },
 };
 
 fn grant_index(grants: Vec<Cached<ClientGrant>>, certificates: Vec<Cached<ClientCertificate>>) -> GrantIndex {
     GrantIndex::new(
-        store(grants),
-        store(certificates),
+        &Fake::of(grants).watch,
+        &Fake::of(certificates).watch,
         store(vec![domain(|_| {})]),
-        store(vec![]),
+        &Fake::of(vec![]).watch,
     )
 }
 
@@ -97,6 +102,84 @@ fn a_grant_allows_a_certificate_only_while_it_exists_and_is_readable() {
         None,
         "nothing that could be certified"
     );
+}
+
+/// Labels that cannot be read must not tell a tenant which names a grant for other namespaces allows.
+#[test]
+fn without_labels_every_answer_is_the_one_without_the_grant() {
+    let by_label = |o: &mut Value| {
+        o["spec"]["namespaces"] = json!({"matchLabels": {"tier": "vip"}});
+        o["spec"]["commonNames"] = json!(["secret-*"]);
+    };
+    let own = |o: &mut Value| o["spec"]["commonNames"] = json!(["acme-*"]);
+    let counted = |o: &mut Value| {
+        by_label(o);
+        o["spec"]["maxCertificates"] = json!(1);
+    };
+    let text = |decision| match decision {
+        Decision::Denied(text) | Decision::Unknown(text) => text,
+        Decision::Allowed(terms) => panic!("{terms:?}"),
+    };
+    for (what, grants, without) in [
+        ("by label", vec![named("vip", by_label)], vec![]),
+        ("by label, counted", vec![named("vip", counted)], vec![]),
+        ("unreadable", vec![named("vip", |o| o["spec"] = json!(1))], vec![]),
+        (
+            "beside an own grant",
+            vec![named("vip", by_label), named("acme", own)],
+            vec![named("acme", own)],
+        ),
+    ] {
+        for common_name in ["secret-1", "other-1"] {
+            let cert = cross_namespace("c", |o| o["spec"]["subject"]["commonName"] = json!(common_name));
+            let of = |grants: &[Cached<ClientGrant>]| {
+                let decision = grant_index(grants.to_vec(), vec![]).decide(&cert, Timestamp::now());
+                text(decision.expect("a request"))
+            };
+            assert_eq!(of(&grants), of(&without), "{what} {common_name}");
+        }
+    }
+}
+
+#[test]
+fn labels_are_pending_until_they_are_listed_or_cannot_be() {
+    let cert = cross_namespace("client1", |_| {});
+    let by_label = || {
+        named("a", |o| {
+            o["spec"]["namespaces"] = json!({"matchLabels": {"a": "b"}})
+        })
+    };
+    let mut namespaces = Fake::<PartialObjectMeta<Namespace>>::unlisted();
+    let index = |grants, namespaces: &Fake<_>| {
+        let none = &Fake::of(vec![]).watch;
+        GrantIndex::new(&Fake::of(grants).watch, none, store(vec![]), &namespaces.watch)
+    };
+    let (with, without) = (
+        index(vec![by_label()], &namespaces),
+        index(vec![named("a", |_| {})], &namespaces),
+    );
+    let by_label = by_label().0.unwrap();
+    let by_name = named("a", |_| {}).0.unwrap();
+    assert!(with.are_labels_pending(&cert) && !without.are_labels_pending(&cert));
+    assert_eq!(with.labels(&by_label), Listed::NotYet);
+    assert_eq!(with.labels(&by_name), Listed::Yes);
+    namespaces.is_forbidden();
+    assert!(!with.are_labels_pending(&cert));
+    let Listed::Failed(problem) = with.labels(&by_label) else {
+        panic!()
+    };
+    assert!(
+        problem.contains("not permitted to list and watch Namespace"),
+        "{problem}"
+    );
+    let acme = serde_json::from_value(json!({"metadata": {"name": "acme"}})).unwrap();
+    for event in [Event::Init, Event::InitDone] {
+        namespaces.happens(event);
+    }
+    assert!(with.are_labels_pending(&cert), "a new namespace");
+    assert_eq!(with.labels(&by_label), Listed::Yes);
+    namespaces.happens(Event::Apply(acme));
+    assert!(!with.are_labels_pending(&cert));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::{
         desired::{Desired, desired},
         issuer::Issuer,
         leaf_secret::{KEYSTORE, RENEWED, REVISION},
-        observed::Held,
+        observed::{Held, Password},
     },
     pki::{
         certificate::Certificate,
@@ -33,6 +33,7 @@ use crate::{
     runtime::{self, fake},
     trust::self_signed::{CERTIFICATE_LABEL, TRUSTED_BY},
 };
+use crate::{runtime::workers::Workers, telemetry::metrics::Metrics};
 
 #[test]
 fn a_key_that_stays_keeps_its_bytes() {
@@ -121,6 +122,7 @@ async fn a_written_secret_has_the_metadata_and_files_of_the_spec() {
             d: &d,
             password: None,
             client: &client,
+            workers: &Workers::start(&Metrics::new().0).unwrap(),
         };
         apply_context.wanted(3, renewed.map(str::to_owned), data(), None)
     };
@@ -175,6 +177,7 @@ async fn a_written_secret_has_the_metadata_and_files_of_the_spec() {
         d: &d,
         password: None,
         client: &client,
+        workers: &Workers::start(&Metrics::new().0).unwrap(),
     };
     let by_csr = apply_context.wanted(1, None, data(), None);
     assert!(
@@ -282,6 +285,7 @@ async fn an_owned_secret_is_corrected_only_when_it_differs() {
             d: &d,
             password: None,
             client: &client,
+            workers: &Workers::start(&Metrics::new().0).unwrap(),
         };
         let mut found = kept(&apply_context.wanted(3, None, data(), None));
         change(&mut found);
@@ -291,10 +295,20 @@ async fn an_owned_secret_is_corrected_only_when_it_differs() {
             revision: 3,
             renewed: None,
             keystore_fits: false,
+            has_keystore: apply::written_by_us(&found, "/f:data").contains(KEYSTORE),
+            writers: vec![],
             found,
         };
-        complete(&apply_context, &held).await.unwrap();
-        assert_eq!(*writes.lock().unwrap() > 0, expected, "{what}");
+        for (is_postponed, there) in [(true, Completion::Postponed), (false, Completion::Written)] {
+            let there = if expected { there } else { Completion::InSync };
+            assert_eq!(
+                complete(&apply_context, &held, is_postponed).await.unwrap(),
+                there,
+                "{what}"
+            );
+            let is_written = *writes.lock().unwrap() > 0;
+            assert_eq!(is_written, expected && !is_postponed, "{what}");
+        }
     }
 }
 
@@ -314,12 +328,17 @@ async fn a_keystore_is_written_when_it_is_missing_or_does_not_fit() {
         });
         let issuer = issuer();
         let (_, data) = issued(&d.request, &d.key, None, &issuer);
-        let password = Zeroizing::new("s3cret".to_owned());
+        let password = Password {
+            text: Zeroizing::new("s3cret".to_owned()),
+            uid: "u".into(),
+            version: "1".into(),
+        };
         let apply_context = ApplyContext {
             cert: &cert,
             d: &d,
             password: Some(&password),
             client: &client,
+            workers: &Workers::start(&Metrics::new().0).unwrap(),
         };
         let keystore = there.then(|| vec![1]);
         let found = kept(&apply_context.wanted(3, None, data.clone(), keystore));
@@ -329,9 +348,11 @@ async fn a_keystore_is_written_when_it_is_missing_or_does_not_fit() {
             revision: 3,
             renewed: None,
             keystore_fits: fits,
+            has_keystore: there,
+            writers: vec![],
             found,
         };
-        complete(&apply_context, &held).await.unwrap();
+        complete(&apply_context, &held, false).await.unwrap();
         assert_eq!(*writes.lock().unwrap() > 0, expected, "{there} {fits}");
     }
 }

@@ -1,13 +1,20 @@
 //! Tests of `leaf_secret`.
 
-use super::{MOST_REVISIONS, RENEWED, REVISION, held};
+use super::{KEYSTORE, KEYSTORE_DIGEST, MOST_REVISIONS, RENEWED, REVISION, held, keystore_digest};
 
 use k8s_openapi::api::core::v1::Secret;
+use zeroize::Zeroizing;
 
 use crate::{
     controllers::client_certificate::fixture::{certificate, secret},
-    issuance::desired::{Desired, desired},
-    pki::keys::{DesiredKey, KeyKind},
+    issuance::{
+        desired::{Desired, desired},
+        observed::Password,
+    },
+    pki::{
+        inspect::SecretData,
+        keys::{DesiredKey, KeyKind},
+    },
     trust::self_signed::CERTIFICATE_LABEL,
 };
 
@@ -22,8 +29,8 @@ fn by_csr() -> Desired {
     Desired { key, ..wanted() }
 }
 
-#[tokio::test]
-async fn a_secret_is_ours_by_its_label_for_this_certificate_and_its_type() {
+#[test]
+fn a_secret_is_ours_by_its_label_for_this_certificate_and_its_type() {
     let labelled = |name: &'static str| {
         move |s: &mut Secret| {
             s.metadata.labels = Some([(CERTIFICATE_LABEL.to_owned(), name.to_owned())].into())
@@ -50,12 +57,12 @@ async fn a_secret_is_ours_by_its_label_for_this_certificate_and_its_type() {
             false,
         ),
     ] {
-        assert_eq!(held(&d, found, None).await.ours, expected, "{what}");
+        assert_eq!(held(&d, found, None).ours, expected, "{what}");
     }
 }
 
-#[tokio::test]
-async fn what_a_secret_says_of_its_leaf() {
+#[test]
+fn what_a_secret_says_of_its_leaf() {
     let annotated = |all: &[(&str, &str)]| {
         let all: std::collections::BTreeMap<_, _> = all
             .iter()
@@ -67,7 +74,7 @@ async fn what_a_secret_says_of_its_leaf() {
             |s| s.metadata.annotations = Some(all),
         )
     };
-    let found = held(&wanted(), annotated(&[(REVISION, "3"), (RENEWED, "now")]), None).await;
+    let found = held(&wanted(), annotated(&[(REVISION, "3"), (RENEWED, "now")]), None);
     assert_eq!(
         (found.revision, found.renewed.as_deref(), found.keystore_fits),
         (3, Some("now"), false)
@@ -79,17 +86,69 @@ async fn what_a_secret_says_of_its_leaf() {
     );
     for text in ["0", "-1", "1000000001", "9223372036854775807", "x", ""] {
         assert_eq!(
-            held(&wanted(), annotated(&[(REVISION, text)]), None)
-                .await
-                .revision,
+            held(&wanted(), annotated(&[(REVISION, text)]), None).revision,
             0,
             "{text}"
         );
     }
     assert_eq!(
-        held(&wanted(), annotated(&[(REVISION, "1000000000")]), None)
-            .await
-            .revision,
+        held(&wanted(), annotated(&[(REVISION, "1000000000")]), None).revision,
         MOST_REVISIONS
     );
+}
+
+#[test]
+fn a_keystore_fits_while_nothing_of_which_it_was_made_has_changed() {
+    let password = |uid: &str, version: &str| Password {
+        text: Zeroizing::new("s3cret".to_owned()),
+        uid: uid.into(),
+        version: version.into(),
+    };
+    let files = [("tls.crt", "c"), ("tls.key", "k"), (KEYSTORE, "p")];
+    let data = SecretData {
+        tls_crt: Some(b"c".to_vec()),
+        tls_key: Some(b"k".to_vec()),
+        ca_crt: None,
+    };
+    let digest = keystore_digest(&data, b"p", &password("u", "1"));
+    let found = |name: &str, bytes: &'static str, digest: &str| {
+        let files = files.map(|(file, usual)| (file, if file == name { bytes } else { usual }));
+        secret("client1", &files, |s| {
+            s.metadata.annotations = Some([(KEYSTORE_DIGEST.to_owned(), digest.to_owned())].into())
+        })
+    };
+    let same = |found, password: Option<&Password>| held(&wanted(), found, password).keystore_fits;
+    let usual = || found("", "", &digest);
+    assert!(same(usual(), Some(&password("u", "1"))));
+    for (what, found, password) in [
+        (
+            "another keystore",
+            found(KEYSTORE, "other", &digest),
+            Some(password("u", "1")),
+        ),
+        (
+            "another leaf",
+            found("tls.crt", "other", &digest),
+            Some(password("u", "1")),
+        ),
+        (
+            "another key",
+            found("tls.key", "other", &digest),
+            Some(password("u", "1")),
+        ),
+        (
+            "of an earlier release",
+            found("", "", ""),
+            Some(password("u", "1")),
+        ),
+        (
+            "another Secret with the password",
+            usual(),
+            Some(password("v", "1")),
+        ),
+        ("another password", usual(), Some(password("u", "2"))),
+        ("no password", usual(), None),
+    ] {
+        assert!(!same(found, password.as_ref()), "{what}");
+    }
 }

@@ -12,8 +12,8 @@ use crate::{
     issuance::{
         desired::{Desired, desired},
         issuer::Issuer,
-        observe::{ObserveContext, no_domain, observe, only_one, password_in, problem},
-        observed::Observed,
+        observe::{KEYSTORE_PASSWORD, ObserveContext, no_domain, observe, only_one, password_in, problem},
+        observed::{Observed, Past},
         signing_key_cache::SigningKeyCache,
     },
     pki::{
@@ -36,25 +36,31 @@ fn wanted() -> Desired {
 }
 
 #[test]
-fn an_empty_password_is_none() {
+fn a_secret_without_a_password_or_without_the_label_reads_as_none() {
     let at = SecretKeyRef {
         name: "p".into(),
         key: "password".into(),
     };
-    let of = |found: Option<Secret>| {
-        password_in(found, &at)
-            .map(|p| p.to_string())
-            .map_err(|p| p.reason)
+    let with = |label: &'static str, data: &[(&str, &str)]| {
+        Some(secret("p", data, |s| {
+            s.metadata.labels = Some([(KEYSTORE_PASSWORD.to_owned(), label.to_owned())].into());
+            (s.metadata.uid, s.metadata.resource_version) = (Some("u".into()), Some("1".into()));
+        }))
     };
-    let with = |data: &[(&str, &str)]| Some(secret("p", data, |_| {}));
-    assert_eq!(of(with(&[("password", "s3cret")])), Ok("s3cret".into()));
+    let found = password_in(with("true", &[("password", "s3cret")]), &at);
+    assert_eq!(
+        found.map(|p| p.text.to_string()).map_err(|p| p.message),
+        Ok("s3cret".into())
+    );
+    let told = |found: Option<Secret>| password_in(found, &at).map(|_| ()).unwrap_err();
     for found in [
-        None,
-        with(&[]),
-        with(&[("password", "")]),
-        with(&[("other", "s3cret")]),
+        with("true", &[]),
+        with("true", &[("password", "")]),
+        with("true", &[("other", "s3cret")]),
+        with("false", &[("password", "s3cret")]),
+        with("", &[("password", "s3cret")]),
     ] {
-        assert_eq!(of(found), Err(Reason::RefNotFound));
+        assert_eq!(told(found), told(None), "all of them tell the same");
     }
 }
 
@@ -130,7 +136,7 @@ async fn read(
         secrets: &store,
         signing_keys: &SigningKeyCache::default(),
     };
-    observe(d, Some(&domain), trust, 0, &observe_context)
+    observe(d, Some(&domain), trust, Past::default(), &observe_context)
         .await
         .unwrap()
 }

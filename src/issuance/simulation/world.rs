@@ -16,7 +16,8 @@ use crate::{
         execute,
         issuer::Issuer,
         known_key::known_key,
-        observed::{Held, Observed},
+        observed::{Held, Observed, Past},
+        pace::Pace,
         plan::{Plan, plan},
         self_signed,
     },
@@ -53,6 +54,8 @@ pub struct StoredSecret {
     pub data: SecretData,
     pub revision: i64,
     pub renewed: Option<String>,
+    /// True when another writer wrote the data.
+    pub overwritten: bool,
 }
 
 impl StoredSecret {
@@ -63,6 +66,8 @@ impl StoredSecret {
             revision: self.revision,
             renewed: self.renewed.clone(),
             keystore_fits: false,
+            has_keystore: false,
+            writers: self.overwritten.then(|| "other".to_owned()).into_iter().collect(),
             found: Secret::default(),
         }
     }
@@ -96,6 +101,11 @@ pub struct World {
     pub issued: usize,
     /// Number of writes of Secrets.
     pub written: usize,
+    pub pace: Pace,
+    /// Number of certificates that were made, also of those that still wait in the staged Secret.
+    pub staged: usize,
+    /// Ends of the certificates in the status.
+    pub superseded: Vec<Timestamp>,
 }
 
 impl World {
@@ -113,6 +123,9 @@ impl World {
             revision: 0,
             issued: 0,
             written: 0,
+            pace: Pace::default(),
+            staged: 0,
+            superseded: vec![],
         }
     }
 
@@ -126,7 +139,11 @@ impl World {
             issuer: Ok((!self.d.self_signed).then(|| self.issuer.clone())),
             secret: self.secret.as_ref().map(StoredSecret::held),
             next: self.next.as_ref().map(StoredSecret::held),
-            last_revision: self.revision,
+            past: Past {
+                last_revision: self.revision,
+                superseded: self.superseded.clone(),
+                pace: self.pace.clone(),
+            },
             password: None,
             trust: self.trust.clone(),
         }
@@ -173,6 +190,8 @@ impl World {
         let plan = self.plan();
         let d = self.d.clone();
         let known = known_key(&d, &self.observed());
+        let issued = self.issued;
+        let made = plan.cause.filter(|_| crash == Crash::No);
         let writes = !matches!(plan.action, None | Some(Action::Complete));
         self.written += usize::from(writes);
         match &plan.action {
@@ -189,6 +208,7 @@ impl World {
                         data,
                         revision,
                         renewed: d.renew.clone(),
+                        overwritten: false,
                     });
                     if crash == Crash::No {
                         self.next = None;
@@ -207,6 +227,7 @@ impl World {
                     data,
                     revision: *revision,
                     renewed: d.renew.clone(),
+                    overwritten: false,
                 });
             }
             Some(Action::Swap) => {
@@ -223,6 +244,15 @@ impl World {
             }
             Some(Action::Unstage) => self.next = None,
             Some(Action::Complete) | None => {}
+        }
+        let is_made = match &plan.action {
+            Some(Action::Issue(_)) => self.issued > issued,
+            Some(Action::Stage { .. }) => d.self_signed,
+            _ => false,
+        };
+        if let Some(cause) = made.filter(|_| is_made) {
+            self.pace.issued(cause, self.now);
+            self.staged += 1;
         }
         if crash == Crash::No
             && let Some(kept) = &self.secret

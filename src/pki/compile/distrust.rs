@@ -34,7 +34,7 @@ pub(crate) struct Distrusted {
 }
 
 impl Distrusted {
-    pub fn find(input: &CompileInput<'_>, signatures: &Signatures) -> Distrusted {
+    pub fn find(input: &CompileInput<'_>, signatures: &Signatures<'_>) -> Distrusted {
         let &CompileInput {
             sources,
             previous,
@@ -211,7 +211,7 @@ impl Distrusted {
         source: &Source,
         own: &[Certificate],
         named: &[Certificate],
-        signatures: &Signatures,
+        signatures: &Signatures<'_>,
         now: Timestamp,
     ) {
         let keys = self.recorded.get(&source.authority);

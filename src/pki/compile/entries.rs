@@ -67,24 +67,26 @@ impl Entries {
     /// Renames entries that stay although their authority is distrusted or withdrawn: each gets the name of
     /// an authority that needs it, else it would leave with the next reconcile. Sorts the entries that no
     /// authority of the spec has placed, by name and subject.
-    pub(crate) fn settle(&mut self, sources: &[Source], placed: usize, signatures: &Signatures) {
+    pub(crate) fn settle(&mut self, sources: &[Source], placed: usize, signatures: &Signatures<'_>) {
         let distrusted = |name: &str| {
             sources
                 .iter()
                 .any(|source| source.state != State::Active && source.authority == name)
         };
-        while let Some((at, name)) = self.list.iter().enumerate().find_map(|(at, entry)| {
-            let certificate = &entry.certificate;
-            let needs = |other: &&Entry| {
-                !distrusted(&other.authority) && signatures.issued(&other.certificate, certificate)
-            };
-            let by = self
-                .list
-                .iter()
-                .filter(|_| distrusted(&entry.authority))
-                .find(needs)?;
-            Some((at, by.authority.clone()))
-        }) {
+        while !signatures.have_ended()
+            && let Some((at, name)) = self.list.iter().enumerate().find_map(|(at, entry)| {
+                let certificate = &entry.certificate;
+                let needs = |other: &&Entry| {
+                    !distrusted(&other.authority) && signatures.issued(&other.certificate, certificate)
+                };
+                let by = self
+                    .list
+                    .iter()
+                    .filter(|_| distrusted(&entry.authority))
+                    .find(needs)?;
+                Some((at, by.authority.clone()))
+            })
+        {
             self.list[at].authority = name;
         }
         self.list[placed..].sort_by(|one, other| one.order().cmp(&other.order()));

@@ -45,7 +45,7 @@ pub struct Share {
 
 impl Source {
     /// Returns the listed certificates without the strangers; none when the source cannot be read.
-    pub(crate) fn own(&self, signatures: &Signatures) -> Vec<Certificate> {
+    pub(crate) fn own(&self, signatures: &Signatures<'_>) -> Vec<Certificate> {
         let strangers = self.strangers(signatures);
         self.listed()
             .filter(|certificate| !strangers.contains(certificate))
@@ -60,7 +60,7 @@ impl Source {
 
     /// Returns the certificates of `completing` that lie on no chain from the source's certificates, each
     /// once. All chains count, those of other certificates of the same name and key too.
-    pub(crate) fn strangers(&self, signatures: &Signatures) -> Vec<&Certificate> {
+    pub(crate) fn strangers(&self, signatures: &Signatures<'_>) -> Vec<&Certificate> {
         if self.certificates.is_err() || self.completing.is_empty() {
             return Vec::new();
         }
@@ -138,7 +138,7 @@ impl<'a> Offer<'a> {
         source: &'a Source,
         is_distrusted: &dyn Fn(&Certificate) -> bool,
         living: &[&Entry],
-        signatures: &Signatures,
+        signatures: &Signatures<'_>,
         now: Timestamp,
         findings: &mut Vec<Finding>,
     ) -> Offer<'a> {

@@ -10,7 +10,7 @@ use crate::pki::{
     certificate::Certificate,
     chain::{self, Broken, MAX_CHAIN, Prefer, Signatures},
     compile::{
-        Compiled, compile,
+        self, Compiled, TooLong,
         offer::{CompileInput, Source, State, contains},
         pass,
     },
@@ -18,6 +18,11 @@ use crate::pki::{
     pem_error::ParseError,
     truststore::{Bundle, Entry},
 };
+
+/// Compiles without a limit.
+fn compile(input: &CompileInput<'_>) -> Compiled {
+    compile::compile(input, &|| false).expect("there is no limit")
+}
 
 pub(crate) const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -1246,4 +1251,46 @@ fn a_circle_of_many_twins_ends_soon() {
     assert!(part.len() <= 16, "{}", part.len());
     let compiled = run(&[source("x", &circle.iter().collect::<Vec<_>>())], None, start());
     assert!(compiled.bundle.entries.is_empty());
+}
+
+#[test]
+fn a_compilation_that_takes_too_long_gives_no_truststore_and_names_the_costly_source() {
+    let leaf_key = KeyPair::generate().unwrap();
+    let keys: Vec<_> = (0..20).map(|_| KeyPair::generate().unwrap()).collect();
+    let named = |key: &KeyPair| authority("one name", key, 90, None);
+    let below = authority("below", &leaf_key, 90, Some(("one name", &keys[0])));
+    let costly: Vec<_> = keys.iter().rev().map(named).collect();
+    let sources = [
+        source("plain", &[&POOL.a]),
+        beside(source("costly", &[&below]), &costly.iter().collect::<Vec<_>>()),
+    ];
+    let input = CompileInput {
+        sources: &sources,
+        previous: None,
+        overlap: None,
+        now: start(),
+    };
+    let asked = std::cell::Cell::new(0);
+    let within = |limit: usize| {
+        asked.set(0);
+        let over = || {
+            asked.set(asked.get() + 1);
+            asked.get() > limit
+        };
+        compile::compile(&input, &over)
+    };
+    let whole = within(usize::MAX).unwrap();
+    let questions = asked.get();
+    assert!(questions > 10, "{questions}");
+    for limit in 0..questions {
+        assert!(
+            within(limit).is_err(),
+            "half of it must not be used: {limit} of {questions}"
+        );
+    }
+    assert_eq!(within(questions), Ok(whole));
+    let Err(TooLong { authority }) = within(questions - 1) else {
+        panic!()
+    };
+    assert_eq!(authority, "costly");
 }

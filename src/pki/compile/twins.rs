@@ -87,9 +87,12 @@ impl Twins<'_> {
         let (owner, mut certificate) = best.unwrap_or(all[0]);
         // The current certificate stays if it is better, for the leaves that were issued under it.
         let lasting = there.filter(|entry| entry.max_leaf.is_some() && !owner.source.client);
-        if let Some(entry) =
-            lasting.filter(|entry| !others.iter().any(|(_, other)| **other == entry.certificate))
-        {
+        // Not one that another source may have had signed; a self-signed one proves the key.
+        let of_others = |entry: &Entry| {
+            let mut others = others.iter();
+            !entry.certificate.self_signed && others.any(|(_, other)| **other == entry.certificate)
+        };
+        if let Some(entry) = lasting.filter(|entry| !of_others(entry)) {
             certificate = self.better(certificate, &entry.certificate);
         }
         if !self.is_sound(certificate) {

@@ -6,7 +6,7 @@ use crate::pki::{
         tests::{at, issuer},
     },
     certificate::Certificate,
-    inspect::{Inspection, Reason, RenewBefore, SecretData, needs_issue, renewal_time},
+    inspect::{Inspection, Reason, RenewBefore, SecretData, least_interval, needs_issue, renewal_time},
     keys::{self, DesiredKey, Encoding, KeyKind},
     leaf::{
         Leaf, LeafRequest, extensions, issue, key_id_of, self_sign, subject_der,
@@ -291,6 +291,17 @@ fn each_rule_in_its_order() {
             Some(Reason::RenewalDue),
         ),
         (
+            "renewBefore, sooner than a hundredth of the lifetime",
+            |w| {
+                let second = SignedDuration::from_secs(1);
+                (w.now, w.renew_before) = (
+                    w.now + DAY * 90 / 100 - second,
+                    RenewBefore::Duration(DAY * 90 - second),
+                )
+            },
+            None,
+        ),
+        (
             "two broken: the first counts",
             |w| (w.key, w.now) = (made(KeyKind::Rsa2048, Encoding::Pkcs8), w.leaf().not_after),
             Some(Reason::KeyDiffers),
@@ -467,6 +478,38 @@ fn renewal_times() {
     assert!(times.len() > 15, "{times:?}");
 }
 
+/// A spec that would have the operator renew at once waits for the least interval.
+#[test]
+fn a_renewal_keeps_the_least_interval() {
+    let (second, minute) = (SignedDuration::from_secs(1), SignedDuration::from_mins(1));
+    let hour = minute * 60;
+    for (duration, renew_before, expected) in [
+        (hour, RenewBefore::Duration(hour - second), minute * 5),
+        (hour, RenewBefore::Percentage(99), minute * 5),
+        (hour * 8, RenewBefore::Duration(hour * 8 - second), minute * 5),
+        (
+            DAY * 30,
+            RenewBefore::Duration(DAY * 30 - second),
+            hour * 7 + minute * 12,
+        ),
+        (DAY * 30, RenewBefore::Percentage(99), hour * 7 + minute * 12),
+        (DAY * 900, RenewBefore::Percentage(99), DAY * 9),
+        // An expired certificate does not wait.
+        (minute * 3, RenewBefore::Percentage(99), minute * 3),
+    ] {
+        let wanted = LeafRequest {
+            duration,
+            ..request("client1")
+        };
+        let world = World::new(born(), issuer("Partners", born()), wanted);
+        let waits = renewal_time(&world.leaf(), renew_before).duration_since(born());
+        assert!(
+            (expected - second..=expected + second).contains(&waits),
+            "{duration:#} {renew_before:?}: {waits:#}, expected {expected:#}"
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(crate::cases(64))]
     /// A certificate that was just issued needs nothing, for any request, and its renewal lies between
@@ -492,6 +535,9 @@ proptest! {
             let due = renewal_time(&world.leaf(), world.renew_before);
             let begin = earlier(now, SignedDuration::from_secs(1));
             prop_assert!(due > begin && due <= world.leaf().not_after);
+            let end = world.leaf().not_after;
+            let least = least_interval(end.duration_since(now));
+            prop_assert!(due >= later(begin, least).min(end));
         }
     }
 }

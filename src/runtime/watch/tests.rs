@@ -17,7 +17,7 @@ type Events = UnboundedSender<(usize, watcher::Result<Event<ConfigMap>>)>;
 
 /// Returns a running watch over events that the test creates.
 fn running() -> (Watch<ConfigMap>, Events) {
-    running_with(all_of_it)
+    running_with(|_| ())
 }
 
 fn running_with(trim: fn(&mut ConfigMap)) -> (Watch<ConfigMap>, Events) {
@@ -100,47 +100,29 @@ async fn filtered_subscribers_get_every_deletion() {
 }
 
 #[tokio::test]
-async fn objects_of_which_only_the_identity_matters_are_trimmed() {
-    let (watch, events) = running_with(|map| identity_and("kept", map));
-    let mut map = object("a", "x", 1);
-    let mut kept = map.metadata.clone();
-    (map.metadata.uid, kept.uid) = (Some("u".into()), Some("u".into()));
-    kept.labels = Some([("kept".into(), "yes".into())].into());
-    map.metadata.labels = Some([("kept".into(), "yes".into()), ("other".into(), "no".into())].into());
-    map.metadata.annotations = Some([("other".into(), "no".into())].into());
-    map.metadata.finalizers = Some(vec!["other".into()]);
-    for event in [Event::Init, Event::InitApply(map), Event::InitDone] {
-        events.unbounded_send((0, Ok(event))).unwrap();
+async fn every_object_is_trimmed_before_it_is_stored() {
+    let (watch, events) = running_with(|map| map.data = None);
+    let full = |name: &str, version| {
+        let mut map = object("a", name, version);
+        map.data = Some([("k".into(), "v".into())].into());
+        map
+    };
+    let send = |source, event| events.unbounded_send((source, Ok(event))).unwrap();
+    for source in [0, 1] {
+        send(source, Event::Init);
     }
-    for event in [Event::Init, Event::InitDone] {
-        events.unbounded_send((1, Ok(event))).unwrap();
+    send(0, Event::InitApply(full("listed", 1)));
+    for source in [0, 1] {
+        send(source, Event::InitDone);
     }
-    watch.synced().wait().await;
-    assert_eq!(watch.store().state()[0].metadata, kept);
-}
-
-#[tokio::test]
-async fn fields_that_only_the_api_server_needs_are_not_kept() {
-    let (watch, events) = running();
-    let mut map = object("a", "x", 1);
-    map.metadata.managed_fields = Some(vec![Default::default()]);
-    map.metadata.annotations = Some(
-        [
-            (LAST_APPLIED.into(), "secret".into()),
-            ("kept".into(), "yes".into()),
-        ]
-        .into(),
-    );
-    for event in [Event::Init, Event::InitApply(map), Event::InitDone] {
-        events.unbounded_send((0, Ok(event))).unwrap();
+    let mut told = watch.subscribe_when(|map| map.metadata.resource_version.clone());
+    send(0, Event::Apply(full("added", 2)));
+    for _ in 0..2 {
+        heard(&mut told).await;
     }
-    for event in [Event::Init, Event::InitDone] {
-        events.unbounded_send((1, Ok(event))).unwrap();
-    }
-    watch.synced().wait().await;
-    let kept = &watch.store().state()[0].metadata;
-    assert_eq!(kept.managed_fields, None);
-    assert_eq!(kept.annotations, Some([("kept".into(), "yes".into())].into()));
+    let stored = watch.store().state();
+    assert_eq!(stored.len(), 2);
+    assert!(stored.iter().all(|map| map.data.is_none()), "{stored:?}");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::{
         tags::{ADOPTED_TAG, OWNER_TAG},
     },
     controllers::mtls_domain::{
-        plan::plan,
+        plan::unlimited as plan,
         simulation::world::{World, desired, domain, empty, front_again, now},
     },
     model::{

@@ -73,7 +73,8 @@ impl World {
 
     /// Compiles and publishes the truststore.
     fn reconcile(&mut self, now: Timestamp) -> Bundle {
-        let bundle = truststore::compile(&self.d, &self.o, now)
+        let bundle = truststore::compile(&self.d, &self.o, now, &|| false)
+            .unwrap()
             .expect("a compiled truststore")
             .bundle;
         let owner = Some(self.d.placement.owner.clone());
@@ -90,7 +91,10 @@ impl World {
             bundle: bundle.clone(),
         }));
         assert_eq!(
-            truststore::compile(&self.d, &self.o, now).unwrap().bundle,
+            truststore::compile(&self.d, &self.o, now, &|| false)
+                .unwrap()
+                .unwrap()
+                .bundle,
             bundle,
             "a second reconcile changes nothing"
         );
@@ -343,7 +347,9 @@ fn a_forged_anchor_in_the_truststore_leaves_at_once() {
         world
     };
     let leaves = |world: &mut World, what: &str| {
-        let compiled = truststore::compile(&world.d, &world.o, now).unwrap();
+        let compiled = truststore::compile(&world.d, &world.o, now, &|| false)
+            .unwrap()
+            .unwrap();
         assert!(
             compiled.distrusts,
             "{what}: it does not wait in the queue of ordinary changes"
@@ -528,7 +534,9 @@ fn a_subject_in_use_is_no_finding_of_the_domain() {
     let twin = certificate("Partners");
     let mut world = World::new();
     world.has("client1", &[&twin]);
-    let compiled = truststore::compile(&world.d, &world.o, now).unwrap();
+    let compiled = truststore::compile(&world.d, &world.o, now, &|| false)
+        .unwrap()
+        .unwrap();
     assert!(!compiled.bundle.entries.iter().any(|e| e.certificate == twin));
     assert_eq!(compiled.findings, []);
 }

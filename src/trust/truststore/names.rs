@@ -86,7 +86,7 @@ fn an_authority_with_the_name_clientcertificates_is_an_ordinary_authority() {
         });
         o.recorded.insert(name.clone(), certificate.spki_sha256.clone());
         o.authorities.insert(name.clone(), source);
-        let first = compile(&d, &o, now()).unwrap();
+        let first = compile(&d, &o, now(), &|| false).unwrap().unwrap();
         assert!(
             first.bundle.find(&certificate).is_some(),
             "{kind}: {:?}",
@@ -99,7 +99,7 @@ fn an_authority_with_the_name_clientcertificates_is_an_ordinary_authority() {
         );
         for attempt in 1..4 {
             publish(&d, &mut o, &first.bundle);
-            let again = compile(&d, &o, now()).unwrap();
+            let again = compile(&d, &o, now(), &|| false).unwrap().unwrap();
             assert_eq!(
                 again.bundle.render(),
                 first.bundle.render(),
@@ -119,7 +119,7 @@ fn an_authority_with_the_name_clientcertificates_is_an_ordinary_authority() {
             broken
         };
         o.authorities.insert(name.clone(), broken);
-        let kept = compile(&d, &o, now()).unwrap();
+        let kept = compile(&d, &o, now(), &|| false).unwrap().unwrap();
         assert!(
             kept.bundle.find(&certificate).is_some(),
             "{kind}: the last readable certificate stays"
@@ -127,7 +127,7 @@ fn an_authority_with_the_name_clientcertificates_is_an_ordinary_authority() {
         assert!(!kept.findings.is_empty(), "{kind}");
         // It leaves when it is distrusted, and no other authority leaves with it.
         d.authorities[1].state = AuthorityState::Distrusted;
-        let gone = compile(&d, &o, now()).unwrap();
+        let gone = compile(&d, &o, now(), &|| false).unwrap().unwrap();
         assert!(
             gone.distrusts && gone.bundle.find(&certificate).is_none(),
             "{kind}"
@@ -181,7 +181,7 @@ fn selected_and_self_signed_certificates_of_that_name_differ() {
     };
     o.authorities
         .insert("clientcertificates".into(), Source::Unseen(unseen));
-    let compiled = compile(&d, &o, now()).unwrap().bundle;
+    let compiled = compile(&d, &o, now(), &|| false).unwrap().unwrap().bundle;
     assert!(
         compiled.find(&certificate).is_some() && compiled.find(&leaf).is_none(),
         "{compiled:?}"
@@ -190,7 +190,7 @@ fn selected_and_self_signed_certificates_of_that_name_differ() {
     d.watched = Some([].into());
     o.authorities
         .insert("clientcertificates".into(), Source::Several([].into()));
-    let compiled = compile(&d, &o, now()).unwrap().bundle;
+    let compiled = compile(&d, &o, now(), &|| false).unwrap().unwrap().bundle;
     assert!(
         compiled.find(&certificate).is_none() && compiled.find(&leaf).is_some(),
         "{compiled:?}"

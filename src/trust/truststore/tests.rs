@@ -7,7 +7,7 @@ use crate::{
     api::{AuthorityState, MtlsDomainStatus, conditions::Reason},
     aws::action::s3::S3Action,
     controllers::mtls_domain::{
-        plan::plan,
+        plan::unlimited as plan,
         report,
         simulation::world::{authority_certificate, front_again, now, settled},
     },

@@ -88,7 +88,6 @@ fn the_operator_of_the_chart_serves_a_domain() {
             "crds": {"enabled": false},
             // No controller of this world makes the default ServiceAccount, which the test Pod runs as.
             "tests": {"enabled": false},
-            "networkPolicy": {"enabled": true},
             "metrics": {
                 "serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true},
                 "prometheusRule": {"enabled": true}, "dashboard": {"enabled": true},

@@ -14,7 +14,7 @@ use tokio::{io::AsyncWriteExt, process::Command};
 use crate::support::{
     kubernetes::{
         objects::{CERTIFICATE, DOMAIN, create, domain_spec, issued, until},
-        secrets::{create_secret, openssl, sound, text},
+        secrets::{create_password, create_secret, openssl, sound, text},
     },
     test_env::TestEnv,
     world::world,
@@ -98,7 +98,7 @@ async fn issue_all(env: &TestEnv) -> Vec<(&'static str, Secret)> {
         &values.each_ref().map(|(key, value)| (*key, value.as_str())),
     )
     .await;
-    create_secret(env, "p", &[("password", PASSWORD)]).await;
+    create_password(env, "p", PASSWORD).await;
     let trust = json!({"issuingAuthority": "own", "authorities": [
         {"name": "own", "generate": {"commonName": "Partners", "organizations": ["Acme", "Acme Labs"]}},
         {

@@ -6,11 +6,12 @@ use crate::support::{
     edge_calls::Caller,
     example_manifests,
     kubernetes::{
+        domains::events,
         objects::{
-            CERTIFICATE, DOMAIN, certificate_spec, change, condition, create, issued, ready_domain, summary,
-            until,
+            CERTIFICATE, DOMAIN, certificate_spec, change, condition, create, get, issued, ready_domain,
+            summary, until,
         },
-        secrets::{create_secret, damage, openssl, text, version},
+        secrets::{create_password, create_secret, damage, label, openssl, text, version},
     },
     test_env::TestEnv,
     world::eventually,
@@ -139,7 +140,7 @@ async fn a_keystore_follows_its_password() {
     assert!(
         condition(&object, "Ready").expect("Ready")["message"]
             .to_string()
-            .contains("no Secret p with a password")
+            .contains("no Secret p with the label")
     );
     assert!(
         env.secrets()
@@ -150,7 +151,29 @@ async fn a_keystore_follows_its_password() {
         "all of it or nothing"
     );
 
+    // A Secret without the label reads as none.
     create_secret(&env, "p", &[("password", "one")]).await;
+    change(
+        &env,
+        CERTIFICATE,
+        "client1",
+        json!({"dnsNames": ["client1.example"]}),
+    )
+    .await;
+    let again = eventually("the new spec is observed", async || {
+        let object = get(&env, CERTIFICATE, "client1").await;
+        match object["status"]["observedGeneration"] == 2 {
+            true => Ok(object),
+            false => Err(object.to_string()),
+        }
+    })
+    .await;
+    assert_eq!(
+        condition(&again, "Ready").expect("Ready")["message"],
+        condition(&object, "Ready").expect("Ready")["message"]
+    );
+
+    label(&env, "p", json!({"mtls-operator.io/keystore-password": "true"})).await;
     let (_, first) = issued(&env, "client1", 1).await;
     opened(&first, "one").await.expect("the keystore opens");
     damage(&env, "p", &[("password", "two")]).await;
@@ -164,6 +187,33 @@ async fn a_keystore_follows_its_password() {
         text(&second, "tls.crt"),
         "nothing is issued for that"
     );
+
+    // A keystore that another writer puts there is replaced, and not opened.
+    damage(&env, "client1", &[("keystore.p12", "not one")]).await;
+    let third = eventually("the keystore is the operator's again", async || {
+        let secret = env.secrets().get("client1").await.map_err(|e| e.to_string())?;
+        opened(&secret, "two").await.map(|()| secret)
+    })
+    .await;
+
+    // Without the label, the keystore stays with its certificate, and an Event says what to do.
+    label(&env, "p", json!({"mtls-operator.io/keystore-password": null})).await;
+    eventually("an Event names the label", async || {
+        let notes = events(&env, "KeystorePasswordMissing").await;
+        match notes.iter().any(|note| note.contains("keystore-password")) {
+            true => Ok(()),
+            false => Err(format!("{notes:?}")),
+        }
+    })
+    .await;
+    let object = until(&env, CERTIFICATE, "client1", "Ready", "True", "").await;
+    let issued_message = condition(&object, "Issued").expect("Issued")["message"].to_string();
+    assert!(
+        issued_message.contains("the next one: spec.keystores.pkcs12.passwordSecretRef"),
+        "{issued_message}"
+    );
+    let stays = env.secrets().get("client1").await.expect("the Secret");
+    assert_eq!(version(&stays), version(&third));
 
     // The operator removes a keystore that leaves the spec, and keeps the data of other writers.
     damage(&env, "client1", &[("notes", "another writer's")]).await;
@@ -212,7 +262,7 @@ async fn the_example_of_certificates_in_every_form_is_served() {
         .await
         .expect("a request");
     let lines: Vec<_> = csr.lines().filter(|line| !line.starts_with("-----")).collect();
-    create_secret(&env, "acme-keystore", &[("password", "secret")]).await;
+    create_password(&env, "acme-keystore", "secret").await;
     let paste = ("<-- the lines of globex.csr", lines.join("\n    "));
     example_manifests::apply(&env, "client-certificates.yaml", &[(paste.0, &paste.1)]).await;
     for name in ["acme", "globex", "initech"] {

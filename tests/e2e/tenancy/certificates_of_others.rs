@@ -68,6 +68,19 @@ fn no_tenant_gets_the_name_of_another() {
             ),
             (by_csr(&env, &csr("acme-1", Some(theirs))), "spec.csr (uris[0])"),
             (by_csr(&env, &csr("acme-1", Some(up))), "spec.csr (uris[0])"),
+            // Names that look like other names.
+            (
+                asking(&env, "acme-\u{202e}1", json!({})),
+                "spec.subject.commonName (contains U+202E",
+            ),
+            (
+                asking(&env, "acme-\u{ff11}", json!({})),
+                "spec.subject.commonName (is not in the Unicode form NFKC",
+            ),
+            (
+                by_csr(&env, &csr("acme-\u{200b}1", None)),
+                "spec.csr (subject.commonName (contains U+200B",
+            ),
             // Parts of a subject within a part of a subject.
             (
                 asking(&env, "acme-1,CN=zeta-1", json!({})),

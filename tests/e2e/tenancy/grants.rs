@@ -4,7 +4,7 @@ use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
 };
-use sandbox::operator::grant_namespaces;
+use sandbox::{operator::grant_namespaces, process::free_port};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -206,6 +206,130 @@ fn self_signed_certificates_leave_the_truststore_with_the_label_of_their_namespa
             acme.api(CERTIFICATE).get("client").await.unwrap().name_any(),
             "client"
         );
+    });
+}
+
+#[test]
+fn without_labels_a_tenant_learns_nothing_of_grants_and_the_grant_says_why() {
+    run(async {
+        let env = TestEnv::start_among("nolabels", &["acme"], &[]).await;
+        ready_domain(&env).await;
+        let acme = Team::admin(&env, &env.beside("acme"));
+        let by_label =
+            json!({"namespaces": {"matchLabels": {"partner": "yes"}}, "commonNames": ["secretcorp-*"]});
+        create(&env, GRANT, "vip", granting("", by_label)).await;
+        let told = until_object(&env, GRANT, "vip", "without labels", |o| {
+            condition(o, "ResolvedRefs").is_some_and(|c| c["reason"] == "Unreachable")
+        })
+        .await;
+        let told = condition(&told, "ResolvedRefs").unwrap()["message"].to_string();
+        assert!(
+            told.contains("spec.namespaces.matchLabels") && told.contains("rbac.namespaceLabels"),
+            "{told}"
+        );
+
+        let nowhere = json!({"domainRef": {"name": "nowhere", "namespace": env.namespace}});
+        let mut answers = Vec::new();
+        for (name, common_name, more) in [
+            ("admitted", "secretcorp-1", json!({})),
+            ("other", "othercorp-1", json!({})),
+            ("nowhere", "secretcorp-1", nowhere),
+        ] {
+            acme.request(name, asking(&env, common_name, more)).await;
+            let told = acme.refused(name, NO_GRANT).await;
+            let object = acme.api(CERTIFICATE).get(name).await.unwrap();
+            let mut conditions = object.data["status"]["conditions"].clone();
+            for condition in conditions.as_array_mut().unwrap() {
+                condition.as_object_mut().unwrap().remove("lastTransitionTime");
+            }
+            answers.push((told, conditions));
+        }
+        assert_eq!(answers[0], answers[1], "the names that a grant for others admits");
+        assert_eq!(answers[0], answers[2], "the domain");
+
+        // With the permission the grant works, without a restart.
+        grant_namespaces(&world().kubernetes, &env.namespace)
+            .await
+            .unwrap();
+        grant_says(&env, "vip", 0).await;
+        label(&env, &acme.namespace, Some("yes")).await;
+        acme.ready("admitted").await;
+        acme.refused("other", "outside of the ClientGrant vip").await;
+        grant_says(&env, "vip", 1).await;
+    });
+}
+
+/// Returns the number of reconciles of ClientCertificates so far.
+async fn reconciles(listen: &str) -> u64 {
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let answer = http
+        .get(format!("http://{listen}/metrics"))
+        .send()
+        .await
+        .expect("metrics");
+    let text = answer.text().await.expect("metrics");
+    let series = text.lines().filter(|line| {
+        line.starts_with(r#"controller_runtime_reconcile_total{controller="clientcertificate""#)
+    });
+    series
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().expect("a number"))
+        .sum()
+}
+
+#[test]
+fn an_edit_of_a_grant_reconciles_the_certificates_that_it_concerns_and_no_others() {
+    run(async {
+        // reqwest brings no crypto provider: the first caller installs it.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let listen = format!("127.0.0.1:{}", free_port().expect("a port"));
+        let env = TestEnv::start_among(
+            "wakes",
+            &["acme", "zeta"],
+            &[
+                ("MTLS_OPERATOR_LISTEN", &listen),
+                ("MTLS_OPERATOR_DRIFT_INTERVAL", "1h"),
+            ],
+        )
+        .await;
+        ready_domain(&env).await;
+        let (acme, zeta) = (
+            Team::admin(&env, &env.beside("acme")),
+            Team::admin(&env, &env.beside("zeta")),
+        );
+        let slots = json!({"maxCertificates": 50});
+        create(&env, GRANT, "acme", granting(&acme.namespace, slots)).await;
+        let names = json!({"commonNames": ["zeta-*"]});
+        create(&env, GRANT, "zeta", granting(&zeta.namespace, names.clone())).await;
+        for n in 0..30 {
+            acme.request(&format!("c{n}"), asking(&env, &format!("acme-{n}"), json!({})))
+                .await;
+        }
+        for n in 0..2 {
+            zeta.request(&format!("c{n}"), asking(&env, &format!("zeta-{n}"), json!({})))
+                .await;
+        }
+        for n in 0..30 {
+            acme.ready(&format!("c{n}")).await;
+        }
+        zeta.ready("c0").await;
+        zeta.ready("c1").await;
+        grant_says(&env, "acme", 30).await;
+        grant_says(&env, "zeta", 2).await;
+
+        let before = reconciles(&listen).await;
+        for _ in 0..3 {
+            change(&env, GRANT, "zeta", json!({"commonNames": ["zeta-0"]})).await;
+            zeta.refused("c1", "spec.subject.commonName: outside of the ClientGrant zeta")
+                .await;
+            grant_says(&env, "zeta", 1).await;
+            change(&env, GRANT, "zeta", names.clone()).await;
+            zeta.ready("c1").await;
+            grant_says(&env, "zeta", 2).await;
+        }
+        let those = reconciles(&listen).await - before;
+        // Two certificates and six edits; a status write may cause another reconcile.
+        assert!((6..60).contains(&those), "{those} reconciles");
+        grant_says(&env, "acme", 30).await;
     });
 }
 

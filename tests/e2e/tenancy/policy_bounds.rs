@@ -1,10 +1,11 @@
 //! No tenant makes the operator call AWS outside of the policy, or learns what exists there.
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Namespace;
+use jiff::Timestamp;
+use k8s_openapi::api::{core::v1::Namespace, events::v1::Event};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use sandbox::{
     control::Calls,
@@ -18,7 +19,7 @@ use crate::support::{
         policy_files::Bounded,
         tenants::{Tenant, is_forbidden},
     },
-    world::{run, world},
+    world::{eventually, run, world},
 };
 
 #[test]
@@ -144,6 +145,89 @@ fn no_aws_call_leaves_the_policy() {
             };
             assert_eq!(env.control().calls(&which).await.unwrap().calls.len(), 0);
         }
+    });
+}
+
+#[test]
+fn a_domain_that_is_not_served_keeps_its_name_from_no_other() {
+    run(async {
+        let cases = ["bucket", "zone", "api", "account", "suspended"];
+        let mut bounded = Bounded::start("unclaimed", &cases).await;
+        let env = &bounded.env;
+        let (zone, api_id) = (&env.prepared.zone, &env.prepared.api_id);
+        // Each older object is refused for something that its spec alone does not show: the default key in the
+        // bucket, the zone that the operator finds, the tags of the API, the account of the credentials.
+        let rule = |case: &str, bounds: Value| {
+            let mut rule = json!({
+                "name": case, "namespaces": {"names": [env.beside(case)]}, "domainSuffixes": [zone],
+            });
+            rule.as_object_mut()
+                .unwrap()
+                .extend(bounds.as_object().unwrap().clone());
+            rule
+        };
+        let buckets = json!({"buckets": [{"name": env.prepared.bucket, "prefix": "elsewhere/"}]});
+        bounded.rules(&json!([
+            {"name": "own", "namespaces": {"names": [env.namespace]}, "domainSuffixes": [zone]},
+            rule("bucket", buckets),
+            rule("zone", json!({"hostedZoneIds": ["ZELSEWHERE"]})),
+            rule("api", json!({"apis": {"tag": {"key": "team", "value": "{namespace}"}}})),
+            rule("account", json!({})),
+            rule("suspended", json!({})),
+        ]));
+        let mut last = None;
+        for case in cases {
+            let tenant = Tenant::of(env, &env.beside(case)).await;
+            let mut spec = json!({
+                "domainName": format!("{case}.{zone}"),
+                "trust": {"authorities": [{"name": "partners", "generate": {}}]},
+                "mappings": [{"path": "", "api": {"id": api_id, "stage": "$default"}}],
+            });
+            match case {
+                "account" => spec["aws"] = json!({"accountId": "999999999999"}),
+                "suspended" => spec["suspend"] = json!(true),
+                _ => {}
+            }
+            last = Some(tenant.create(json!({"name": "older"}), spec).await);
+            match case {
+                "account" => drop(tenant.refused("older", "WrongAccount").await),
+                "suspended" => {}
+                _ => drop(tenant.refused("older", "NotPermitted").await),
+            }
+        }
+        // The API server keeps creation times in whole seconds.
+        let born = last.unwrap().metadata.creation_timestamp.unwrap().0;
+        eventually("the next second", async || {
+            match Timestamp::now().as_second() > born.as_second() {
+                true => Ok(()),
+                false => Err(born.to_string()),
+            }
+        })
+        .await;
+        let create = async |case: &str| {
+            let spec = json!({"domainName": format!("{case}.{zone}"), "mappings": []});
+            env.create_domain(case, spec).await
+        };
+        for case in cases {
+            create(case).await;
+        }
+        for case in cases {
+            env.ready(case).await;
+        }
+        // After a restart the operator knows nothing of the older objects until it has reconciled them. Each
+        // condition that becomes False has an Event.
+        bounded.env.operator.restart().unwrap();
+        bounded.env.end_lease().await;
+        let env = &bounded.env;
+        env.reconciles(3).await;
+        for case in cases {
+            env.ready(case).await;
+        }
+        let events: Api<Event> = Api::namespaced(env.client.clone(), &env.namespace);
+        let told = events.list(&ListParams::default()).await.unwrap().items;
+        let claimed = told.iter().filter_map(|e| e.reason.as_deref());
+        let claimed: Vec<_> = claimed.filter(|reason| *reason == "DomainNameClaimed").collect();
+        assert_eq!(claimed, [""; 0]);
     });
 }
 

@@ -13,7 +13,7 @@ use crate::{
     grants::evaluation::{Decision, Terms},
     pki::truststore::{Bundle, Entry},
     runtime::watch::Cached,
-    status::{Acceptance, StepCondition, StepStatus},
+    status::Acceptance,
     trust::active_trust::Trust,
 };
 
@@ -28,6 +28,7 @@ pub(crate) struct Situation {
     pub cert: ClientCertificate,
     pub is_behind: bool,
     pub decision: Option<Decision>,
+    pub are_labels_pending: bool,
     pub domain: Option<MtlsDomain>,
     pub is_trust_known: bool,
     pub trust: Option<Trust>,
@@ -42,6 +43,7 @@ impl Situation {
             cert: certificate(change),
             is_behind: false,
             decision: None,
+            are_labels_pending: false,
             domain: domain(|_| {}).0.ok(),
             is_trust_known: true,
             trust: None,
@@ -55,7 +57,9 @@ impl Situation {
         check(admission(&Facts {
             cert: &self.cert,
             is_behind: self.is_behind,
+            decision: &|| self.decision.clone(),
             grants: &|_| self.decision.clone(),
+            are_labels_pending: &|| self.are_labels_pending,
             domain: self.domain.as_ref(),
             is_trust_known: self.is_trust_known,
             trust: self.trust.as_ref(),
@@ -74,10 +78,6 @@ impl Situation {
             Admission::Refused(Acceptance::Refused { reason, stalled, .. }) => {
                 format!("refused {reason:?}{}", if stalled { " stalled" } else { "" })
             }
-            Admission::Unclear(Acceptance::Unclear(StepCondition {
-                status: StepStatus::Unreachable,
-                ..
-            })) => "unclear".into(),
             Admission::Admitted(admitted) => match admitted.acceptance {
                 Acceptance::Accepted => "admitted".into(),
                 Acceptance::Granted(grant) => format!("granted {grant}"),
@@ -133,7 +133,11 @@ fn a_certificate_of_another_namespace_needs_a_grant() {
             "refused RefNotPermitted",
             false,
         ),
-        (Some(Decision::Unknown("m".into())), "unclear", false),
+        (
+            Some(Decision::Unknown("m".into())),
+            "refused RefNotPermitted",
+            false,
+        ),
         (None, "admitted", false),
     ] {
         let mut situation = Situation::new(cross_namespace);
@@ -152,6 +156,24 @@ fn a_certificate_of_another_namespace_needs_a_grant() {
         );
         assert!(own.with(knows));
     }
+}
+
+#[test]
+fn unknown_reads_as_denied_and_neither_is_said_before_the_labels_are_read() {
+    let read = |decision: Decision, are_labels_pending| {
+        let mut situation = Situation::new(cross_namespace);
+        (situation.decision, situation.are_labels_pending) = (Some(decision), are_labels_pending);
+        situation.with(|found| format!("{found:?}"))
+    };
+    let (denied, unknown) = (Decision::Denied("m".into()), Decision::Unknown("m".into()));
+    for are_labels_pending in [false, true] {
+        assert_eq!(
+            read(denied.clone(), are_labels_pending),
+            read(unknown.clone(), are_labels_pending)
+        );
+    }
+    assert_eq!(read(unknown, true), "Wait(1s)");
+    assert!(read(Decision::Allowed(terms(false)), true).starts_with("Admitted"));
 }
 
 #[test]

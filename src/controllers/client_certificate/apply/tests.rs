@@ -18,7 +18,7 @@ use crate::{
         execute::ApplyContext,
         issuer::{Issuer, tests::Deferred},
         leaf_secret::held,
-        observed::Observed,
+        observed::{Observed, Past},
         plan::plan,
     },
     pki::{
@@ -28,6 +28,7 @@ use crate::{
     runtime::fake,
     trust::active_trust::Trust,
 };
+use crate::{runtime::workers::Workers, telemetry::metrics::Metrics};
 
 #[tokio::test]
 async fn a_pending_request_keeps_its_staged_key_until_the_leaf_is_written() {
@@ -67,6 +68,7 @@ async fn a_pending_request_keeps_its_staged_key_until_the_leaf_is_written() {
         d: &d,
         password: None,
         client: &client,
+        workers: &Workers::start(&Metrics::new().0).unwrap(),
     };
     let expected: [(&str, &[&str]); 5] = [
         ("done", &["POST client1-next"]),
@@ -87,21 +89,21 @@ async fn a_pending_request_keeps_its_staged_key_until_the_leaf_is_written() {
             issuer: Ok(Some(Issuer::Deferred(deferred.clone()))),
             secret: None,
             next: None,
-            last_revision: 0,
+            past: Past::default(),
             password: None,
             trust: Some(Trust::of(&bundle, None, now)),
         };
         if let Some(secret) = secret {
-            o.secret = Some(held(&d, secret, None).await);
+            o.secret = Some(held(&d, secret, None));
         }
         if let Some(next) = next {
-            o.next = Some(held(&d, next, None).await);
+            o.next = Some(held(&d, next, None));
         }
         let planned = plan(&d, &o, SignedDuration::ZERO, now);
         let found = match apply(&apply_context, &planned, &o, now).await.unwrap() {
             Outcome::Issued { .. } => "issued",
             Outcome::Pending => "pending",
-            Outcome::Done => "done",
+            Outcome::Done | Outcome::Completed | Outcome::Contested(_) => "done",
         };
         let written = std::mem::take(&mut *log.lock().unwrap());
         assert_eq!(

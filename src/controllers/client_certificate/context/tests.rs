@@ -4,6 +4,8 @@ use super::{LATE_WATCH, ReconcileState, is_own_write, retry_after};
 
 use std::time::Instant;
 
+use jiff::Timestamp;
+
 #[test]
 fn the_retry_delay_doubles_up_to_five_minutes() {
     let waits = [1, 2, 3, 10, 11, 1000].map(|failures| retry_after(failures).as_millis());
@@ -80,7 +82,14 @@ fn only_recent_writes_new_objects_and_failures_stay_in_the_state() {
             false,
         ),
     ] {
-        assert_eq!(state.is_worth_keeping(now), expected, "{what}");
+        assert_eq!(
+            state.is_worth_keeping(now, Timestamp::UNIX_EPOCH),
+            expected,
+            "{what}"
+        );
     }
-    assert!(!wrote(now).is_worth_keeping(now + LATE_WATCH * 2), "an old write");
+    assert!(
+        !wrote(now).is_worth_keeping(now + LATE_WATCH * 2, Timestamp::UNIX_EPOCH),
+        "an old write"
+    );
 }

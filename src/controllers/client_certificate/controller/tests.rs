@@ -130,18 +130,15 @@ async fn a_reconcile_of_a_certificate_writes_as_its_state_requires() {
             },
             issued,
         ),
-        Case {
-            next: Some(Next::requeue(FIRST_RETRY)),
-            ..case(
-                "of another namespace, with an unreadable grant",
-                certificate(cross_namespace),
-                There {
-                    grants: vec![grant(|o| o["spec"] = json!(1))],
-                    ..with(vec![plain()])
-                },
-                &["PATCH status Unreachable -"],
-            )
-        },
+        case(
+            "of another namespace, with an unreadable grant",
+            certificate(cross_namespace),
+            There {
+                grants: vec![grant(|o| o["spec"] = json!(1))],
+                ..with(vec![plain()])
+            },
+            &["PATCH status RefNotPermitted -", "POST event RefNotPermitted"],
+        ),
         case(
             "of another namespace, with the last slot of a grant",
             certificate(cross_namespace),

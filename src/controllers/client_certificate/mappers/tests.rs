@@ -124,10 +124,10 @@ async fn a_grant_requeues_the_certificates_of_other_namespaces_that_it_may_be_fo
     assert_eq!(names(of_grant(&grant(|_| {}), &stage.ctx)), ["a"]);
     assert_eq!(
         names(of_grant(&grant(|o| o["spec"] = json!(1)), &stage.ctx)),
-        ["a", "b"],
-        "the grant is not readable"
+        ["b"],
+        "the grant is not readable, and for a nothing has changed"
     );
-    assert_eq!(names(of_namespace("acme", &stage.ctx)), ["a", "b", "d"]);
+    assert_eq!(names(of_namespace("acme", &stage.ctx)), ["d"]);
     assert_eq!(
         names(of_namespace("shop", &stage.ctx)),
         [""; 0],
@@ -149,12 +149,41 @@ async fn certificates_with_shared_slots_are_requeued_with_their_namespace() {
             ..There::default()
         })
     };
-    let slots = grant(|o| o["spec"]["maxCertificates"] = json!(1));
+    let slots = grant(|o| {
+        o["spec"]["maxCertificates"] = json!(1);
+        o["spec"]["namespaces"] = json!({});
+    });
     assert_eq!(
-        names(of_namespace("acme", &with(vec![slots]).ctx)),
-        ["a", "a", "b"]
+        names(of_namespace("acme", &with(vec![slots.clone()]).ctx)),
+        ["a", "b"]
     );
-    assert_eq!(names(of_namespace("acme", &with(vec![grant(|_| {})]).ctx)), ["a"]);
+    let ctx = with(vec![slots]).ctx;
+    for cert in &certificates {
+        let decision = ctx
+            .grant_index
+            .announce(cert.0.as_ref().unwrap(), Timestamp::now());
+        assert!(decision.is_some());
+    }
+    assert_eq!(
+        names(of_namespace("acme", &ctx)),
+        [""; 0],
+        "their reconciles read the decisions"
+    );
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_with_another_decision_requeues_those_that_may_want_its_subject() {
+    let stage = Stage::new(There {
+        certificates: vec![
+            named("a", "acme", self_signed),
+            named("own", "shop", self_signed),
+            named("issued", "shop", |_| {}),
+        ],
+        ..There::default()
+    });
+    let of_grant = || names(of_grant(&grant(|_| {}), &stage.ctx));
+    assert_eq!(of_grant(), ["a", "a", "own"]);
+    assert_eq!(of_grant(), [""; 0]);
 }
 
 #[tokio::test]

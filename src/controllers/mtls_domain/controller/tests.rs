@@ -283,14 +283,23 @@ async fn reconciles() {
         ),
     ];
     for (what, object, other, policy, team, expected) in cases {
-        let stage = Stage::new(
-            [Some(guard(object.clone())), other]
-                .into_iter()
-                .flatten()
-                .collect(),
-            policy,
-            team,
-        );
+        let all: Vec<_> = [Some(guard(object.clone())), other.clone()]
+            .into_iter()
+            .flatten()
+            .collect();
+        let stage = Stage::new(all.clone(), policy, team);
+        if let Some(Ok(other)) = other.map(|other| other.0) {
+            let begun = Stage::new(all, policy, team);
+            Box::pin(reconcile_domain(&object, &begun.ctx)).await.unwrap();
+            let waits = object.metadata.deletion_timestamp.is_none()
+                && other.spec.domain_name == object.spec.domain_name;
+            assert_eq!(
+                begun.log().is_empty(),
+                waits,
+                "{what}: before the older one is reconciled"
+            );
+            stage.ctx.claims.record(&other, Finding::Served);
+        }
         Box::pin(reconcile_domain(&object, &stage.ctx)).await.unwrap();
         assert_eq!(stage.log(), expected, "{what}");
         // The domain publishes its trust to its ClientCertificates once AWS has been read.
@@ -298,7 +307,56 @@ async fn reconciles() {
         let key = ObjectId::new("shop", "partners");
         let known = object.metadata.deletion_timestamp.is_none() && stage.ctx.active_trust.is_known(&key);
         assert_eq!(known, served, "{what}");
+        let claim = match *expected {
+            [.., "PATCH release"] | [] => None,
+            _ if served || what.contains("not known") || what.contains("older") => Some(true),
+            _ => Some(false),
+        };
+        assert_eq!(
+            stage.ctx.claims.of(&object),
+            claim,
+            "{what}: the claim on the domain name"
+        );
     }
+}
+
+#[test]
+fn a_change_of_a_claim_reconciles_the_domains_with_the_same_name() {
+    on_a_large_stack(claims);
+}
+
+async fn claims() {
+    let older = domain(|o| {
+        o["metadata"]["name"] = json!("older");
+        o["metadata"]["uid"] = json!("older");
+        o["spec"]["suspend"] = json!(true);
+    });
+    let stage = Stage::new(vec![guard(domain(|_| {})), guard(older.clone())], None, None);
+    let mut changes = Box::pin(stage.ctx.claims.clone().changes());
+    Box::pin(reconcile_domain(&older, &stage.ctx)).await.unwrap();
+    assert_eq!(changes.next().await, Some(ObjectId::new("shop", "older")));
+    assert_eq!(
+        stage.ctx.claims.of(&older),
+        Some(false),
+        "suspended before it was served"
+    );
+    failed(
+        Arc::new(guard(domain(|_| {}))),
+        &Error::TooLong,
+        stage.ctx.clone(),
+    );
+    assert_eq!(changes.next().await, Some(ObjectId::new("shop", "partners")));
+    assert_eq!(
+        stage.ctx.claims.of(&domain(|_| {})),
+        Some(true),
+        "a failed reconcile keeps the claim"
+    );
+    stage.ctx.forget_claim(&guard(older.clone()));
+    assert_eq!(stage.ctx.claims.of(&older), Some(false), "it is there");
+    let gone = domain(|o| o["metadata"]["uid"] = json!("an earlier one"));
+    stage.ctx.claims.record(&gone, Finding::Served);
+    stage.ctx.forget_claim(&guard(gone.clone()));
+    assert_eq!(stage.ctx.claims.of(&gone), None);
 }
 
 #[test]

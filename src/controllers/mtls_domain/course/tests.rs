@@ -21,8 +21,20 @@ use crate::{
 struct Case<'a> {
     policy: Option<&'a str>,
     labels: Option<&'a str>,
+    truststore_bucket: Option<&'a str>,
     session: Option<Result<Located, Blind>>,
     others: Vec<MtlsDomain>,
+    /// Finding about the claim of the other domains; the default is that they were served.
+    claim: Claim,
+}
+
+/// Claim of the other domains, by their own last reconciles.
+#[derive(Clone, Copy, Debug, Default)]
+enum Claim {
+    #[default]
+    Kept,
+    Lost,
+    NotReconciled,
 }
 
 impl Case<'_> {
@@ -34,7 +46,7 @@ impl Case<'_> {
         let course = course(&Facts {
             domain,
             cluster_id: "c",
-            truststore_bucket: None,
+            truststore_bucket: self.truststore_bucket,
             policy: policy.as_ref(),
             labels: &|_| {
                 self.labels
@@ -45,6 +57,11 @@ impl Case<'_> {
                 calls.set(calls.get() + 1);
                 let all = self.others.iter().chain([domain]);
                 all.map(|d| Arc::new(DeserializeGuard(Ok(d.clone())))).collect()
+            },
+            claim: &|_| match self.claim {
+                Claim::Kept => Some(true),
+                Claim::Lost => Some(false),
+                Claim::NotReconciled => None,
             },
             clients: &|| {
                 calls.set(calls.get() + 1);
@@ -276,5 +293,226 @@ fn an_older_claim_is_checked_before_the_spec_unless_the_policy_denies_it() {
             ..Case::default()
         };
         assert_eq!(case.course(&object), (expected.to_owned(), calls), "{what}");
+    }
+}
+
+#[test]
+fn only_a_domain_that_may_be_served_has_a_claim_on_its_domain_name() {
+    let older = |change: &dyn Fn(&mut Value)| {
+        domain(|o| {
+            o["metadata"]["uid"] = json!("other");
+            o["metadata"]["namespace"] = json!("acme");
+            o["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
+            change(o);
+        })
+    };
+    // Everything for the namespace of the younger domain, and this for that of the older one.
+    let bounded = |acme: &str| {
+        format!(
+            "rules: [{{name: a, namespaces: {{names: [shop]}}}}, {{name: b, namespaces: {{names: [acme]}}{acme}}}]"
+        )
+    };
+    let role = "arn:aws:iam::123456789012:role/acme";
+    let with_role = |o: &mut Value| o["spec"]["aws"] = json!({"assumeRole": {"roleArn": role}});
+    let roles = format!(", roles: [{{arn: \"{role}\"}}]");
+    let suspend = |o: &mut Value| o["spec"]["suspend"] = json!(true);
+    let served = |o: &mut Value| o["status"] = json!({"targetDomainName": "d-1.example.net"});
+    let delete = |o: &mut Value, finalizer: &str| {
+        o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
+        o["metadata"]["finalizers"] = json!([finalizer]);
+    };
+    let at = |o: &mut Value, home: &str| o["metadata"]["annotations"] = json!({finalizer::PLACEMENT: home});
+    let serve = "Serve 123456789012/eu-west-1";
+    let claimed = "Refuse DomainNameClaimed false";
+    type Change<'a> = &'a dyn Fn(&mut Value);
+    let rows: [(&str, Change, &str, Claim, &str); 28] = [
+        ("permitted", &|_| {}, "", Claim::Kept, claimed),
+        (
+            "not reconciled yet",
+            &|_| {},
+            "",
+            Claim::NotReconciled,
+            "AwaitOlder",
+        ),
+        ("refused by its own reconcile", &|_| {}, "", Claim::Lost, serve),
+        (
+            "the name is denied",
+            &|_| {},
+            ", domainSuffixes: []",
+            Claim::Kept,
+            serve,
+        ),
+        // Known once AWS has reported account and Region, which are the same for both domains.
+        (
+            "the Region is denied",
+            &|_| {},
+            ", regions: [us-east-1]",
+            Claim::Kept,
+            serve,
+        ),
+        (
+            "the account is denied",
+            &|_| {},
+            ", accounts: []",
+            Claim::Kept,
+            serve,
+        ),
+        (
+            "the default bucket is denied",
+            &|o| o["spec"]["truststore"] = json!({}),
+            ", buckets: [{name: truststores, prefix: acme/}]",
+            Claim::Kept,
+            serve,
+        ),
+        (
+            "the default bucket is permitted",
+            &|o| o["spec"]["truststore"] = json!({}),
+            ", buckets: [{name: truststores, prefix: c/acme/}]",
+            Claim::Kept,
+            claimed,
+        ),
+        (
+            "denied, and not reconciled yet",
+            &|_| {},
+            ", regions: [us-east-1]",
+            Claim::NotReconciled,
+            serve,
+        ),
+        (
+            "denied and suspended",
+            &suspend,
+            ", regions: [us-east-1]",
+            Claim::Kept,
+            serve,
+        ),
+        // Another role may lead to another account: its own reconcile decides.
+        ("another role", &with_role, &roles, Claim::Kept, claimed),
+        ("another role that is denied", &with_role, "", Claim::Kept, serve),
+        (
+            "another role, and only AWS knows its account",
+            &with_role,
+            &format!("{roles}, accounts: []"),
+            Claim::Kept,
+            claimed,
+        ),
+        (
+            "another role, and its own reconcile has found its account",
+            &with_role,
+            &format!("{roles}, accounts: []"),
+            Claim::Lost,
+            serve,
+        ),
+        (
+            "another role, not reconciled yet",
+            &with_role,
+            &roles,
+            Claim::NotReconciled,
+            "AwaitOlder",
+        ),
+        (
+            "here",
+            &|o| at(o, "123456789012/eu-west-1"),
+            "",
+            Claim::Kept,
+            claimed,
+        ),
+        (
+            "in another Region",
+            &|o| at(o, "123456789012/us-east-1"),
+            "",
+            Claim::Kept,
+            serve,
+        ),
+        (
+            "in another account",
+            &|o| at(o, "999999999999/eu-west-1"),
+            "",
+            Claim::Kept,
+            serve,
+        ),
+        (
+            "for another account",
+            &|o| o["spec"]["aws"] = json!({"accountId": "999999999999"}),
+            "",
+            Claim::Kept,
+            serve,
+        ),
+        (
+            "invalid",
+            &|o| {
+                o["spec"]["identity"] =
+                    json!({"headers": [], "authorizer": {"existing": [{"apiId": "b", "authorizerId": "c"}]}})
+            },
+            "",
+            Claim::Kept,
+            serve,
+        ),
+        ("suspended before it was served", &suspend, "", Claim::Kept, serve),
+        (
+            "suspended while it was served",
+            &|o| (suspend(o), served(o)).0,
+            "",
+            Claim::Kept,
+            claimed,
+        ),
+        (
+            "suspended while it was served, then denied",
+            &|o| (suspend(o), served(o)).0,
+            ", accounts: []",
+            Claim::Kept,
+            serve,
+        ),
+        (
+            "being deleted",
+            &|o| delete(o, finalizer::FINALIZER),
+            "",
+            Claim::Kept,
+            claimed,
+        ),
+        (
+            "deleted and released",
+            &|o| delete(o, "other/one"),
+            "",
+            Claim::Kept,
+            serve,
+        ),
+        (
+            "its deletion is denied",
+            &|o| delete(o, finalizer::FINALIZER),
+            ", accounts: []",
+            Claim::Kept,
+            serve,
+        ),
+        (
+            "being deleted, and not reconciled yet",
+            &|o| delete(o, finalizer::FINALIZER),
+            "",
+            Claim::NotReconciled,
+            "AwaitOlder",
+        ),
+        (
+            "observed",
+            &|o| o["spec"]["managementPolicy"] = json!("Observe"),
+            "",
+            Claim::Kept,
+            claimed,
+        ),
+    ];
+    for (what, change, acme, claim, expected) in rows {
+        let case = Case {
+            policy: Some(&bounded(acme)),
+            truststore_bucket: Some("truststores"),
+            session: here(),
+            others: vec![older(change)],
+            claim,
+            ..Case::default()
+        };
+        assert_eq!(case.course(&domain(|_| {})).0, expected, "{what}");
+        let deletion = case.course(&deleted(|_| {})).0;
+        assert_eq!(
+            deletion,
+            serve.replace("Serve", "Delete"),
+            "{what}: a deletion waits for no claim"
+        );
     }
 }

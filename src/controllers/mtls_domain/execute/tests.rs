@@ -30,6 +30,7 @@ use crate::{
     model::{action::Action, step::Step},
     server_certificate::request_limiter::RequestLimiter,
 };
+use crate::{runtime::workers::Workers, telemetry::metrics::Metrics};
 
 /// Returns the outcome of the actions and the AWS calls that they made. AWS answers each call with
 /// `status`.
@@ -60,6 +61,7 @@ async fn executed(rates: &str, status: u16, actions: &[(Step, Action)]) -> (Done
     }));
     let apply_context = ApplyContext {
         client: &client,
+        workers: &Workers::start(&Metrics::new().0).unwrap(),
         session: &session,
         quota: &gate.quota,
         request_limiter: &RequestLimiter::default(),
@@ -288,6 +290,7 @@ async fn certificate_requests_are_limited() {
     .unwrap();
     let apply_context = ApplyContext {
         client: &client,
+        workers: &Workers::start(&Metrics::new().0).unwrap(),
         session: &session,
         quota: &gate.quota,
         request_limiter: &request_limiter,
@@ -340,6 +343,7 @@ async fn the_key_of_a_generated_authority_is_on_record_before_it_is_in_a_secret(
         .unwrap();
         let apply_context = ApplyContext {
             client: &client,
+            workers: &Workers::start(&Metrics::new().0).unwrap(),
             session: &session,
             quota: &gate.quota,
             request_limiter: &RequestLimiter::default(),

@@ -206,6 +206,23 @@ fn domains_with_the_same_name_trigger_each_other() {
 }
 
 #[test]
+fn the_deletion_the_release_and_the_region_of_a_domain_trigger_the_others_and_its_other_changes_do_not() {
+    let of = |change: &dyn Fn(&mut Value)| conflict_predicate(&domain("a", "d", |o| change(o)));
+    let delete = |o: &mut Value| o["metadata"]["deletionTimestamp"] = json!("2026-01-03T00:00:00Z");
+    let hold = |o: &mut Value| o["metadata"]["finalizers"] = json!([finalizer::FINALIZER]);
+    let as_before = of(&|_| {});
+    assert_ne!(of(&delete), as_before);
+    assert_ne!(of(&|o| (delete(o), hold(o)).0), of(&delete), "its release");
+    assert_ne!(
+        of(&|o| o["spec"]["aws"] = json!({"region": "us-east-1"})),
+        as_before
+    );
+    assert_eq!(of(&hold), as_before);
+    assert_eq!(of(&|o| o["metadata"]["generation"] = json!(2)), as_before);
+    assert_eq!(of(&|o| o["spec"]["suspend"] = json!(true)), as_before);
+}
+
+#[test]
 fn a_namespace_triggers_the_domains_that_its_self_signed_certificates_are_for() {
     let guard = |cert| Arc::new(kube::core::DeserializeGuard(Ok(cert)));
     let all = [

@@ -3,7 +3,7 @@
 use crate::{
     api::{AuthorityState, conditions::Reason},
     controllers::mtls_domain::{
-        plan::plan,
+        plan::unlimited as plan,
         simulation::world::{self, empty, now, settled},
     },
     model::{
@@ -181,7 +181,7 @@ fn an_unknown_truststore_decides_no_ownership() {
     );
     let empty = world::empty().observed();
     o.pinned = empty.pinned;
-    let plan = crate::controllers::mtls_domain::plan::plan(&d, &o, now());
+    let plan = crate::controllers::mtls_domain::plan::unlimited(&d, &o, now());
     let unknown = StepState::Unknown(unseen());
     assert_eq!(plan.steps[&Step::ResolvedRefs], unknown.into());
 }

@@ -136,7 +136,7 @@ mod tests {
             action::AcmAction,
         },
         controllers::mtls_domain::{
-            plan::plan,
+            plan::unlimited as plan,
             report::report,
             simulation::world::{World, desired, empty, now},
         },

@@ -13,7 +13,7 @@ use crate::{
     },
     background::bypass_scan::Bypass,
     controllers::mtls_domain::{
-        plan::plan,
+        plan::unlimited as plan,
         report::{
             blind, living_leaves, observing, report,
             step_conditions::{Outcome, Outcomes, deletion_condition, explain, passes, step_condition},

@@ -36,7 +36,7 @@ use crate::{
 };
 
 fn planned(d: &Desired, o: &Observed) -> Plan {
-    plan::plan(d, o, now())
+    plan::unlimited(d, o, now())
 }
 
 fn unseen() -> Unseen {

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use kube::core::DeserializeGuard;
+use kube::{ResourceExt, core::DeserializeGuard};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use crate::{
         clients::clients_of,
         course::{Blind, Course, Facts, Located, course},
         permission::{Answer, answer, decide},
-        plan::plan,
+        plan::unlimited as plan,
         teardown::teardown,
     },
     model::{desired, observed::Preflight, step::StepPlan},
@@ -42,11 +42,13 @@ enum Cause {
     Moved,
     /// An older domain has the name.
     Claimed,
+    /// An older domain has the name, and the operator has not reconciled it since its start.
+    OlderUnknown,
     /// AWS does not accept the operator's credentials.
     NoSession,
 }
 
-const CAUSES: [Cause; 8] = [
+const CAUSES: [Cause; 9] = [
     Cause::Suspended,
     Cause::NameRefused,
     Cause::RegionRefused,
@@ -54,6 +56,7 @@ const CAUSES: [Cause; 8] = [
     Cause::PolicyUnknown,
     Cause::Moved,
     Cause::Claimed,
+    Cause::OlderUnknown,
     Cause::NoSession,
 ];
 
@@ -105,6 +108,36 @@ fn object(name: &str, created: &str) -> MtlsDomain {
     .unwrap()
 }
 
+/// Returns older domains with the same domain name that are not served: they hold nothing up.
+fn without_a_claim() -> Vec<MtlsDomain> {
+    let older = |name: &str, change: fn(&mut MtlsDomain)| {
+        let mut older = object(name, "2026-01-01T00:00:00Z");
+        change(&mut older);
+        older
+    };
+    vec![
+        older("refused", |_| {}),
+        older("unpermitted", |d| {
+            d.spec.truststore.get_or_insert_default().kms_key_arn =
+                Some("arn:aws:kms:eu-west-1:123456789012:key/1".into())
+        }),
+        older("wrong-account", |d| {
+            d.spec.aws.get_or_insert_default().account_id = Some("999999999999".into())
+        }),
+        older("elsewhere", |d| {
+            let home = (
+                finalizer::PLACEMENT.to_owned(),
+                "999999999999/eu-west-1".to_owned(),
+            );
+            d.metadata.annotations = Some([home].into());
+        }),
+        older("suspended", |d| d.spec.suspend = true),
+        older("released", |d| {
+            d.metadata.deletion_timestamp = d.metadata.creation_timestamp.clone();
+        }),
+    ]
+}
+
 impl Scenario {
     fn new() -> Self {
         Scenario {
@@ -149,7 +182,8 @@ impl Scenario {
     /// True when no reconcile may write to AWS, by the causes alone.
     fn is_held_up(&self) -> bool {
         // The deletion of a domain does not wait for an older claim: the domain's resources are its own.
-        let holds = |cause: &Cause| *cause != Cause::Claimed || !self.is_deleted();
+        let is_claim = |cause: &Cause| matches!(cause, Cause::Claimed | Cause::OlderUnknown);
+        let holds = |cause: &Cause| !is_claim(cause) || !self.is_deleted();
         let is_abandoned = self.is_deleted() && finalizer::is_abandoned(&self.domain);
         self.gone || is_abandoned || self.causes.iter().any(holds)
     }
@@ -184,8 +218,12 @@ impl Scenario {
             }),
         };
         let mut all = vec![self.domain.clone()];
+        all.extend(without_a_claim());
         if self.has(Cause::Claimed) {
             all.push(object("older", "2026-01-01T00:00:00Z"));
+        }
+        if self.has(Cause::OlderUnknown) {
+            all.push(object("unknown", "2026-01-01T00:00:00Z"));
         }
         let course_with = |session| {
             course(&Facts {
@@ -199,6 +237,11 @@ impl Scenario {
                     all.iter()
                         .map(|d| Arc::new(DeserializeGuard(Ok(d.clone()))))
                         .collect()
+                },
+                claim: &|other| match other.name_any().as_str() {
+                    "unknown" => None,
+                    "refused" => Some(false),
+                    _ => Some(true),
                 },
                 clients: &|| clients_of(&self.domain, &[], &[], &[], None, &|_| None),
             })
@@ -278,6 +321,7 @@ impl Scenario {
             | Course::Suspend
             | Course::Retry(_)
             | Course::Unclear(_)
+            | Course::AwaitOlder
             | Course::Refuse(_)
             | Course::Moved(_) => {}
         }
@@ -346,7 +390,7 @@ fn each_cause_holds_up_creation_and_deletion_until_it_ends() {
             let (held_up, before) = (scenario.is_held_up(), scenario.writes);
             let has_no_effect = matches!(
                 (cause, served, deleted),
-                (Cause::Moved, false, _) | (Cause::Claimed, _, true)
+                (Cause::Moved, false, _) | (Cause::Claimed | Cause::OlderUnknown, _, true)
             );
             assert_eq!(held_up, !has_no_effect, "{cause:?} {served} {deleted}");
             for _ in 0..5 {

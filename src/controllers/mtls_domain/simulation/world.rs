@@ -25,7 +25,7 @@ use crate::{
         route53::{self, Alias, Change, RecordSet, Zone},
         tags::{ADOPTED_TAG, DEPLOYED, OWNER_TAG, PENDING_TAG},
     },
-    controllers::mtls_domain::plan::plan,
+    controllers::mtls_domain::plan::unlimited as plan,
     dataplane::api_gateway::front::front,
     dns::records,
     model::{

@@ -7,7 +7,7 @@ use crate::{
         tags::{ADOPTED_TAG, OWNER_TAG},
     },
     controllers::mtls_domain::{
-        plan::plan,
+        plan::unlimited as plan,
         simulation::world::{front_again, now, settled},
     },
     model::{desired::Desired, observed::Observed},

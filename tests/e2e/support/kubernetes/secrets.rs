@@ -9,7 +9,7 @@ use kube::{
     api::{Patch, PatchParams},
     core::Resource,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, process::Command};
 
 use crate::support::test_env::TestEnv;
@@ -24,6 +24,15 @@ pub fn text(secret: &Secret, key: &str) -> String {
     String::from_utf8(bytes).expect("PEM is text")
 }
 
+/// Changes labels of a Secret.
+pub async fn label(env: &TestEnv, name: &str, labels: Value) {
+    let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
+    env.secrets()
+        .patch(name, &PatchParams::default(), &patch)
+        .await
+        .expect("the API server takes the labels");
+}
+
 /// Replaces values in a Secret.
 pub async fn damage(env: &TestEnv, name: &str, values: &[(&str, &str)]) {
     let values: serde_json::Map<_, _> = values.iter().map(|(k, v)| ((*k).to_owned(), json!(*v))).collect();
@@ -35,8 +44,18 @@ pub async fn damage(env: &TestEnv, name: &str, values: &[(&str, &str)]) {
 }
 
 pub async fn create_secret(env: &TestEnv, name: &str, values: &[(&str, &str)]) {
+    create_labelled_secret(env, name, values, json!({})).await;
+}
+
+/// Creates a Secret with the password of keystores in its key `password`.
+pub async fn create_password(env: &TestEnv, name: &str, password: &str) {
+    let labels = json!({"mtls-operator.io/keystore-password": "true"});
+    create_labelled_secret(env, name, &[("password", password)], labels).await;
+}
+
+async fn create_labelled_secret(env: &TestEnv, name: &str, values: &[(&str, &str)], labels: Value) {
     let values: serde_json::Map<_, _> = values.iter().map(|(k, v)| ((*k).to_owned(), json!(*v))).collect();
-    let secret = json!({"metadata": {"name": name}, "stringData": values});
+    let secret = json!({"metadata": {"name": name, "labels": labels}, "stringData": values});
     let secret: Secret = serde_json::from_value(secret).expect("a Secret");
     env.secrets()
         .create(&Default::default(), &secret)

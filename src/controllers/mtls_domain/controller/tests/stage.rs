@@ -28,7 +28,14 @@ use crate::{
         https::{EndpointProbe, ProbeOptions},
         public_dns::PublicDns,
     },
-    runtime::{events::Events, fake::store, finalizer, reconcile::ConcurrencyLimit, watch::Cached},
+    runtime::{
+        concurrency::ConcurrencyLimit,
+        events::Events,
+        fake::store,
+        finalizer,
+        watch::{Cached, fake::Fake},
+        workers::Workers,
+    },
     server_certificate::request_limiter::RequestLimiter,
     telemetry::{heartbeat::Heartbeat, metrics::Metrics},
     trust::active_trust::ActiveTrust,
@@ -92,15 +99,15 @@ impl Stage {
             let labels = json!({"name": "shop", "labels": {"team": team}});
             serde_json::from_value::<PartialObjectMeta<Namespace>>(json!({"metadata": labels})).unwrap()
         });
-        let (domains, namespaces) = (store(domains), store(namespaces.into_iter().collect()));
-        let certificates = store::<Cached<ClientCertificate>>(vec![]);
+        let (domains, namespaces) = (store(domains), Fake::of(namespaces.into_iter().collect()).watch);
+        let certificates = Fake::<Cached<ClientCertificate>>::of(vec![]).watch;
         let (metrics, _) = Metrics::new();
         let policy = policy.map(|text| Arc::new(file::parse(text).unwrap()));
         let grant_index = GrantIndex::new(
-            store(vec![]),
-            certificates.clone(),
+            &Fake::of(vec![]).watch,
+            &certificates,
             domains.clone(),
-            namespaces.clone(),
+            &namespaces,
         );
         let ctx = Ctx {
             client: client.clone(),
@@ -118,14 +125,18 @@ impl Stage {
             metrics,
             heartbeat: Heartbeat::default(),
             domains,
-            certificates,
+            certificates: certificates.store(),
+            secrets: store(vec![]),
+            config_maps: store(vec![]),
             active_trust: Arc::new(ActiveTrust::new().0),
             request_limiter: RequestLimiter::default(),
             bypasses: Arc::default(),
+            claims: Arc::default(),
             policy: watch::channel(policy).1,
-            namespaces,
+            namespaces: namespaces.store(),
             grant_index: Arc::new(grant_index),
             concurrency: ConcurrencyLimit::new(1),
+            workers: Arc::new(Workers::start(&Metrics::new().0).unwrap()),
             states: Mutex::default(),
         };
         Stage {
