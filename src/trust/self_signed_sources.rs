@@ -34,8 +34,6 @@ pub(crate) fn sources(
     now: Timestamp,
 ) -> Vec<offer::Source> {
     let source = |authority: String, state, certificates: Result<Vec<Certificate>, SourceError>| {
-        let share = d.self_signed.iter().find(|wanted| wanted.entry == authority);
-        let share = share.and_then(|wanted| wanted.share.clone());
         let life = |c: &Certificate| c.not_after.duration_since(c.not_before);
         offer::Source {
             authority,
@@ -45,7 +43,7 @@ pub(crate) fn sources(
             certificates,
             completing: vec![],
             client: true,
-            share,
+            share: None,
         }
     };
     let wanted = d.self_signed.iter().map(|wanted| {
@@ -62,11 +60,14 @@ pub(crate) fn sources(
             form::is_as_asked(c, said, &wanted.request, now).is_ok() || is_there_already(c, wanted, previous)
         };
         let trusted = read.map(|all| all.iter().filter(may_be_trusted).cloned().collect());
-        source(
-            wanted.entry.clone(),
-            offer::State::Active,
-            trusted.ok_or(SourceError::Missing),
-        )
+        offer::Source {
+            share: wanted.share.clone(),
+            ..source(
+                wanted.entry.clone(),
+                offer::State::Active,
+                trusted.ok_or(SourceError::Missing),
+            )
+        }
     });
     let gone = previous.map(|bundle| withdrawn(d, bundle)).unwrap_or_default();
     let gone = gone

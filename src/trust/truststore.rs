@@ -108,7 +108,7 @@ pub(crate) fn compile(
             subject: String::new(),
             reason: lint::Reason::TooLarge,
             message: format!(
-                "the truststore is full, or the part of it for a ClientGrant: the certificates of {} \
+                "the truststore is full, or the maxBytes of a ClientGrant are used up: the certificates of {} \
                  self-signed ClientCertificates do not fit, as their conditions say",
                 compiled.without_room.len()
             ),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::offer::{Share, Source};
+use super::{offer::Source, shares};
 
 use crate::pki::{
     lint::{Finding, MAX_BYTES, MAX_CERTIFICATES, Reason, Severity},
@@ -57,7 +57,8 @@ fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mu
     }
 }
 
-/// Removes the certificates that do not fit, and reports them. Order: authorities first, those that are
+/// Removes the certificates that do not fit, and reports them: first those beyond a share (see
+/// [`shares::keep_within`]), then those beyond the truststore. Order: authorities first, those that are
 /// trusted already before new ones, each certificate with its chain; then the certificates of single clients,
 /// those that are trusted already first, then the oldest. Skips a certificate that does not fit in favour of
 /// a smaller one. Authorities that are trusted already always stay.
@@ -68,7 +69,7 @@ pub(crate) fn fill(
     known: &DistrustedKeys,
     findings: &mut Vec<Finding>,
 ) {
-    keep_shares(bundle, living, sources, findings);
+    shares::keep_within(bundle, living, sources, findings);
     within(
         MAX_CERTIFICATES,
         MAX_BYTES,
@@ -78,63 +79,6 @@ pub(crate) fn fill(
         known,
         findings,
     );
-}
-
-/// Removes the certificates beyond the share of their grant. A client counts with its longest certificate, so
-/// that a renewal needs no room. Certificates that are trusted already stay and count.
-fn keep_shares(bundle: &mut Bundle, living: &[&Entry], sources: &[Source], findings: &mut Vec<Finding>) {
-    let shares: HashMap<&str, &Share> = sources
-        .iter()
-        .filter_map(|source| Some((source.authority.as_str(), source.share.as_ref()?)))
-        .collect();
-    if shares.is_empty() {
-        return;
-    }
-    let there: HashSet<_> = living.iter().map(|entry| entry.identity()).collect();
-    let entries = &bundle.entries;
-    let is_living = |entry: &Entry| there.contains(&entry.identity());
-    let mut shared: Vec<_> = (0..entries.len())
-        .filter_map(|at| Some((at, *shares.get(entries[at].authority.as_str())?)))
-        .collect();
-    shared.sort_by_key(|(at, _)| {
-        let certificate = &entries[*at].certificate;
-        (
-            !is_living(&entries[*at]),
-            certificate.not_before,
-            &certificate.fingerprint_sha256,
-        )
-    });
-    let (mut used, mut longest) = (HashMap::<&str, usize>::new(), HashMap::<&str, usize>::new());
-    let mut beyond = BTreeSet::new();
-    for (at, share) in shared {
-        let entry = &entries[at];
-        let used = used.entry(share.grant.as_str()).or_default();
-        let counted = longest.entry(entry.authority.as_str()).or_default();
-        let more = entry.length().saturating_sub(*counted);
-        if is_living(entry) || more == 0 || *used + more <= share.bytes {
-            *used += more;
-            *counted += more;
-            continue;
-        }
-        beyond.insert(at);
-        findings.push(Finding {
-            severity: Severity::Dropped,
-            authority: entry.authority.clone(),
-            subject: entry.certificate.subject.clone(),
-            reason: Reason::TooLarge,
-            message: format!(
-                "does not fit: the certificates of the ClientGrant {} have {} bytes in the truststore at the \
-                 most (its spec.maxBytes). Delete ClientCertificates that are not needed any more, or raise \
-                 it",
-                share.grant, share.bytes
-            ),
-        });
-    }
-    let mut at = 0;
-    bundle.entries.retain(|_| {
-        at += 1;
-        !beyond.contains(&(at - 1))
-    });
 }
 
 fn within(

@@ -5,7 +5,7 @@ use crate::pki::{
     compile::{
         Compiled,
         fill::within,
-        offer::{Share, Source},
+        offer::Source,
         tests::{POOL, authority, day, names, reasons, run, source, start, *},
     },
     lint::{MAX_BYTES, Reason, Severity},
@@ -20,7 +20,7 @@ use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
 
 /// Self-signed client certificate with names of `bytes` bytes, issued `days` ago.
-fn client(name: &str, bytes: usize, days: i64) -> Certificate {
+pub(crate) fn client(name: &str, bytes: usize, days: i64) -> Certificate {
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -32,7 +32,7 @@ fn client(name: &str, bytes: usize, days: i64) -> Certificate {
     Certificate::from_der(params.self_signed(&*KEY).unwrap().der()).unwrap()
 }
 
-fn of_client(authority: &str, certificate: &Certificate) -> Source {
+pub(crate) fn of_client(authority: &str, certificate: &Certificate) -> Source {
     Source {
         client: true,
         ..issuing(authority, &[certificate])
@@ -250,88 +250,4 @@ proptest! {
         prop_assert_eq!(&again, &filled);
         prop_assert_eq!(repeated, findings);
     }
-}
-
-/// Tenants of one grant have its bytes together, whatever room the truststore has.
-#[test]
-fn the_clients_of_a_grant_share_its_bytes() {
-    let p = &*POOL;
-    let shared = |name: &str, certificate: &Certificate| Source {
-        share: Some(Share {
-            grant: "acme".to_owned(),
-            bytes: 10_000,
-        }),
-        ..of_client(name, certificate)
-    };
-    // About 4,400 bytes each in the truststore.
-    let [one, two, three, next] =
-        [("one", 30), ("two", 20), ("three", 10), ("next", 0)].map(|(name, days)| client(name, 2_700, days));
-    let authority = source("a", &[&p.a]);
-    let three_of_them = [shared("c/1", &one), shared("c/2", &two), shared("c/3", &three)];
-    let compiled = run(
-        &[std::slice::from_ref(&authority), &three_of_them].concat(),
-        None,
-        start(),
-    );
-    let holds = |compiled: &Compiled, c: &Certificate| compiled.bundle.find(c).is_some();
-    assert_eq!(
-        [&one, &two, &three].map(|c| holds(&compiled, c)),
-        [true, true, false],
-        "the oldest come first"
-    );
-    assert_eq!(compiled.without_room, BTreeSet::from(["c/3".to_owned()]));
-    let told = &compiled.findings[0];
-    assert_eq!(
-        (told.authority.as_str(), told.reason, told.severity),
-        ("c/3", Reason::TooLarge, Severity::Dropped)
-    );
-    assert!(
-        told.message.contains("the ClientGrant acme have 10000 bytes"),
-        "{}",
-        told.message
-    );
-
-    // A renewal needs no room of its own; a client of the domain's own namespace has no share.
-    let mut renewed = shared("c/1", &one);
-    renewed.certificates.as_mut().unwrap().push(next.clone());
-    let sources = [
-        authority.clone(),
-        renewed,
-        shared("c/2", &two),
-        shared("c/3", &three),
-    ];
-    let compiled = run(&sources, Some(&compiled.bundle), start());
-    assert_eq!(
-        [&one, &next, &two, &three].map(|c| holds(&compiled, c)),
-        [true, true, true, false]
-    );
-    let own = [
-        authority.clone(),
-        shared("c/1", &one),
-        shared("c/2", &two),
-        of_client("c/3", &three),
-    ];
-    assert!(holds(&run(&own, None, start()), &three));
-
-    // What an earlier release trusted stays, and counts.
-    let without = three_of_them.clone().map(|source| Source {
-        share: None,
-        ..source
-    });
-    let before = run(
-        &[std::slice::from_ref(&authority), &without].concat(),
-        None,
-        start(),
-    );
-    let sources = [
-        std::slice::from_ref(&authority),
-        &three_of_them,
-        &[shared("c/4", &next)],
-    ]
-    .concat();
-    let compiled = run(&sources, Some(&before.bundle), start());
-    assert_eq!(
-        [&one, &two, &three, &next].map(|c| holds(&compiled, c)),
-        [true, true, true, false]
-    );
 }
