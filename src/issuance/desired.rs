@@ -204,7 +204,10 @@ mod tests {
             crate::grants::evaluation::grant_request(&certificate(fat)).is_ok(),
             "a certificate of an earlier release stays allowed, and in use"
         );
-        let sized = |value: usize| json!({"labels": {"team": "a"}, "annotations": {"example.com/a": "b".repeat(value)}});
+        let sized = |value: usize| {
+            let annotations = json!({"example.com/a": "b".repeat(value)});
+            json!({"labels": {"team": "a"}, "annotations": annotations})
+        };
         for (template, expected) in [
             (sized(16_384 - 5 - 13), None),
             (

@@ -19,8 +19,8 @@ struct Client<'e> {
 }
 
 impl<'e> Client<'e> {
-    /// Bytes that the client has of its share: one of its certificates does not count, so that a renewal needs
-    /// no room.
+    /// Bytes that the client has of its share: one of its certificates does not count, so that a renewal
+    /// needs no room.
     fn bytes(&self) -> usize {
         self.longest.max(self.all - self.longest)
     }
