@@ -68,6 +68,7 @@ fn measure(shape: &str, certificates: usize) -> Result<()> {
 
 fn source(at: usize, certificates: Vec<Certificate>) -> Source {
     Source {
+        share: None,
         authority: format!("a{at}"),
         state: State::Active,
         issues: false,

@@ -17,7 +17,7 @@ use crate::{
         certificate::Certificate,
         compile::{
             self,
-            offer::{CompileInput, Source, State},
+            offer::{CompileInput, Share, Source, State},
         },
         csr as request, keys, leaf, pem,
         pem_certificates::{self, parse_pem_bundle},
@@ -136,7 +136,8 @@ pub fn truststore(text: &[u8]) -> String {
 /// returns, and its result compiles to itself.
 ///
 /// A line that begins with `=` begins a source, with letters for what it is: `p` the current truststore, `d`
-/// distrusted, `w` withdrawn, `i` issues, `c` a client's, `b` completes the source before it.
+/// distrusted, `w` withdrawn, `i` issues, `c` a client's, `s` in a
+/// share, `b` completes the source before it.
 pub fn compile(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let (mut sources, mut previous) = (Vec::<Source>::new(), None);
@@ -166,6 +167,10 @@ pub fn compile(text: &[u8]) -> String {
             certificates: Ok(certificates),
             completing: vec![],
             client: is('c'),
+            share: is('s').then(|| Share {
+                grant: "g".to_owned(),
+                bytes: 2048,
+            }),
         });
     }
     let now = "2027-01-01T00:00:00Z".parse::<Timestamp>().expect("a time");

@@ -250,16 +250,23 @@ pub struct Subject {
 
 /// Metadata for the Secret, other than the operator's own: keys that begin with `mtls-operator.io/`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[x_kube(validation = Rule::new("(has(self.labels) ? self.labels.map(k, k.size() + \
+                                 bytes(self.labels[k]).size()).sum() : 0) + (has(self.annotations) ? \
+                                 self.annotations.map(k, k.size() + bytes(self.annotations[k]).size()).sum() \
+                                 : 0) <= 16384")
+    .message("labels and annotations may have 16384 bytes together, keys and values: leave some out"))]
 #[serde(rename_all = "camelCase")]
 pub struct SecretTemplate {
-    /// Labels to set. At most 50, without keys that begin with `mtls-operator.io/`.
+    /// Labels to set. At most 50, and 16384 bytes together with `annotations`, keys and values; without keys
+    /// that begin with `mtls-operator.io/`.
     #[x_kube(validation = api::not_our_keys())]
-    #[schemars(extend("maxProperties" = 50))]
+    #[schemars(extend("maxProperties" = 50, "additionalProperties" = {"type": "string", "maxLength": 63}))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations to set. At most 50, without keys that begin with `mtls-operator.io/`.
+    /// Annotations to set. At most 50, and 16384 bytes together with `labels`, keys and values; without keys
+    /// that begin with `mtls-operator.io/`.
     #[x_kube(validation = api::not_our_keys())]
-    #[schemars(extend("maxProperties" = 50))]
+    #[schemars(extend("maxProperties" = 50, "additionalProperties" = {"type": "string", "maxLength": 16384}))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -278,10 +285,11 @@ pub struct Keystores {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Pkcs12Keystore {
-    /// Secret in this namespace with the password. It needs the label `mtls-operator.io/keystore-password:
-    /// "true"`: a Secret that is not meant for a keystore is never used. The operator uses the bytes as they
-    /// are, including a line break at the end. Java needs an ASCII password. While the Secret is missing, an
-    /// existing keystore stays until its certificate is due for renewal.
+    /// Secret in this namespace with the password. It needs the label
+    /// `mtls-operator.io/keystore-password: "true"`: a Secret that is not meant for a keystore is never used.
+    /// The operator uses the bytes as they are, including a line break at the end. Java needs an ASCII
+    /// password. While the Secret is missing, an existing keystore stays until its certificate is due for
+    /// renewal.
     pub password_secret_ref: SecretKeyRef,
 }
 

@@ -220,9 +220,10 @@ pub enum Reason {
     CertificateFailed,
     /// API Gateway rejects the truststore, or warns of a certificate in it.
     TruststoreRejected,
-    /// The domain's truststore holds as many certificates, or bytes, as API Gateway accepts, and this
-    /// self-signed certificate does not fit: authorities come first, then self-signed certificates by age.
-    /// Request fewer or shorter names, or have other certificates removed.
+    /// The domain's truststore holds as many certificates, or bytes, as API Gateway accepts, or those of one
+    /// ClientGrant have as many bytes as its `maxBytes`, and this self-signed certificate does not fit:
+    /// authorities come first, then self-signed certificates by age. Request fewer or shorter names, or have
+    /// other certificates removed.
     TruststoreFull,
     /// The operator issues no further certificate of this ClientCertificate for now; the message says until
     /// when. Within an hour it issues 5 that the annotation `mtls-operator.io/renew`, the spec or the

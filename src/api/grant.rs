@@ -134,6 +134,15 @@ pub struct ClientGrantSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_certificates: Option<u32>,
 
+    /// Maximum bytes of the grant's self-signed certificates in the domain's truststore, over all its
+    /// namespaces and with the operator's comments, 1024 to 1000000. The oldest come first. A certificate
+    /// beyond it is not trusted (reason TruststoreFull); those that are trusted already stay, and count. One
+    /// certificate of each ClientCertificate that has several does not count, so that a renewal needs no
+    /// room. Unset: 65536.
+    #[schemars(range(min = 1024, max = 1_000_000))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u32>,
+
     /// End of the grant, for example `2027-06-30T00:00:00Z`. No certificate is valid longer. Unset: no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Time>,

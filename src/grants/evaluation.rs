@@ -87,6 +87,9 @@ pub enum Decision {
     Unknown(String),
 }
 
+/// Maximum bytes of a grant's self-signed certificates in the truststore, unless it says another.
+pub const DEFAULT_SHARE: usize = 64 * 1024;
+
 /// Terms under which a grant allows a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
@@ -95,6 +98,8 @@ pub struct Terms {
     pub authority: Option<String>,
     pub max_duration: Option<SignedDuration>,
     pub not_after: Option<Timestamp>,
+    /// Maximum bytes of the grant's self-signed certificates in the truststore.
+    pub max_bytes: usize,
     /// True when the grant limits its slots and this certificate has one of its slots.
     pub is_counted: bool,
 }
@@ -213,6 +218,7 @@ fn terms(grant: &ClientGrant) -> Terms {
         authority: grant.spec.authority.clone(),
         max_duration: grant.spec.max_duration.as_ref().map(length),
         not_after: grant.spec.not_after.as_ref().map(|t| t.0),
+        max_bytes: grant.spec.max_bytes.map_or(DEFAULT_SHARE, |bytes| bytes as usize),
         is_counted: grant.spec.max_certificates.is_some(),
     }
 }

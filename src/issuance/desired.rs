@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use crate::{
     api::{
-        ClientCertificate, DeletionPolicy, GROUP, Issuance, SecretKeyRef, conditions::Reason,
+        ClientCertificate, DeletionPolicy, GROUP, Issuance, SecretKeyRef, SecretTemplate, conditions::Reason,
         durations::length, object_id::ObjectId,
     },
     grants::evaluation::Terms,
@@ -20,6 +20,9 @@ use crate::{
 
 /// Annotation with which users request a renewal: any new value.
 pub const RENEW: &str = "mtls-operator.io/renew";
+
+/// Maximum bytes of `secretTemplate`: keys and values of the labels and annotations.
+pub const MAX_TEMPLATE_BYTES: usize = 16_384;
 
 #[derive(Clone, Debug)]
 pub struct Desired {
@@ -94,6 +97,7 @@ pub fn desired(
     let (mut request, key) = issuable(cert, duration)?;
     request.not_after = terms.and_then(|terms| terms.not_after);
     let template = spec.secret_template.clone().unwrap_or_default();
+    refuse_long(&template)?;
     refuse_our_keys("labels", &template.labels)?;
     refuse_our_keys("annotations", &template.annotations)?;
     Ok(Desired {
@@ -122,6 +126,21 @@ pub fn desired(
         namespace,
         name,
     })
+}
+
+/// Refuses metadata beyond [`MAX_TEMPLATE_BYTES`]. For objects that an earlier release's schema accepted.
+fn refuse_long(template: &SecretTemplate) -> Result<(), Refused> {
+    let all = template.labels.iter().chain(&template.annotations);
+    if all.map(|(key, value)| key.len() + value.len()).sum::<usize>() <= MAX_TEMPLATE_BYTES {
+        return Ok(());
+    }
+    Err(refused(
+        Reason::InvalidSpec,
+        format!(
+            "spec.secretTemplate: labels and annotations have more than {MAX_TEMPLATE_BYTES} bytes together, \
+             keys and values: leave some out"
+        ),
+    ))
 }
 
 /// Refuses metadata that only the operator sets. For objects that an earlier release's schema accepted.
@@ -185,7 +204,16 @@ mod tests {
             crate::grants::evaluation::grant_request(&certificate(fat)).is_ok(),
             "a certificate of an earlier release stays allowed, and in use"
         );
+        let sized = |value: usize| {
+            let annotations = json!({"example.com/a": "b".repeat(value)});
+            json!({"labels": {"team": "a"}, "annotations": annotations})
+        };
         for (template, expected) in [
+            (sized(16_384 - 5 - 13), None),
+            (
+                sized(16_384 - 5 - 12),
+                Some("spec.secretTemplate: labels and annotations have more than 16384 bytes together"),
+            ),
             (
                 json!({"labels": {"mtls-operator.io": "a", "my.mtls-operator.io/a": "b"}}),
                 None,

@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// Message about a full truststore, with the remedies.
-pub(crate) const FULL: &str = "the truststore of the domain is full, and this certificate does not fit: \
-                               request fewer or shorter names, or have certificates or authorities removed \
-                               that are no longer needed";
+pub(crate) const FULL: &str = "the truststore of the domain is full, or the maxBytes of the ClientGrant are \
+                               used up, and this certificate does not fit: request fewer or shorter names, \
+                               or have certificates or authorities removed that are no longer needed";
 
 /// Next step, the reason for waiting, and the time of the next reconcile without another event.
 pub(crate) struct Step {

@@ -20,7 +20,7 @@ use crate::{
         durations::{DEFAULT_LEAF, length},
     },
     aws::{acm, arn::Arn, gateway::domains},
-    pki::{digest::short_hash, leaf::LeafRequest},
+    pki::{compile::offer::Share, digest::short_hash, leaf::LeafRequest},
     status::{Refused, invalid},
 };
 
@@ -37,6 +37,8 @@ pub struct SelfSigned {
     /// Content of its certificate, with the longest lifetime that the spec, the domain and the grant allow. A
     /// user who may write Secrets in that namespace could put any certificate into these Secrets.
     pub request: LeafRequest,
+    /// Share of the truststore that it is in. `None`: in none, as in the domain's own namespace.
+    pub share: Option<Share>,
     /// Grants, one of which has to admit the names in each of its trusted certificates. `None`: any names.
     pub grants: Option<Vec<ClientGrantSpec>>,
 }

@@ -8,6 +8,7 @@ pub mod entries;
 pub mod fill;
 pub mod offer;
 pub mod refuse;
+pub mod shares;
 pub mod twins;
 
 use std::collections::BTreeSet;

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, path::Path, time::Duration};
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use prometheus_client::encoding::text::encode;
 use serde_json::Value;
@@ -21,8 +22,10 @@ use crate::{
     },
     aws::call_guard::Calls,
     controllers::mtls_domain::report,
+    grants::evaluation::DEFAULT_SHARE,
+    issuance::{desired::MAX_TEMPLATE_BYTES, pace},
     pki::{
-        chain, csr, leaf, lint,
+        chain, csr, inspect, leaf, lint,
         pem_error::{MAX_SOURCE_BYTES, MAX_SOURCE_CERTIFICATES},
     },
     status::{ConditionStatus, conditions::set, text},
@@ -123,11 +126,18 @@ fn every_field_is_listed() {
 /// The table of docs/reference.md that is not generated has each limit of the code, and no other.
 #[test]
 fn every_limit_is_listed() {
+    let least = inspect::least_interval(SignedDuration::ZERO).as_mins();
+    let least_minutes = usize::try_from(least).unwrap();
     let limits = [
         ("source of certificates (", MAX_SOURCE_BYTES, " bytes"),
         ("certificates of a source", MAX_SOURCE_CERTIFICATES, ""),
         ("truststore |", lint::MAX_BYTES, " bytes"),
         ("certificates of a truststore", lint::MAX_CERTIFICATES, ""),
+        (
+            "self-signed certificates of one ClientGrant in a truststore",
+            DEFAULT_SHARE,
+            " bytes",
+        ),
         ("certificates of a chain", chain::MAX_CHAIN, ""),
         ("keys of one name", chain::MAX_CANDIDATES, ""),
         ("`csr`", csr::MAX_REQUEST, " bytes"),
@@ -138,6 +148,19 @@ fn every_limit_is_listed() {
         ),
         ("`dnsNames`, `uris` or `emailAddresses`", csr::MAX_NAMES, ""),
         ("values of one kind in a `subject`", csr::MAX_PARTS, ""),
+        ("`secretTemplate`", MAX_TEMPLATE_BYTES, " bytes"),
+        ("minutes between two renewals", least_minutes, " at least"),
+        (
+            "certificates of a ClientCertificate that the renew annotation",
+            pace::MOST_ASKED,
+            "",
+        ),
+        (
+            "superseded certificates of a ClientCertificate",
+            pace::MOST_SUPERSEDED,
+            "",
+        ),
+        ("the same, after the loss", pace::MOST_AFTER_LOSS, ""),
         ("message of a condition", text::MAX_MESSAGE, " bytes"),
         ("subject or name in a status", text::MAX_TEXT, " bytes"),
         ("`status.truststore.warnings`", report::MOST_WARNINGS, ""),

@@ -99,6 +99,7 @@ impl SelfSigned {
             entry,
             secrets: None,
             request,
+            share: None,
             grants: None,
         }
     }

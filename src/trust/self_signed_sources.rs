@@ -43,6 +43,7 @@ pub(crate) fn sources(
             certificates,
             completing: vec![],
             client: true,
+            share: None,
         }
     };
     let wanted = d.self_signed.iter().map(|wanted| {
@@ -59,11 +60,14 @@ pub(crate) fn sources(
             form::is_as_asked(c, said, &wanted.request, now).is_ok() || is_there_already(c, wanted, previous)
         };
         let trusted = read.map(|all| all.iter().filter(may_be_trusted).cloned().collect());
-        source(
-            wanted.entry.clone(),
-            offer::State::Active,
-            trusted.ok_or(SourceError::Missing),
-        )
+        offer::Source {
+            share: wanted.share.clone(),
+            ..source(
+                wanted.entry.clone(),
+                offer::State::Active,
+                trusted.ok_or(SourceError::Missing),
+            )
+        }
     });
     let gone = previous.map(|bundle| withdrawn(d, bundle)).unwrap_or_default();
     let gone = gone

@@ -108,8 +108,8 @@ pub(crate) fn compile(
             subject: String::new(),
             reason: lint::Reason::TooLarge,
             message: format!(
-                "the truststore is full: the certificates of {} self-signed ClientCertificates do not fit, \
-                 as their conditions say",
+                "the truststore is full, or the maxBytes of a ClientGrant are used up: the certificates of \
+                 {} self-signed ClientCertificates do not fit, as their conditions say",
                 compiled.without_room.len()
             ),
         });

@@ -119,6 +119,7 @@ fn recalled(
         },
         completing: vec![],
         client: false,
+        share: None,
     };
     names.map(gone).collect()
 }
@@ -180,5 +181,6 @@ pub(crate) fn source(
         certificates,
         completing: beside,
         client: false,
+        share: None,
     }
 }

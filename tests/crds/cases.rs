@@ -53,6 +53,7 @@ pub fn full_grant() -> Value {
         "authority": "partners",
         "maxDuration": "2592000s",
         "maxCertificates": 10,
+        "maxBytes": 65536,
         "notAfter": "2027-06-30T00:00:00Z"}})
 }
 
@@ -80,6 +81,18 @@ pub fn grant() -> Vec<Creation> {
             "no place",
             spec(json!({"maxCertificates": 0})),
             "greater than or equal to 1",
+        ),
+        (
+            "no bytes",
+            spec(json!({"maxBytes": 1023})),
+            "greater than or equal to 1024",
+        ),
+        ("few bytes", spec(json!({"maxBytes": 1024})), ""),
+        ("a whole truststore", spec(json!({"maxBytes": 1_000_000})), ""),
+        (
+            "more than a truststore",
+            spec(json!({"maxBytes": 1_000_001})),
+            "less than or equal to 1000000",
         ),
         ("no time", spec(json!({"notAfter": "tomorrow"})), "date-time"),
         (
@@ -432,6 +445,12 @@ pub fn certificate() -> Vec<Creation> {
     let csr_alone = "with csr leave out privateKey and keystores";
     let self_signed = "with issuance SelfSigned leave out csr and authority";
     let too_long = "may have 8192 characters together";
+    let template = |labels: usize, annotation: usize| {
+        let label = |n| (format!("{n:02}"), json!("a".repeat(62)));
+        let labels: serde_json::Map<String, Value> = (0..labels).map(label).collect();
+        json!({"spec": {"secretTemplate": {"labels": labels, "annotations": {"a": "b".repeat(annotation)}}}})
+    };
+    let fat = "labels and annotations may have 16384 bytes together";
     let ours = "leave out keys that begin with mtls-operator.io/";
     let uri = |length: usize| format!("a:{}", "b".repeat(length - 2));
     let object = "write the name of an object: lower-case letters";
@@ -504,6 +523,11 @@ pub fn certificate() -> Vec<Creation> {
         ("a label of the operator's", json!({"spec": {"secretTemplate": {"labels": {"a": "b", "mtls-operator.io/trusted-by": "partners"}}}}), ours),
         ("an annotation of the operator's", json!({"spec": {"secretTemplate": {"annotations": {"mtls-operator.io/revision": "9"}}}}), ours),
         ("a key close to the operator's", json!({"spec": {"secretTemplate": {"labels": {"mtls-operator.io": "a", "my.mtls-operator.io/a": "b"}}}}), ""),
+        ("metadata of 16384 bytes", template(50, 13_183), ""),
+        ("metadata of 16385 bytes", template(50, 13_184), fat),
+        ("an annotation of 16385 bytes", template(0, 16_384), fat),
+        ("metadata of 16385 bytes in fewer characters", json!({"spec": {"secretTemplate": {"annotations": {"a": "\u{fc}".repeat(8192)}}}}), fat),
+        ("a label that is no label", json!({"spec": {"secretTemplate": {"labels": {"a": "b".repeat(64)}}}}), "may not be more than 63"),
         ("a keystore without a password", json!({"spec": {"keystores": {"pkcs12": {}}}}), "passwordSecretRef: Required value"),
     ]
 }

@@ -14,6 +14,7 @@ use crate::{
     },
     issuance::desired::at_most,
     model::desired::{Clients, SelfSigned},
+    pki::compile::offer::Share,
     runtime::watch::Cached,
 };
 
@@ -86,7 +87,13 @@ pub(crate) fn clients_of(
     let granted = cross_namespace
         .iter()
         .filter_map(|(c, decision)| match (c.0.as_ref().ok()?, decision) {
-            (c, Decision::Allowed(terms)) => trusted(c, Some(terms)),
+            (c, Decision::Allowed(terms)) => trusted(c, Some(terms)).map(|wanted| SelfSigned {
+                share: Some(Share {
+                    grant: terms.grant.clone(),
+                    bytes: terms.max_bytes,
+                }),
+                ..wanted
+            }),
             (c, Decision::Unknown(_)) if c.spec.issuance == Issuance::SelfSigned => {
                 Some(SelfSigned::unclear(c))
             }

@@ -84,6 +84,17 @@ fn alone(grant_request: &GrantRequest, situation: &Situation) -> String {
 }
 
 #[test]
+fn a_grant_without_max_bytes_has_64_kib() {
+    for (change, expected) in [(json!({}), 65_536), (json!({"maxBytes": 1024}), 1024)] {
+        let grants = [grant("g", change)];
+        let [Decision::Allowed(terms)] = &decide(&[grant_request("c")], &context(&grants))[..] else {
+            panic!("not allowed");
+        };
+        assert_eq!(terms.max_bytes, expected);
+    }
+}
+
+#[test]
 fn one_certificate_against_one_grant() {
     let hours = |h| Some(SignedDuration::from_hours(h));
     let with = |change: fn(&mut GrantRequest)| {

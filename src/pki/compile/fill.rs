@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::offer::Source;
+use super::{offer::Source, shares};
 
 use crate::pki::{
     lint::{Finding, MAX_BYTES, MAX_CERTIFICATES, Reason, Severity},
@@ -57,7 +57,8 @@ fn trim(bundle: &mut Bundle, known: &DistrustedKeys, bytes: usize, findings: &mu
     }
 }
 
-/// Removes the certificates that do not fit, and reports them. Order: authorities first, those that are
+/// Removes the certificates that do not fit, and reports them: first those beyond a share (see
+/// [`shares::keep_within`]), then those beyond the truststore. Order: authorities first, those that are
 /// trusted already before new ones, each certificate with its chain; then the certificates of single clients,
 /// those that are trusted already first, then the oldest. Skips a certificate that does not fit in favour of
 /// a smaller one. Authorities that are trusted already always stay.
@@ -68,6 +69,7 @@ pub(crate) fn fill(
     known: &DistrustedKeys,
     findings: &mut Vec<Finding>,
 ) {
+    shares::keep_within(bundle, living, sources, findings);
     within(
         MAX_CERTIFICATES,
         MAX_BYTES,

@@ -31,6 +31,16 @@ pub struct Source {
     pub completing: Vec<Certificate>,
     /// True for the certificate of a single client, which goes into the truststore after all authorities.
     pub client: bool,
+    /// Part of the truststore that the certificates of several clients share.
+    pub share: Option<Share>,
+}
+
+/// Part of the truststore for the clients of one grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub grant: String,
+    /// Maximum bytes of their certificates with the comments.
+    pub bytes: usize,
 }
 
 impl Source {

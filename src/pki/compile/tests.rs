@@ -130,6 +130,7 @@ pub(crate) fn source(authority: &str, certificates: &[&Certificate]) -> Source {
             .collect()),
         completing: vec![],
         client: false,
+        share: None,
     }
 }
 

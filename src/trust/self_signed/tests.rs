@@ -120,6 +120,7 @@ fn wanted() -> SelfSigned {
         entry: "clientcertificates/acme/client1/uid".into(),
         secrets: Some(["client1".into(), next_secret("client1")]),
         request: request("client1"),
+        share: None,
         grants: None,
     }
 }

@@ -41,6 +41,7 @@ fn wanted(name: &str) -> SelfSigned {
         entry,
         secrets: Some([name.into(), self_signed::next_secret(name)]),
         request: request(name),
+        share: None,
         grants: None,
     }
 }

@@ -170,6 +170,64 @@ async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
     settled(6, 1).await;
 }
 
+#[test]
+fn the_self_signed_certificates_of_a_grant_have_its_bytes_together() {
+    run(async {
+        let env = TestEnv::start_among("share", &["acme", "zeta"], &[]).await;
+        ready_domain(&env).await;
+        let (acme, zeta) = (requester(&env, "acme").await, requester(&env, "zeta").await);
+        let bounds = json!({"issuance": "SelfSigned", "uris": ["spiffe://example.com/*"], "maxBytes": 2000});
+        create(&env, GRANT, "acme", granting(&acme.namespace, bounds.clone())).await;
+        create(&env, GRANT, "zeta", granting(&zeta.namespace, bounds)).await;
+        // More than 1000 bytes of the truststore each, and less than 2000.
+        let uri = format!("spiffe://example.com/{}", "a".repeat(500));
+        let certificate = |n: u32| {
+            let more = json!({"issuance": "SelfSigned", "uris": [uri]});
+            asking(&env, &format!("acme-{n}"), more)
+        };
+        let is_full = |o: &Value| {
+            condition(o, "Trusted").is_some_and(|c| {
+                let told = c["message"].as_str().expect("a message");
+                c["reason"] == "TruststoreFull"
+                    && told.contains("the maxBytes of the ClientGrant are used up")
+            })
+        };
+        acme.request("one", certificate(1)).await;
+        acme.ready("one").await;
+        acme.request("two", certificate(2)).await;
+        acme.until("two", "without room", is_full).await;
+        assert!(acme.secrets().get_opt("two").await.unwrap().is_none());
+        let object = until(&env, DOMAIN, "partners", "Ready", "True", "").await;
+        assert!(
+            warnings(&object).contains("the maxBytes of a ClientGrant"),
+            "{object}"
+        );
+
+        // Another grant has its own bytes, and a renewal needs none.
+        zeta.request("client", certificate(3)).await;
+        zeta.ready("client").await;
+        let renew = json!({"metadata": {"annotations": {"mtls-operator.io/renew": "now"}}});
+        acme.patch("one", renew).await;
+        acme.until("one", "renewed", |o| {
+            o["status"]["revision"] == 2 && says(o, "Ready") == "True"
+        })
+        .await;
+        acme.until("two", "still without room", is_full).await;
+
+        // With more bytes both are trusted, and both stay when the grant has fewer again.
+        change(&env, GRANT, "acme", json!({"maxBytes": 4000})).await;
+        acme.ready("two").await;
+        change(&env, GRANT, "acme", json!({"maxBytes": 1024})).await;
+        acme.request("three", certificate(4)).await;
+        acme.until("three", "without room", is_full).await;
+        for name in ["one", "two"] {
+            acme.ready(name).await;
+            let caller = Caller::of(&acme.secrets().get(name).await.unwrap());
+            assert_eq!(caller.calls(&env).await, "200", "{name}");
+        }
+    });
+}
+
 /// URIs of 2048 bytes.
 fn uris(count: usize) -> Vec<String> {
     let uri = |n: usize| format!("spiffe://example.com/{n:02}{}", "a".repeat(2048 - 23));

@@ -102,6 +102,7 @@ pub(crate) fn terms(is_counted: bool) -> Terms {
         authority: None,
         max_duration: None,
         not_after: None,
+        max_bytes: 65_536,
         is_counted,
     }
 }

@@ -36,6 +36,7 @@ fn terms(max: Option<i64>) -> Terms {
         authority: None,
         max_duration,
         not_after: None,
+        max_bytes: 65_536,
         is_counted: false,
     }
 }
@@ -99,6 +100,16 @@ fn only_granted_cross_namespace_certificates_count() {
         1,
         "no longer than the grant allows"
     );
+    let shares: Vec<_> = clients
+        .self_signed
+        .iter()
+        .map(|wanted| wanted.share.clone())
+        .collect();
+    let share = Share {
+        grant: "g".into(),
+        bytes: 65_536,
+    };
+    assert_eq!(shares, [None, Some(share), None, None]);
     assert_eq!(
         clients_of(&me, &[], &[], &[], None, &|_| None).longest,
         durations::DEFAULT_LEAF

@@ -55,6 +55,7 @@ fn terms() -> Terms {
         authority: None,
         max_duration: None,
         not_after: None,
+        max_bytes: 65_536,
         is_counted: false,
     }
 }

@@ -20,7 +20,7 @@ use rcgen::{CertificateParams, DnType, KeyPair, SanType};
 static KEY: LazyLock<KeyPair> = LazyLock::new(|| KeyPair::generate().unwrap());
 
 /// Self-signed client certificate with names of `bytes` bytes, issued `days` ago.
-fn client(name: &str, bytes: usize, days: i64) -> Certificate {
+pub(crate) fn client(name: &str, bytes: usize, days: i64) -> Certificate {
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -32,7 +32,7 @@ fn client(name: &str, bytes: usize, days: i64) -> Certificate {
     Certificate::from_der(params.self_signed(&*KEY).unwrap().der()).unwrap()
 }
 
-fn of_client(authority: &str, certificate: &Certificate) -> Source {
+pub(crate) fn of_client(authority: &str, certificate: &Certificate) -> Source {
     Source {
         client: true,
         ..issuing(authority, &[certificate])
