@@ -15,7 +15,7 @@ use sandbox::{
     prepare::{Preparation, Prepared, prepare},
 };
 
-use super::world::world;
+use super::{quiet::Place, world::world};
 
 /// Share of the world that one test has.
 pub struct TestEnv {
@@ -24,6 +24,8 @@ pub struct TestEnv {
     pub prepared: Prepared,
     pub operator: Operator,
     pub client: Client,
+    /// Dropped last, after the operator.
+    _place: Place,
 }
 
 impl TestEnv {
@@ -39,6 +41,15 @@ impl TestEnv {
 
     /// Starts with more namespaces that the operator watches; see [`TestEnv::beside`].
     pub async fn start_among(name: &str, beside: &[&str], variables: &[(&str, &str)]) -> TestEnv {
+        TestEnv::start_at(Place::shared().await, name, beside, variables).await
+    }
+
+    /// Starts while no other environment stands, for a test that measures time.
+    pub async fn start_alone(name: &str, beside: &[&str], variables: &[(&str, &str)]) -> TestEnv {
+        TestEnv::start_at(Place::alone().await, name, beside, variables).await
+    }
+
+    async fn start_at(place: Place, name: &str, beside: &[&str], variables: &[(&str, &str)]) -> TestEnv {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let world = tokio::task::spawn_blocking(world)
             .await
@@ -76,6 +87,7 @@ impl TestEnv {
             prepared,
             operator,
             client,
+            _place: place,
         }
     }
 
