@@ -26,7 +26,7 @@ const SERVED: Duration = Duration::from_secs(2);
 const SAMPLES: usize = 24;
 
 /// Time after which a measurement ends with a failure.
-const PATIENCE: Duration = Duration::from_secs(30);
+const GIVE_UP: Duration = Duration::from_secs(30);
 
 /// Time limit of an answer of /livez.
 const LIVE: Duration = Duration::from_secs(1);
@@ -160,7 +160,7 @@ async fn served(env: &TestEnv, tenant: &Team, number: usize) -> Duration {
         if says(&object, "Ready") == "True" {
             break started.elapsed();
         }
-        assert!(started.elapsed() < PATIENCE, "not Ready: {}", object["status"]);
+        assert!(started.elapsed() < GIVE_UP, "not Ready: {}", object["status"]);
         sleep(Duration::from_millis(20)).await;
     };
     certificates

@@ -11,8 +11,8 @@ pub mod helm;
 pub mod journal;
 pub mod kubernetes;
 pub mod leaves;
+pub mod machine_share;
 pub mod partner_ca;
-pub mod quiet;
 #[path = "../../../benches/common/rates.rs"]
 pub mod rates;
 pub mod scenario;
