@@ -178,6 +178,8 @@ async fn start_etcd(dir: &Path) -> Result<Process, Error> {
         "--initial-advertise-peer-urls=unix://etcd-peer.sock:0",
         "--initial-cluster=sandbox=unix://etcd-peer.sock:0",
         "--unsafe-no-fsync",
+        // Tests write hundreds of MB within the five minutes between two compactions; the default is 2 GB.
+        "--quota-backend-bytes=8589934592",
         "--log-level=warn",
     ]);
     let mut etcd = Process::start("etcd", command, &dir.join("etcd.log"))?;

@@ -1,5 +1,6 @@
 //! Shared parts of the end-to-end tests, none of them a test: the local world, the environment of one test,
 //! and helpers by the kind of resource that they make, change or read.
+pub mod attack;
 pub mod aws;
 pub mod edge_calls;
 #[path = "../../gitops/engines.rs"]
@@ -10,6 +11,7 @@ pub mod helm;
 pub mod journal;
 pub mod kubernetes;
 pub mod leaves;
+pub mod machine_share;
 pub mod partner_ca;
 #[path = "../../../benches/common/rates.rs"]
 pub mod rates;

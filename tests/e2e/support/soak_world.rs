@@ -14,6 +14,7 @@ use sandbox::control::{Fault, When};
 use serde_json::{Value, json};
 
 use super::{
+    attack::memory,
     aws::truststores::{holds, truststore_of},
     kubernetes::objects::{DOMAIN, create},
     partner_ca::Ca,
@@ -217,15 +218,7 @@ impl Soak {
 
     pub fn memory(&mut self) -> f64 {
         let id = self.env.operator.process().expect("the operator runs").id();
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the operator runs");
-        let kib = status.lines().find_map(|line| {
-            line.strip_prefix("VmRSS:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .parse::<f64>()
-                .ok()
-        });
-        kib.expect("Linux says so") / 1024.0
+        memory(id, "VmRSS:")
     }
 
     /// Waits until every object is Ready with its current spec. Returns the time that this took.

@@ -15,7 +15,7 @@ use sandbox::{
     prepare::{Preparation, Prepared, prepare},
 };
 
-use super::world::world;
+use super::{machine_share::Share, world::world};
 
 /// Share of the world that one test has.
 pub struct TestEnv {
@@ -24,6 +24,8 @@ pub struct TestEnv {
     pub prepared: Prepared,
     pub operator: Operator,
     pub client: Client,
+    /// Dropped last, after the operator.
+    _share: Share,
 }
 
 impl TestEnv {
@@ -39,6 +41,15 @@ impl TestEnv {
 
     /// Starts with more namespaces that the operator watches; see [`TestEnv::beside`].
     pub async fn start_among(name: &str, beside: &[&str], variables: &[(&str, &str)]) -> TestEnv {
+        TestEnv::start_at(Share::shared().await, name, beside, variables).await
+    }
+
+    /// Starts while no other environment runs, for a test that measures time.
+    pub async fn start_alone(name: &str, beside: &[&str], variables: &[(&str, &str)]) -> TestEnv {
+        TestEnv::start_at(Share::alone().await, name, beside, variables).await
+    }
+
+    async fn start_at(share: Share, name: &str, beside: &[&str], variables: &[(&str, &str)]) -> TestEnv {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let world = tokio::task::spawn_blocking(world)
             .await
@@ -76,6 +87,7 @@ impl TestEnv {
             prepared,
             operator,
             client,
+            _share: share,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Users of one namespace, who get what grants and the policy allow them and cannot harm the operator, AWS or
 //! each other.
+mod attacks;
 mod certificates_of_others;
 mod domains_of_others;
 mod fairness;
