@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use zeroize::Zeroizing;
 
-use super::{issuer::Issuer, pace::Pace};
+use super::{issuer::Issuer, pace::record::Pace};
 
 use crate::{
     api::conditions::Reason,

@@ -9,7 +9,7 @@ use super::{
     issuer::Issuer,
     known_key::staged_key,
     observed::{Held, Observed, Problem},
-    pace::{self, Cause, Wait},
+    pace::{self, Wait, record::Cause},
     self_signed,
     trusted::trusted,
 };

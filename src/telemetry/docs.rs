@@ -152,15 +152,15 @@ fn every_limit_is_listed() {
         ("minutes between two renewals", least_minutes, " at least"),
         (
             "certificates of a ClientCertificate that the renew annotation",
-            pace::MOST_ASKED,
+            pace::record::MOST_ASKED,
             "",
         ),
         (
             "superseded certificates of a ClientCertificate",
-            pace::MOST_SUPERSEDED,
+            pace::record::MOST_SUPERSEDED,
             "",
         ),
-        ("the same, after the loss", pace::MOST_AFTER_LOSS, ""),
+        ("the same, after the loss", pace::record::MOST_AFTER_LOSS, ""),
         ("message of a condition", text::MAX_MESSAGE, " bytes"),
         ("subject or name in a status", text::MAX_TEXT, " bytes"),
         ("`status.truststore.warnings`", report::MOST_WARNINGS, ""),

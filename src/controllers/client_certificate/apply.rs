@@ -9,8 +9,8 @@ use crate::{
         desired::Desired,
         execute::{self, ApplyContext, Completion},
         known_key::known_key,
-        observed::{Observed, Past},
-        pace::{Cause, Wait},
+        observed::Observed,
+        pace::{Wait, record::Cause},
         plan::{self, Plan},
     },
     pki::certificate::Certificate,
@@ -115,9 +115,9 @@ pub(crate) fn pending(step_conditions: Vec<StepCondition>, leaf: Option<&Certifi
 
 /// Returns the occasion of the certificate that the outcome made; `None`: it made none, or the first one. The
 /// pace needs no record of first certificates: a domain may have thousands.
-pub(crate) fn made(outcome: &Outcome, plan: &Plan, d: &Desired, past: &Past) -> Option<Cause> {
+pub(crate) fn made(outcome: &Outcome, plan: &Plan, d: &Desired, o: &Observed) -> Option<Cause> {
     let is_made = match (outcome, &plan.action) {
-        (Outcome::Issued { .. }, Some(Action::Issue(_))) => past.last_revision > 0,
+        (Outcome::Issued { .. }, Some(Action::Issue(_))) => o.revision() > 0,
         (_, Some(Action::Stage { .. })) => d.self_signed,
         _ => false,
     };

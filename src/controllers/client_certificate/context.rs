@@ -23,7 +23,7 @@ use super::{due_queue::DueQueue, secret_index::SecretIndex};
 use crate::{
     api::{ClientCertificate, ClientCertificateStatus, MtlsDomain},
     grants::index::GrantIndex,
-    issuance::{pace::Pace, signing_key_cache::SigningKeyCache},
+    issuance::{pace::record::Pace, signing_key_cache::SigningKeyCache},
     runtime::{
         concurrency::ConcurrencyLimit, events::Events, reconcile::Error, status_writer, watch::Cached,
         workers::Workers,

@@ -267,7 +267,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
     match &done {
         Ok(Outcome::Completed) => ctx.change_pace(&uid, |pace| pace.completed(generation, now)),
         Ok(outcome) => {
-            if let Some(cause) = made(outcome, &plan, &d, &observed.past) {
+            if let Some(cause) = made(outcome, &plan, &d, &observed) {
                 ctx.change_pace(&uid, |pace| pace.issued(cause, now));
             }
         }

@@ -1,6 +1,6 @@
 //! Tests of `pace`.
 
-use super::*;
+use super::{record::*, *};
 
 use serde_json::json;
 

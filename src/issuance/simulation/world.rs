@@ -17,7 +17,7 @@ use crate::{
         issuer::Issuer,
         known_key::known_key,
         observed::{Held, Observed, Past},
-        pace::Pace,
+        pace::record::Pace,
         plan::{Plan, plan},
         self_signed,
     },

@@ -288,7 +288,7 @@ async fn reconciles() {
             .flatten()
             .collect();
         let stage = Stage::new(all.clone(), policy, team);
-        if let Some(Ok(other)) = other.map(|other| other.0) {
+        if let Some(Ok(other)) = other.as_ref().map(|other| &other.0) {
             let begun = Stage::new(all, policy, team);
             Box::pin(reconcile_domain(&object, &begun.ctx)).await.unwrap();
             let waits = object.metadata.deletion_timestamp.is_none()
@@ -298,7 +298,7 @@ async fn reconciles() {
                 waits,
                 "{what}: before the older one is reconciled"
             );
-            stage.ctx.claims.record(&other, Finding::Valid);
+            stage.ctx.claims.record(other, Finding::Valid);
         }
         Box::pin(reconcile_domain(&object, &stage.ctx)).await.unwrap();
         assert_eq!(stage.log(), expected, "{what}");
