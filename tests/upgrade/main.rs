@@ -33,6 +33,12 @@ use writes::{Expected, judge, of_event, of_objects, to_aws, to_kubernetes};
 /// Writes that an upgrade from the recorded release makes.
 const EXPECTED: &[Expected] = &[
     Expected {
+        what: &["Event KeystorePasswordMissing"],
+        whose: &["client-certificates/acme"],
+        at_most: 1,
+        why: "the Secret of a keystore's password needs a label, and the recorded one has none",
+    },
+    Expected {
         what: &["AWS PutObject", "AWS UpdateDomainName"],
         whose: &["cross-signed/partners"],
         at_most: 1,
