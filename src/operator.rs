@@ -14,7 +14,7 @@ use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::{
     runtime::Runtime,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -92,7 +92,8 @@ pub fn run(options: Options, level: logging::Level, main: &Runtime) -> anyhow::R
 
 async fn run_with(options: Options, level: logging::Level, threads: &Threads) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
-    threads.lease.spawn(stop_on_signal(stop.clone()));
+    let terminate = within(&threads.lease, || signal(SignalKind::terminate()))?;
+    threads.lease.spawn(stop_on_signal(terminate, stop.clone()));
     let (metrics, mut registry) = Metrics::new();
     let mut background = JoinSet::new();
     let policy = policy_in_force(&options, &metrics, &mut background)?;
@@ -111,16 +112,17 @@ async fn run_with(options: Options, level: logging::Level, threads: &Threads) ->
         threads.watch.handle(),
     );
     let (identity, end_of_lease) = (leader_election::identity(&host), CancellationToken::new());
-    let lease_client = within(&threads.lease, || connect(config))?;
-    let (leadership, election) = within(&threads.lease, || {
-        leader_election::elect(
-            lease_client.clone(),
+    let (lease_client, (leadership, election)) = within(&threads.lease, || {
+        let client = connect(config)?;
+        let elected = leader_election::elect(
+            client.clone(),
             &own_namespace,
             LEASE,
             &identity,
             end_of_lease.clone(),
-        )
-    });
+        );
+        anyhow::Ok((client, elected))
+    })?;
     threads.lease.spawn(end_without_the_lease(leadership.clone()));
     let may_write = leadership.clone();
     let gate = Gate::new(Quota::new(Rates::with(&options.aws_rate)), move || {
@@ -372,13 +374,10 @@ fn connect(config: kube::Config) -> anyhow::Result<Client> {
     Client::try_from(config).context(UNUSABLE)
 }
 
-async fn stop_on_signal(stop: CancellationToken) {
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        },
-        Err(error) => tracing::error!(error = %logging::chain(&error), "cannot wait for a signal"),
+async fn stop_on_signal(mut terminate: Signal, stop: CancellationToken) {
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
     }
     tracing::info!("stopping");
     stop.cancel();

@@ -64,7 +64,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "issuance",
         &["pki", "api", "status", "runtime", "model", "grants", "trust"],
     ),
-    ("background", &["api", "aws", "telemetry"]),
+    ("background", &["api", "aws", "telemetry", "runtime"]),
     (
         "controllers",
         &[

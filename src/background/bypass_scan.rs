@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::object_id::ObjectId,
     aws::{errors, session::Session},
+    runtime::changes::Changes,
     telemetry::logging,
 };
 
@@ -37,19 +38,15 @@ type Found = BTreeMap<String, BTreeSet<String>>;
 
 #[derive(Default)]
 pub struct Bypasses {
-    known: Mutex<Known>,
+    /// Accounts and Regions in which a domain is served.
+    places: Mutex<Scanned>,
     /// Notified when a new account and Region is to be scanned.
     begun: Notify,
-    /// Notified when an MtlsDomain is to be reconciled.
-    changed: Notify,
+    /// MtlsDomains that are to be reconciled.
+    changed: Changes,
 }
 
-#[derive(Default)]
-struct Known {
-    /// Accounts and Regions in which a domain is served.
-    places: BTreeMap<(String, String), Place>,
-    changed: BTreeSet<ObjectId>,
-}
+type Scanned = BTreeMap<(String, String), Place>;
 
 struct Place {
     session: Session,
@@ -70,9 +67,8 @@ impl Bypasses {
         name: &str,
         apis: impl Iterator<Item = String>,
     ) -> Option<Vec<Bypass>> {
-        let mut known = self.known();
-        let place = known
-            .places
+        let mut places = self.places();
+        let place = places
             .entry((session.account.clone(), session.region.clone()))
             .or_insert_with(|| {
                 self.begun.notify_one();
@@ -95,7 +91,7 @@ impl Bypasses {
 
     /// Records that the MtlsDomain is not served any more.
     pub fn forget(&self, key: &ObjectId) {
-        self.known().places.retain(|_, place| {
+        self.places().retain(|_, place| {
             place.served.remove(key);
             !place.served.is_empty()
         });
@@ -104,13 +100,8 @@ impl Bypasses {
     /// Stream of the MtlsDomains whose bypasses have changed. For a single listener.
     pub fn changes(self: Arc<Self>) -> impl Stream<Item = ObjectId> + Send {
         futures::stream::unfold(self, |bypasses| async move {
-            loop {
-                let next = bypasses.known().changed.pop_first();
-                match next {
-                    Some(key) => return Some((key, bypasses)),
-                    None => bypasses.changed.notified().await,
-                }
-            }
+            let next = bypasses.changed.next().await;
+            Some((next, bypasses))
         })
     }
 
@@ -126,8 +117,7 @@ impl Bypasses {
     async fn scan_forever(&self, interval: Duration) {
         loop {
             let next = self
-                .known()
-                .places
+                .places()
                 .values()
                 .min_by_key(|p| p.due)
                 .map(|p| (p.due, p.session.clone()));
@@ -147,8 +137,7 @@ impl Bypasses {
 
     /// Stores the result of a scan. A failed scan keeps the previous result.
     fn keep(&self, session: &Session, found: Result<Found, errors::Error>, due: Instant) {
-        let mut known = self.known();
-        let Known { places, changed } = &mut *known;
+        let mut places = self.places();
         let Some(place) = places.get_mut(&(session.account.clone(), session.region.clone())) else {
             return;
         };
@@ -160,14 +149,8 @@ impl Bypasses {
                 let differs = |(name, apis): &(String, BTreeSet<String>)| {
                     concerning(&before, name, apis) != concerning(now, name, apis)
                 };
-                changed.extend(
-                    place
-                        .served
-                        .iter()
-                        .filter(|(_, served)| differs(served))
-                        .map(|(key, _)| key.clone()),
-                );
-                self.changed.notify_one();
+                let served = place.served.iter().filter(|(_, served)| differs(served));
+                self.changed.add(served.map(|(key, _)| key.clone()));
             }
             Err(error) => tracing::warn!(
                 account = session.account, region = session.region, error = %logging::chain(&error),
@@ -176,8 +159,8 @@ impl Bypasses {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().expect("no holder of the lock panics")
+    fn places(&self) -> MutexGuard<'_, Scanned> {
+        self.places.lock().expect("no holder of the lock panics")
     }
 }
 

@@ -3,6 +3,7 @@
 //! kinds.
 
 pub mod apply;
+pub mod changes;
 pub mod cluster_id;
 pub mod concurrency;
 pub mod events;

@@ -26,6 +26,7 @@ const THREADS: usize = 2;
 pub const LIMIT: Duration = Duration::from_secs(5);
 /// Time after which work that does not end counts as stuck: only a restart ends it.
 const STUCK: Duration = Duration::from_secs(60);
+
 /// Work that was not done. All of it may be tried again later.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -3,17 +3,17 @@
 //! as a hosted zone that the policy does not allow. In memory: a restart forgets all of it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use futures::Stream;
 use kube::ResourceExt;
-use tokio::sync::Notify;
 
 use crate::{
     api::{MtlsDomain, conditions::Reason, object_id::ObjectId},
     observation::seen::Unseen,
+    runtime::changes::Changes,
     status::Acceptance,
 };
 
@@ -54,59 +54,47 @@ impl Finding {
 /// Last finding about each domain, by the uid of its object.
 #[derive(Default)]
 pub struct Claims {
-    known: Mutex<Known>,
-    /// Notified when the claim of a domain has changed.
-    changed: Notify,
-}
-
-#[derive(Default)]
-struct Known {
     /// True for a domain that keeps its claim.
-    claims: HashMap<String, bool>,
-    changed: BTreeSet<ObjectId>,
+    known: Mutex<HashMap<String, bool>>,
+    /// Domains whose claim has changed.
+    changed: Changes,
 }
 
 impl Claims {
     /// Returns whether the domain keeps its claim, by its last reconcile; `None`: the operator has not
     /// reconciled it since its start.
     pub(crate) fn of(&self, domain: &MtlsDomain) -> Option<bool> {
-        self.known().claims.get(domain.metadata.uid.as_ref()?).copied()
+        self.known().get(domain.metadata.uid.as_ref()?).copied()
     }
 
     pub(crate) fn record(&self, domain: &MtlsDomain, finding: Finding) {
         let (mut known, uid) = (self.known(), domain.uid().unwrap_or_default());
-        let before = known.claims.get(&uid).copied();
+        let before = known.get(&uid).copied();
         let now = match finding {
             Finding::Valid => true,
             Finding::Invalid => false,
             Finding::Undecided => before.unwrap_or(true),
         };
         if before != Some(now) {
-            known.claims.insert(uid, now);
-            known.changed.insert(ObjectId::of(domain));
-            self.changed.notify_one();
+            known.insert(uid, now);
+            self.changed.add([ObjectId::of(domain)]);
         }
     }
 
     /// Drops the finding about an object that is gone.
     pub(crate) fn forget(&self, uid: &str) {
-        self.known().claims.remove(uid);
+        self.known().remove(uid);
     }
 
     /// Stream of the MtlsDomains whose claim has changed. For a single listener.
     pub(crate) fn changes(self: Arc<Self>) -> impl Stream<Item = ObjectId> + Send {
         futures::stream::unfold(self, |claims| async move {
-            loop {
-                let next = claims.known().changed.pop_first();
-                match next {
-                    Some(id) => return Some((id, claims)),
-                    None => claims.changed.notified().await,
-                }
-            }
+            let next = claims.changed.next().await;
+            Some((next, claims))
         })
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, HashMap<String, bool>> {
         self.known.lock().expect("no holder of the lock panics")
     }
 }

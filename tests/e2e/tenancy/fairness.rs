@@ -97,15 +97,13 @@ async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
     // Other authorities leave room for seven and a half such certificates, with 250 bytes of comments each.
     let bulk = bulk(1_000_000 - 3000 - (big.pem.len() + 250) * 15 / 2);
     write_config_map(&env, "bulk", &bulk).await;
+    let trust = async |authorities: &[Value]| {
+        let trust = json!({"trust": {"authorities": authorities}});
+        change(&env, DOMAIN, "partners", trust).await;
+    };
     let mut authorities = generated()["authorities"].as_array().expect("a list").clone();
     authorities.push(json!({"name": "bulk", "configMapRef": {"name": "bulk"}}));
-    change(
-        &env,
-        DOMAIN,
-        "partners",
-        json!({"trust": {"authorities": authorities}}),
-    )
-    .await;
+    trust(&authorities).await;
     pinned(&env, "has the other authorities", |text| text.len() > bulk.len()).await;
     let fat = |n: usize| {
         json!({
@@ -149,13 +147,7 @@ async fn tenants_who_fill_the_truststore_leave_room_for_an_authority() {
     let [next, late] = ["Next CA", "Late CA"].map(Ca::new);
     write_config_map(&env, "next", &format!("{}{}{}", next.pem, big.pem, late.pem)).await;
     authorities.push(json!({"name": "next", "configMapRef": {"name": "next"}}));
-    change(
-        &env,
-        DOMAIN,
-        "partners",
-        json!({"trust": {"authorities": authorities}}),
-    )
-    .await;
+    trust(&authorities).await;
     let all = [&next.pem, &big.pem, &late.pem];
     let (_, text) = pinned(&env, "has the authorities", |text| {
         all.iter().all(|pem| holds(text, pem))
