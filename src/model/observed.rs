@@ -1,7 +1,10 @@
 //! Observed state around one `MtlsDomain`, as read from Kubernetes and AWS, in plain data. No I/O here:
 //! `observe` fills it, and `plan` decides by it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 
@@ -172,7 +175,7 @@ pub struct Published {
     pub desired_kms_key: Option<String>,
     /// SHA-256 of its bytes, in hexadecimal.
     pub sha256: String,
-    pub bundle: Bundle,
+    pub bundle: Arc<Bundle>,
 }
 
 /// Truststore version that a domain uses.
@@ -180,7 +183,7 @@ pub struct Published {
 pub struct Pinned {
     /// The ownership tag of the object, if it carries one.
     pub owner: Option<String>,
-    pub bundle: Bundle,
+    pub bundle: Arc<Bundle>,
 }
 
 /// Public hosted zone that a name belongs to.

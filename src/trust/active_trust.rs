@@ -40,7 +40,12 @@ impl Trust {
     /// Returns the trust of `bundle`, which is in use `now`. Certificates that were in `before` keep their
     /// time.
     pub fn of(bundle: &Bundle, before: Option<&Trust>, now: Timestamp) -> Self {
-        let since = |c: &Certificate| before.and_then(|b| b.since(c)).unwrap_or(now);
+        let before_since: HashMap<_, _> = before
+            .iter()
+            .flat_map(|b| b.trusted.iter())
+            .map(|t| (t.entry.certificate.der(), t.since))
+            .collect();
+        let since = |c: &Certificate| before_since.get(c.der()).copied().unwrap_or(now);
         let entries = bundle.entries.iter();
         let trusted = entries
             .map(|e| Trusted {

@@ -1,14 +1,14 @@
 //! Observes the bucket and the truststore object, the latest version and the one that the domain uses. Reads
 //! only.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::join_all;
 
 use crate::{
+    api::conditions::Reason,
     aws::{
         gateway::domains::Domain,
-        s3::Content,
         session::Session,
         tags::{KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG},
     },
@@ -19,14 +19,34 @@ use crate::{
     },
     observation::{
         read_cache::AwsReader,
-        seen::{Seen, seen},
+        seen::{Seen, Unseen, seen},
     },
     pki::{digest::sha256, truststore::Bundle},
+    runtime::workers::Workers,
 };
+
+/// Version of the truststore object.
+#[derive(Clone, Debug)]
+pub(crate) struct Version {
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub(crate) sha256: String,
+    /// `None`: the bytes are no truststore.
+    pub(crate) bundle: Option<Arc<Bundle>>,
+}
 
 /// Cached versions of the truststore object of one domain, by URI and version.
 #[derive(Debug, Default)]
-pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Content>>);
+pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Version>>);
+
+/// What reads of the truststore object need besides a session.
+#[derive(Clone, Copy)]
+pub(crate) struct Parsing<'a> {
+    pub(crate) workers: &'a Workers,
+    /// Namespace of the MtlsDomain.
+    pub(crate) namespace: &'a str,
+    pub(crate) versions: &'a Versions,
+}
 
 pub(crate) async fn bucket(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Bucket>> {
     let name = &d.truststore.bucket;
@@ -63,12 +83,12 @@ pub(crate) async fn made(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Mad
 pub(crate) async fn published(
     truststore: &TruststoreObject,
     reader: &AwsReader<'_>,
-    versions: &Versions,
+    parsing: Parsing<'_>,
 ) -> Seen<Option<Published>> {
     let Some(object) = reader.head(&truststore.bucket, &truststore.key).await? else {
         return Ok(None);
     };
-    let Some(content) = versions
+    let Some(content) = parsing
         .read(
             &truststore.bucket,
             &truststore.key,
@@ -84,9 +104,9 @@ pub(crate) async fn published(
         owner: content.metadata.get(OWNER_METADATA).cloned(),
         kms_key: object.kms_key,
         desired_kms_key: content.metadata.get(KMS_KEY_METADATA).cloned(),
-        sha256: sha256(&content.bytes),
+        sha256: content.sha256,
         // An unreadable object has no entries; a readable version replaces it.
-        bundle: Bundle::parse(&content.bytes).unwrap_or_default(),
+        bundle: content.bundle.unwrap_or_default(),
     }))
 }
 
@@ -95,7 +115,7 @@ pub(crate) async fn published(
 pub(crate) async fn pinned(
     reader: &AwsReader<'_>,
     domain: &Seen<Option<Domain>>,
-    versions: &Versions,
+    parsing: Parsing<'_>,
 ) -> Seen<Option<Pinned>> {
     let domain = domain.as_ref().map_err(Clone::clone)?;
     let Some(used) = domain.as_ref().and_then(|g| g.truststore.as_ref()) else {
@@ -112,51 +132,71 @@ pub(crate) async fn pinned(
             None => return Ok(None),
         },
     };
-    let content = versions.read(bucket, key, reader.session, &version).await?;
+    let content = parsing.read(bucket, key, reader.session, &version).await?;
     Ok(content.and_then(|c| {
-        let bundle = Bundle::parse(&c.bytes).ok()?;
         Some(Pinned {
             owner: c.metadata.get(OWNER_METADATA).cloned(),
-            bundle,
+            bundle: c.bundle?,
         })
     }))
 }
 
-impl Versions {
+impl Parsing<'_> {
+    /// Reads a version that is not known yet, and parses it in a worker: a truststore may have a thousand
+    /// certificates.
     pub(crate) async fn read(
-        &self,
+        self,
         bucket: &str,
         key: &str,
         session: &Session,
         version: &str,
-    ) -> Seen<Option<Content>> {
+    ) -> Seen<Option<Version>> {
         let name = (format!("s3://{bucket}/{key}"), version.to_owned());
-        if let Some(known) = self.lock().get(&name) {
+        if let Some(known) = self.versions.lock().get(&name) {
             return Ok(Some(known.clone()));
         }
-        let content = seen(session.s3.get(bucket, key, version)).await?;
+        let Some(content) = seen(session.s3.get(bucket, key, version)).await? else {
+            return Ok(None);
+        };
+        let parse = move |_: &_| Version {
+            sha256: sha256(&content.bytes),
+            bundle: Bundle::parse(&content.bytes).ok().map(Arc::new),
+            metadata: content.metadata,
+        };
+        let parsed = self.workers.run(self.namespace, parse).await;
+        let parsed = parsed.map_err(|error| Unseen {
+            reason: Reason::Unreachable,
+            message: format!("the truststore s3://{bucket}/{key} cannot be parsed: {error}; trying again"),
+        })?;
         // An object without a version can have other content tomorrow.
-        if let Some(content) = content.as_ref().filter(|_| !version.is_empty()) {
-            self.lock().insert(name, content.clone());
+        if !version.is_empty() {
+            self.versions.lock().insert(name, parsed.clone());
         }
-        Ok(content)
+        Ok(Some(parsed))
     }
+}
 
-    /// Removes all versions that are neither the latest nor in use.
-    pub(crate) fn keep(&self, published: &Seen<Option<Published>>, domain: &Seen<Option<Domain>>) {
+impl Versions {
+    /// Removes all versions that are neither the latest of `truststore` nor in use.
+    pub(crate) fn keep(
+        &self,
+        truststore: &TruststoreObject,
+        published: &Seen<Option<Published>>,
+        domain: &Seen<Option<Domain>>,
+    ) {
         let (Ok(published), Ok(domain)) = (published, domain) else {
             return;
         };
-        let used = domain
-            .as_ref()
-            .and_then(|g| g.truststore.as_ref())
-            .and_then(|t| t.version.as_ref());
-        let latest = published.as_ref().map(|p| &p.version);
+        let latest = published.as_ref().map(|p| (truststore.uri(), p.version.clone()));
+        let used = domain.as_ref().and_then(|g| {
+            let used = g.truststore.as_ref()?;
+            Some((used.uri.clone(), used.version.clone()?))
+        });
         self.lock()
-            .retain(|(_, version), _| Some(version) == used || Some(version) == latest);
+            .retain(|name, _| Some(name) == latest.as_ref() || Some(name) == used.as_ref());
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), Content>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), Version>> {
         self.0.lock().expect("no holder of the lock panics")
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     },
     observation::seen::Unseen,
     pki::{authority::SigningAuthority, pem_certificates::parse_pem_bundle, pem_text},
-    runtime::apply,
+    runtime::{apply, workers::Workers},
     status::text::{WITHIN, listed},
 };
 
@@ -34,9 +34,10 @@ use crate::{
 const MOST_KEYS: usize = 5;
 
 /// Returns the source of every authority of the MtlsDomain `domain`, by the authority's name. Each object is
-/// read by its name; `config_maps` says which ones a selector selects.
+/// read by its name, and parsed by `workers`; `config_maps` says which ones a selector selects.
 pub async fn read(
     client: &Client,
+    workers: &Workers,
     config_maps: &Store<PartialObjectMeta<ConfigMap>>,
     namespace: &str,
     domain: &str,
@@ -47,7 +48,9 @@ pub async fn read(
     for wanted in wanted {
         match &wanted.source {
             DesiredSource::Pem(pem) => {
-                found.insert(wanted.name.clone(), only_trusted(pem));
+                let pem = pem.clone();
+                let source = parsed(workers, namespace, move || only_trusted(&pem)).await;
+                found.insert(wanted.name.clone(), source);
             }
             DesiredSource::Generated { secret: name, .. }
             | DesiredSource::Secret { name }
@@ -67,7 +70,7 @@ pub async fn read(
     let mut pending = Vec::new();
     for (wanted, name) in unread {
         let read = async move {
-            let source = object(client, namespace, domain, wanted, &name).await;
+            let source = object(client, workers, namespace, domain, wanted, &name).await;
             (wanted, name, source)
         };
         // Boxed: a closure over references is not general enough for a spawned future.
@@ -93,46 +96,56 @@ pub async fn read(
 /// Reads one object of a source; `None` when a selector does not select it.
 async fn object(
     client: &Client,
+    workers: &Workers,
     namespace: &str,
     domain: &str,
     wanted: &DesiredAuthority,
     name: &str,
 ) -> Option<Source> {
-    match &wanted.source {
-        DesiredSource::Generated { .. } => {
-            let labelled =
-                |secret: &Secret| generated_authority::is_labelled(secret.labels(), domain, &wanted.name);
-            Some(secret(client, namespace, name, labelled).await)
+    let key = match &wanted.source {
+        DesiredSource::ConfigMap { key, .. } | DesiredSource::ConfigMaps { key, .. } => key.clone(),
+        DesiredSource::Generated { .. } | DesiredSource::Secret { .. } | DesiredSource::Pem(_) => {
+            let secret = match apply::secret(client, namespace, name).await {
+                Ok(Some(secret)) => secret,
+                Ok(None) => {
+                    return Some(Source::Missing(format!(
+                        "there is no Secret {name} in this namespace"
+                    )));
+                }
+                Err(error) => return Some(unseen(&error)),
+            };
+            if matches!(wanted.source, DesiredSource::Generated { .. })
+                && let Err(lacks) = generated_authority::is_labelled(secret.labels(), domain, &wanted.name)
+            {
+                return Some(Source::NotOwned(lacks));
+            }
+            let name = name.to_owned();
+            return Some(parsed(workers, namespace, move || of_secret(&name, &secret)).await);
         }
-        DesiredSource::Secret { .. } => Some(secret(client, namespace, name, |_| Ok(())).await),
-        DesiredSource::ConfigMap { key, .. } => {
-            Some(match apply::config_map(client, namespace, name).await {
-                Ok(Some(map)) => of_config_map(&map, key),
-                Ok(None) => Source::Missing(format!("there is no ConfigMap {name} in this namespace")),
-                Err(error) => unseen(&error),
-            })
-        }
-        DesiredSource::ConfigMaps { key, .. } => match apply::config_map(client, namespace, name).await {
-            Ok(map) => map
-                .filter(|map| wanted.source.reads_config_map(name, map.labels()))
-                .map(|map| of_config_map(&map, key)),
-            Err(error) => Some(unseen(&error)),
-        },
-        DesiredSource::Pem(pem) => Some(only_trusted(pem)),
+    };
+    let map = match apply::config_map(client, namespace, name).await {
+        Ok(map) => map,
+        Err(error) => return Some(unseen(&error)),
+    };
+    let selects = matches!(wanted.source, DesiredSource::ConfigMaps { .. });
+    match map {
+        Some(map) if selects && !wanted.source.reads_config_map(name, map.labels()) => None,
+        Some(map) => Some(parsed(workers, namespace, move || of_config_map(&map, &key)).await),
+        None if selects => None,
+        None => Some(Source::Missing(format!(
+            "there is no ConfigMap {name} in this namespace"
+        ))),
     }
 }
 
-async fn secret(
-    client: &Client,
+/// Parses a source in a worker: it may have a megabyte.
+async fn parsed(
+    workers: &Workers,
     namespace: &str,
-    name: &str,
-    is_usable: impl Fn(&Secret) -> Result<(), String>,
+    parse: impl FnOnce() -> Source + Send + 'static,
 ) -> Source {
-    match apply::secret(client, namespace, name).await {
-        Ok(Some(secret)) => is_usable(&secret).map_or_else(Source::NotOwned, |()| of_secret(name, &secret)),
-        Ok(None) => Source::Missing(format!("there is no Secret {name} in this namespace")),
-        Err(error) => unseen(&error),
-    }
+    let parsed = workers.run(namespace, |_| parse()).await;
+    parsed.unwrap_or_else(|error| unseen(&error))
 }
 
 /// Reads a key of `data` or `binaryData`: kubectl puts a file that is not valid UTF-8, such as one with a
@@ -183,7 +196,7 @@ fn only_trusted(pem: &(impl AsRef<[u8]> + ?Sized)) -> Source {
     }
 }
 
-fn unseen(error: &crate::runtime::Error) -> Source {
+fn unseen(error: &impl std::error::Error) -> Source {
     Source::Unseen(Unseen {
         reason: Reason::Unreachable,
         message: error.to_string(),

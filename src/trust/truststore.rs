@@ -63,8 +63,8 @@ pub(crate) fn compile(
     let published = published
         .as_ref()
         .filter(|p| is_ours(&p.owner))
-        .map(|p| &p.bundle);
-    let pinned = pinned.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &p.bundle);
+        .map(|p| &*p.bundle);
+    let pinned = pinned.as_ref().filter(|p| is_ours(&p.owner)).map(|p| &*p.bundle);
     let used = front.as_ref().and_then(|front| front.truststore_uri.as_ref());
     let previous = match pinned {
         // The truststore moves. The objects that an earlier move left at the new place are out of date, and

@@ -24,11 +24,11 @@ use crate::{
         seen::{Seen, Unseen},
     },
     probe::{https::EndpointProbe, public_dns::PublicDns},
-    runtime::finalizer,
+    runtime::{finalizer, workers::Workers},
     server_certificate::observe::{certificate_names, named, validation},
     trust::{
         generated_authority::{self, Ownership},
-        observe::{Versions, bucket, pinned, published, versions},
+        observe::{Parsing, Versions, bucket, pinned, published, versions},
         self_signed, sources,
     },
 };
@@ -36,6 +36,7 @@ use crate::{
 /// Context of an observation, besides the session.
 pub struct ObserveContext<'a> {
     pub client: &'a Client,
+    pub workers: &'a Workers,
     pub secrets: &'a Store<PartialObjectMeta<Secret>>,
     pub config_maps: &'a Store<PartialObjectMeta<ConfigMap>>,
     pub domain: &'a MtlsDomain,
@@ -68,6 +69,11 @@ pub async fn observe(
 ) -> Observed {
     let placement = &d.placement;
     let zones = preflight.zones;
+    let parsing = Parsing {
+        workers: observe_context.workers,
+        namespace: &placement.namespace,
+        versions: observe_context.versions,
+    };
     let (
         // From Kubernetes.
         authorities,
@@ -82,6 +88,7 @@ pub async fn observe(
     ) = tokio::join!(
         Box::pin(sources::read(
             observe_context.client,
+            observe_context.workers,
             observe_context.config_maps,
             &placement.namespace,
             &placement.name,
@@ -96,7 +103,7 @@ pub async fn observe(
         )),
         reader.certificates(&placement.domain_name),
         bucket(d, reader),
-        published(&d.truststore, reader, observe_context.versions),
+        published(&d.truststore, reader, parsing),
         reader.domain(&placement.domain_name),
         apis(
             placement,
@@ -117,11 +124,11 @@ pub async fn observe(
         validation(placement, reader, &zones, &certificates),
         records_of(placement, reader, &zones),
         mappings(placement, reader, &domain),
-        pinned(reader, &domain, observe_context.versions),
+        pinned(reader, &domain, parsing),
         public(placement, &front, observe_context.public_dns),
     );
     let apis = with_leaving(placement, apis, &mappings, reader).await;
-    observe_context.versions.keep(&published, &domain);
+    parsing.versions.keep(&d.truststore, &published, &domain);
     let mut observed = Observed {
         authorities,
         recorded: generated_authority::recorded(observe_context.domain, &d.authorities),

@@ -235,6 +235,7 @@ async fn view(
     let state = ctx.update_state(&uid, |state| state.clone());
     let observe_context = ObserveContext {
         client: &ctx.client,
+        workers: &ctx.workers,
         secrets: &ctx.secrets,
         config_maps: &ctx.config_maps,
         domain,

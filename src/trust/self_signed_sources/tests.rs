@@ -5,6 +5,8 @@ use super::*;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
+use std::sync::Arc;
+
 use crate::{
     api::{AuthorityState, ClientGrantSpec, conditions::Reason},
     controllers::mtls_domain::simulation::world,
@@ -82,13 +84,13 @@ impl World {
             version: "v".into(),
             owner: owner.clone(),
             sha256: String::new(),
-            bundle: bundle.clone(),
+            bundle: bundle.clone().into(),
             kms_key: None,
             desired_kms_key: None,
         }));
         self.o.pinned = Ok(Some(Pinned {
             owner,
-            bundle: bundle.clone(),
+            bundle: bundle.clone().into(),
         }));
         assert_eq!(
             truststore::compile(&self.d, &self.o, now, &|| false)
@@ -163,26 +165,12 @@ fn planted(world: &mut World, entry: &str, certificate: &Certificate) {
         max_leaf: Some(life),
         keep_until: None,
     };
-    world
-        .o
-        .published
-        .as_mut()
-        .unwrap()
-        .as_mut()
-        .unwrap()
-        .bundle
-        .entries
-        .push(planted.clone());
-    world
-        .o
-        .pinned
-        .as_mut()
-        .unwrap()
-        .as_mut()
-        .unwrap()
-        .bundle
-        .entries
-        .push(planted);
+    for bundle in [
+        &mut world.o.published.as_mut().unwrap().as_mut().unwrap().bundle,
+        &mut world.o.pinned.as_mut().unwrap().as_mut().unwrap().bundle,
+    ] {
+        Arc::make_mut(bundle).entries.push(planted.clone());
+    }
 }
 
 /// Returns a tenant's own authority, which signs itself and has no basicConstraints.
@@ -518,8 +506,8 @@ fn an_entry_without_a_namespace_counts_as_any_other() {
         .replace("clientcertificates/ns/", "clientcertificates/");
     let bundle = Bundle::parse(&before).unwrap();
     let older = |o: &mut Observed| {
-        o.published.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone();
-        o.pinned.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone();
+        o.published.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone().into();
+        o.pinned.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone().into();
     };
     older(&mut world.o);
     assert!(world.trusts(now, &first), "its ClientCertificate exists");

@@ -20,6 +20,7 @@ use crate::{
         pem_error::ParseError,
     },
     runtime::fake,
+    telemetry::metrics::Metrics,
 };
 
 fn bytes(data: &[(&str, &[u8])]) -> BTreeMap<String, ByteString> {
@@ -204,6 +205,10 @@ fn selecting() -> [DesiredAuthority; 1] {
     }]
 }
 
+fn workers() -> Workers {
+    Workers::start(&Metrics::new().0).unwrap()
+}
+
 fn watched(maps: &[ConfigMap]) -> Store<PartialObjectMeta<ConfigMap>> {
     let metadata = |map: &ConfigMap| PartialObjectMeta {
         metadata: map.metadata.clone(),
@@ -225,19 +230,27 @@ async fn a_selector_reads_each_selected_configmap_by_its_name() {
         "gone" => fake::refusal(404, "NotFound"),
         _ => panic!("{path}"),
     });
-    let found = super::read(&client, &watched(&seen), "shop", "d", &selecting()).await;
+    let found = super::read(&client, &workers(), &watched(&seen), "shop", "d", &selecting()).await;
     let Some(Source::Several(all)) = found.get("partners") else {
         panic!("{found:?}")
     };
     assert_eq!(all.keys().collect::<Vec<_>>(), ["one", "two"]);
 
-    let none = super::read(&client, &watched(&[]), "shop", "d", &selecting()).await;
+    let none = super::read(&client, &workers(), &watched(&[]), "shop", "d", &selecting()).await;
     assert_eq!(none["partners"], Source::Several([].into()));
     let broken = fake::client(|_, path, _| match path.ends_with("two") {
         true => fake::refusal(500, "InternalError"),
         false => (200, serde_json::to_value(labelled("one", "yes")).unwrap()),
     });
-    let found = super::read(&broken, &watched(&seen[..2]), "shop", "d", &selecting()).await;
+    let found = super::read(
+        &broken,
+        &workers(),
+        &watched(&seen[..2]),
+        "shop",
+        "d",
+        &selecting(),
+    )
+    .await;
     assert!(matches!(found["partners"], Source::Unseen(_)), "{found:?}");
 }
 
@@ -263,7 +276,46 @@ async fn at_most_four_objects_are_read_at_a_time() {
     });
     let client = Client::new(service, "default");
     let maps: Vec<_> = (0..30).map(|i| labelled(&format!("m{i}"), "yes")).collect();
-    let found = super::read(&client, &watched(&maps), "shop", "d", &selecting()).await;
+    let found = super::read(&client, &workers(), &watched(&maps), "shop", "d", &selecting()).await;
     assert!(matches!(&found["partners"], Source::Several(all) if all.len() == 30));
     assert_eq!(*running.lock().unwrap(), (0, AT_ONCE));
+}
+
+#[tokio::test]
+async fn sources_are_parsed_by_a_worker_of_their_namespace() {
+    let workers = workers();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let mut held = Box::pin(workers.run("shop", move |_| released.recv()));
+    assert!(futures::poll!(&mut held).is_pending());
+    let client = fake::client(|_, path, _| match path.rsplit('/').next().unwrap() {
+        "secret" => (200, serde_json::json!({"metadata": {"name": "secret"}})),
+        "map" => (200, serde_json::to_value(labelled("map", "yes")).unwrap()),
+        _ => panic!("{path}"),
+    });
+    let sources = [
+        DesiredSource::Pem("no certificate".into()),
+        DesiredSource::Secret {
+            name: "secret".into(),
+        },
+        DesiredSource::ConfigMap {
+            name: "map".into(),
+            key: "ca.crt".into(),
+        },
+    ];
+    for source in sources {
+        let wanted = [DesiredAuthority {
+            name: "partners".into(),
+            state: AuthorityState::Active,
+            source: source.clone(),
+        }];
+        let config_maps = watched(&[]);
+        let read = super::read(&client, &workers, &config_maps, "shop", "d", &wanted);
+        let mut read = Box::pin(read);
+        for _ in 0..50 {
+            assert!(futures::poll!(&mut read).is_pending(), "{source:?}");
+            tokio::task::yield_now().await;
+        }
+    }
+    release.send(()).unwrap();
+    held.await.unwrap().unwrap();
 }

@@ -25,10 +25,10 @@ fn made(common_name: &str) -> Certificate {
 
 fn publish(d: &Desired, o: &mut Observed, bundle: &Bundle) {
     let owner = Some(d.placement.owner.clone());
-    o.published.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone();
+    o.published.as_mut().unwrap().as_mut().unwrap().bundle = bundle.clone().into();
     o.pinned = Ok(Some(Pinned {
         owner,
-        bundle: bundle.clone(),
+        bundle: bundle.clone().into(),
     }));
 }
 
@@ -165,7 +165,7 @@ fn selected_and_self_signed_certificates_of_that_name_differ() {
         state: AuthorityState::Active,
         source,
     });
-    let mut bundle = o.pinned.clone().unwrap().unwrap().bundle;
+    let mut bundle = (*o.pinned.clone().unwrap().unwrap().bundle).clone();
     bundle
         .entries
         .push(entry("clientcertificates/third", &certificate));

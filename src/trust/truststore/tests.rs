@@ -3,6 +3,8 @@
 use AuthorityState::{Active, Distrusted};
 use jiff::SignedDuration;
 
+use std::sync::Arc;
+
 use crate::{
     api::{AuthorityState, MtlsDomainStatus, conditions::Reason},
     aws::action::s3::S3Action,
@@ -155,7 +157,7 @@ impl World {
             version: short_hash(body),
             owner: Some(self.d.placement.owner.clone()),
             sha256: sha256(body.as_bytes()),
-            bundle: Bundle::parse(body).unwrap(),
+            bundle: Bundle::parse(body).unwrap().into(),
             kms_key: None,
             desired_kms_key: None,
         }));
@@ -300,7 +302,7 @@ fn a_distrust_stays_after_any_change_of_its_source() {
         world.o.authorities.insert("out".into(), unseen());
         assert_eq!(
             world.settles().truststore.unwrap().bundle,
-            world.o.published.as_ref().unwrap().as_ref().unwrap().bundle
+            *world.o.published.as_ref().unwrap().as_ref().unwrap().bundle
         );
         assert_eq!(
             world.warnings(),
@@ -355,7 +357,7 @@ fn the_recorded_distrust_includes_the_bundle_in_use_also_during_a_move_and_no_ot
     assert!(is_out(lost), "the latest version was removed");
     let mut overwritten = distrusts();
     overwritten.o.published.as_mut().unwrap().as_mut().unwrap().owner = None;
-    overwritten.o.published.as_mut().unwrap().as_mut().unwrap().bundle = Bundle::default();
+    overwritten.o.published.as_mut().unwrap().as_mut().unwrap().bundle = Bundle::default().into();
     assert!(is_out(overwritten));
     let mut moves = distrusts();
     (moves.d.truststore.key, moves.o.published) = ("elsewhere.pem".into(), Ok(None));
@@ -371,7 +373,8 @@ fn the_recorded_distrust_includes_the_bundle_in_use_also_during_a_move_and_no_ot
     // The recorded state of another owner does not count.
     let mut not_owned = World::new(&one, &other);
     let mut published = not_owned.o.published.as_ref().unwrap().as_ref().unwrap().clone();
-    published.bundle.distrusted = [("out".to_owned(), [(one.spki_sha256.clone(), true)].into())].into();
+    Arc::make_mut(&mut published.bundle).distrusted =
+        [("out".to_owned(), [(one.spki_sha256.clone(), true)].into())].into();
     published.owner = Some("other/ns/partners".into());
     not_owned.o.published = Ok(Some(published));
     not_owned.lists("out", Distrusted, missing());

@@ -21,15 +21,17 @@ use crate::{
     model::{
         desired::{Desired, DesiredCertificate},
         observed::ZoneChoice,
-        placement::Placement,
+        placement::{Placement, TruststoreObject},
     },
     observation::{
         read_cache::{AwsReader, SessionCache},
         seen::{Unseen, unseen},
     },
     probe::https,
+    runtime::workers::Workers,
     server_certificate::observe::{named_arns, validation_names},
-    trust::observe::{Versions, bucket, versions},
+    telemetry::metrics::Metrics,
+    trust::observe::{Parsing, Versions, bucket, versions},
 };
 
 fn zone(id: &str, name: &str, private: bool) -> Zone {
@@ -471,26 +473,37 @@ async fn a_version_is_read_once_and_an_object_without_a_version_each_time() {
     let content = (200, vec![("x-amz-meta-owner", "o")], "x".to_owned());
     let there = fake::answering(vec![("GET", content)]);
     let gone = fake::answering(vec![]);
-    let versions = Versions::default();
-    assert!(versions.read("b", "k", &there, "v1").await.unwrap().is_some());
+    let (versions, workers) = (Versions::default(), Workers::start(&Metrics::new().0).unwrap());
+    let parsing = Parsing {
+        workers: &workers,
+        namespace: "ns",
+        versions: &versions,
+    };
+    assert!(parsing.read("b", "k", &there, "v1").await.unwrap().is_some());
     assert!(
-        versions.read("b", "k", &gone, "v1").await.unwrap().is_some(),
+        parsing.read("b", "k", &gone, "v1").await.unwrap().is_some(),
         "a version never changes"
     );
-    assert!(versions.read("b", "k", &gone, "v2").await.unwrap().is_none());
-    assert!(versions.read("b", "k", &there, "").await.unwrap().is_some());
-    assert!(versions.read("b", "k", &gone, "").await.unwrap().is_none());
-    let domain = |version: &str| {
+    assert!(parsing.read("b", "k", &gone, "v2").await.unwrap().is_none());
+    assert!(parsing.read("b", "k", &there, "").await.unwrap().is_some());
+    assert!(parsing.read("b", "k", &gone, "").await.unwrap().is_none());
+    let domain = |uri: &str, version: &str| {
         let mut domain = world::settled().1.domain.unwrap().unwrap();
-        domain.truststore.as_mut().unwrap().version = Some(version.into());
+        let used = domain.truststore.as_mut().unwrap();
+        (used.uri, used.version) = (uri.into(), Some(version.into()));
         Ok(Some(domain))
     };
-    versions.keep(&Ok(None), &domain("v1"));
+    let ours = TruststoreObject {
+        bucket: "b".into(),
+        key: "k".into(),
+    };
+    versions.keep(&ours, &Ok(None), &domain("s3://b/k", "v1"));
     assert!(
-        versions.read("b", "k", &gone, "v1").await.unwrap().is_some(),
+        parsing.read("b", "k", &gone, "v1").await.unwrap().is_some(),
         "the version is in use"
     );
     versions.keep(
+        &ours,
         &Ok(None),
         &Err(Unseen {
             reason: Reason::Unreachable,
@@ -498,12 +511,12 @@ async fn a_version_is_read_once_and_an_object_without_a_version_each_time() {
         }),
     );
     assert!(
-        versions.read("b", "k", &gone, "v1").await.unwrap().is_some(),
+        parsing.read("b", "k", &gone, "v1").await.unwrap().is_some(),
         "an unknown state keeps the versions"
     );
-    versions.keep(&Ok(None), &domain("v2"));
+    versions.keep(&ours, &Ok(None), &domain("s3://b/elsewhere", "v1"));
     assert!(
-        versions.read("b", "k", &gone, "v1").await.unwrap().is_none(),
-        "removed"
+        parsing.read("b", "k", &gone, "v1").await.unwrap().is_none(),
+        "another object's version of that name keeps nothing"
     );
 }

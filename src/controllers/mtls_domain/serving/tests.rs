@@ -1,6 +1,6 @@
 //! Tests of `serving`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -152,7 +152,7 @@ fn distrust_goes_first_then_a_change_of_the_spec_then_a_new_domain_then_drift() 
         &mut seen.published.as_mut().unwrap().as_mut().unwrap().bundle,
         &mut seen.pinned.as_mut().unwrap().as_mut().unwrap().bundle,
     ] {
-        bundle.entries.push(entry.clone());
+        Arc::make_mut(bundle).entries.push(entry.clone());
     }
     let source = Source::Read {
         certificates: Ok(vec![other.chain().authority().clone()]),
@@ -178,15 +178,8 @@ fn distrust_goes_first_then_a_change_of_the_spec_then_a_new_domain_then_drift() 
         authority: "clientcertificates/ns/client1/uid".into(),
         ..entry
     };
-    withdrawn
-        .pinned
-        .as_mut()
-        .unwrap()
-        .as_mut()
-        .unwrap()
-        .bundle
-        .entries
-        .push(own);
+    let pinned = withdrawn.pinned.as_mut().unwrap().as_mut().unwrap();
+    Arc::make_mut(&mut pinned.bundle).entries.push(own);
     let nothing = Plan {
         truststore: None,
         ..planned(&d, &o)

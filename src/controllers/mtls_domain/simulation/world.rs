@@ -302,7 +302,7 @@ impl World {
         let missing = Source::Missing("there is no Secret".into());
         let pinned = self.pinned().map(|s| Pinned {
             owner: s.owner.clone(),
-            bundle: Bundle::parse(&s.body).unwrap_or_default(),
+            bundle: Bundle::parse(&s.body).unwrap_or_default().into(),
         });
         let apis = self.apis.iter().map(|(id, api)| {
             let settled =
@@ -369,7 +369,7 @@ impl World {
                 kms_key: s.kms_key.clone(),
                 desired_kms_key: s.kms_key.clone(),
                 sha256: sha256(s.body.as_bytes()),
-                bundle: Bundle::parse(&s.body).unwrap_or_default(),
+                bundle: Bundle::parse(&s.body).unwrap_or_default().into(),
             })),
             pinned: Ok(pinned),
             domain: Ok(self.domain.clone()),

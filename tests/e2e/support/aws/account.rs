@@ -1,4 +1,5 @@
 //! Resources in the AWS account of an environment, as AWS lists them.
+use aws_config::{SdkConfig, retry::RetryConfig};
 use aws_sdk_acm::types::{Filters, KeyAlgorithm};
 use aws_sdk_apigatewayv2::operation::get_domain_name::GetDomainNameOutput;
 use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecordSet, RrType};
@@ -6,20 +7,27 @@ use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecordSe
 use crate::support::test_env::TestEnv;
 
 impl TestEnv {
+    /// Configuration of the test's own clients. Their calls are repeated, unlike those of the sandbox: the
+    /// emulator closes a connection that was idle for 75 seconds, and a call may be on its way by then.
+    fn sdk(&self) -> SdkConfig {
+        let sdk = self.account.sdk().into_builder();
+        sdk.retry_config(RetryConfig::standard()).build()
+    }
+
     pub fn gateway(&self) -> aws_sdk_apigatewayv2::Client {
-        aws_sdk_apigatewayv2::Client::new(&self.account.sdk())
+        aws_sdk_apigatewayv2::Client::new(&self.sdk())
     }
 
     pub fn route53(&self) -> aws_sdk_route53::Client {
-        aws_sdk_route53::Client::new(&self.account.sdk())
+        aws_sdk_route53::Client::new(&self.sdk())
     }
 
     pub fn acm(&self) -> aws_sdk_acm::Client {
-        aws_sdk_acm::Client::new(&self.account.sdk())
+        aws_sdk_acm::Client::new(&self.sdk())
     }
 
     pub fn s3(&self) -> aws_sdk_s3::Client {
-        aws_sdk_s3::Client::new(&self.account.sdk())
+        aws_sdk_s3::Client::new(&self.sdk())
     }
 
     /// Custom domain with the name of [`TestEnv::host`].
