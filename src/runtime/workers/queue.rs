@@ -146,6 +146,22 @@ mod tests {
     }
 
     #[test]
+    fn rest_during_the_work_of_others_earns_nothing() {
+        let mut queue = Queue::default();
+        for (name, seconds) in [("rested", 10), ("busy", 20)] {
+            queue.push(name, 0);
+            next(&mut queue);
+            queue.done(name, Duration::from_secs(seconds));
+        }
+        queue.push("busy", 1);
+        assert_eq!(next(&mut queue), Some(("busy".into(), 1)));
+        queue.push("busy", 2);
+        queue.push("rested", 3);
+        queue.done("busy", Duration::ZERO);
+        assert_eq!(next(&mut queue), Some(("busy".into(), 2)), "it came first");
+    }
+
+    #[test]
     fn a_namespace_has_a_limit_of_its_own() {
         let mut queue = Queue::default();
         for n in 0..256 {

@@ -8,13 +8,13 @@ use sandbox::{
     operator::{Operator, OperatorOptions},
     process, tools,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use crate::support::{
     helm::{here, template},
     test_env::TestEnv,
-    world::{run, world},
+    world::{eventually, run, world},
 };
 
 /// CustomResourceDefinitions of the Prometheus operator that the chart can use.
@@ -55,6 +55,65 @@ async fn apply(manifests: &str) -> String {
     said
 }
 
+/// Binds the chart's role to a ServiceAccount, whose token then gets the metrics; no other request does.
+async fn metrics_are_for_readers(namespace: &str, port: u16) {
+    let kubernetes = &world().kubernetes;
+    let token = async |account: &str| {
+        let path = world().dir.join(format!("{namespace}-{account}.kubeconfig"));
+        let written = kubernetes
+            .service_account_kubeconfig(namespace, account, &path)
+            .await;
+        written.expect("the API server gives a token");
+        let text = std::fs::read_to_string(&path).expect("a kubeconfig");
+        let config: Value = serde_saphyr::from_str(&text).expect("YAML");
+        let token = config["users"][0]["user"]["token"].as_str().expect("a token");
+        format!("Bearer {token}")
+    };
+    let (prometheus, other) = (token("prometheus").await, token("other").await);
+    apply(
+        &json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": format!("{namespace}-prometheus")},
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+                "name": format!("partners-mtls-operator-{namespace}-metrics-reader"),
+            },
+            "subjects": [{"kind": "ServiceAccount", "name": "prometheus", "namespace": namespace}],
+        })
+        .to_string(),
+    )
+    .await;
+    // reqwest brings no crypto provider: the first caller installs it.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let get = async |path: &str, authorization: Option<&str>| {
+        let mut request = http.get(format!("http://127.0.0.1:{port}{path}"));
+        if let Some(value) = authorization {
+            request = request.header("authorization", value);
+        }
+        let answer = request.send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("a text"))
+    };
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(get(path, None).await.0, 200, "{path}");
+    }
+    for (status, authorization) in [
+        (401, None),
+        (401, Some("Bearer stranger")),
+        (403, Some(other.as_str())),
+    ] {
+        assert_eq!(get("/metrics", authorization).await.0, status);
+    }
+    // The authorizer of the API server reads the binding a moment later, and a decision holds for a minute.
+    eventually("the metrics", async || {
+        match get("/metrics", Some(&prometheus)).await {
+            (200, text) if text.contains("mtls_operator_condition_status") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
 #[test]
 fn the_operator_of_the_chart_serves_a_domain() {
     run(async {
@@ -75,6 +134,7 @@ fn the_operator_of_the_chart_serves_a_domain() {
         let settings = settings
             .into_iter()
             .filter(|(name, _)| !["LISTEN", "TRUSTSTORE_BUCKET"].iter().any(|s| name.ends_with(s)));
+        let credentials = json!({"credentials": {"name": "prometheus-token", "key": "token"}});
         let values = json!({
             "clusterId": "chart",
             "watch": {"namespaces": [env.namespace]},
@@ -89,7 +149,9 @@ fn the_operator_of_the_chart_serves_a_domain() {
             // No controller of this world makes the default ServiceAccount, which the test Pod runs as.
             "tests": {"enabled": false},
             "metrics": {
-                "serviceMonitor": {"enabled": true}, "podMonitor": {"enabled": true},
+                "auth": true,
+                "serviceMonitor": {"enabled": true, "authorization": credentials},
+                "podMonitor": {"enabled": true, "authorization": credentials},
                 "prometheusRule": {"enabled": true}, "dashboard": {"enabled": true},
             },
             // Settings that make an operator use this world instead of AWS.
@@ -153,6 +215,7 @@ fn the_operator_of_the_chart_serves_a_domain() {
         env.certificate_ready("client1").await;
         let client1 = env.identity("client1").await;
         assert_eq!(env.call(&env.host(), "/", Some(&client1)).await.status, 200);
+        metrics_are_for_readers(&env.namespace, port).await;
         env.delete_domain("d").await;
     });
 }
