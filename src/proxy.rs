@@ -42,6 +42,19 @@ pub enum Error {
     Kubernetes(#[from] InferConfigError),
 }
 
+/// Returns an entry of `NO_PROXY` without its port: the operator calls a host at one port only, and the
+/// matcher knows no ports.
+fn without_port(entry: &str) -> &str {
+    if let Some((address, _)) = entry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address;
+    }
+    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match entry.split_once(':') {
+        Some((host, port)) if is_port(port) => host,
+        _ => entry,
+    }
+}
+
 /// Proxies by the scheme of the call. Its Debug output has no passwords.
 #[derive(Clone, Default)]
 pub struct Proxies {
@@ -71,7 +84,10 @@ impl Proxies {
                 .transpose()
         };
         let theirs = value("NO_PROXY").unwrap_or_default();
-        let theirs = theirs.split([',', ' ']).filter(|entry| !entry.is_empty());
+        let theirs = theirs
+            .split([',', ' '])
+            .filter(|entry| !entry.is_empty())
+            .map(without_port);
         // Many users write "*.example.com" for ".example.com".
         let theirs = theirs.map(|entry| {
             entry

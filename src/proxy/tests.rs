@@ -256,7 +256,10 @@ async fn credentials_of_the_machine_never_come_through_a_proxy() {
 fn the_api_server_is_reached_as_kubectl_reaches_it() {
     let proxies = read(&[
         ("HTTPS_PROXY", "proxy.example:3128"),
-        ("NO_PROXY", "10.0.0.0/8 *.internal,k8s.example"),
+        (
+            "NO_PROXY",
+            "10.0.0.0/8 *.internal,k8s.example,port.example:443 [2001:db8::7]:443,2001:db8::8",
+        ),
     ]);
     let proxies = proxies.unwrap();
     let uri = |text: &str| text.parse::<Uri>().unwrap();
@@ -271,6 +274,14 @@ fn the_api_server_is_reached_as_kubectl_reaches_it() {
         ("https://[::1]:6443", "proxy.example:3128", None),
         ("https://10.96.0.1", "proxy.example:3128", None),
         ("https://k8s.example", "proxy.example:3128", None),
+        ("https://port.example", "proxy.example:3128", None),
+        ("https://[2001:db8::7]", "proxy.example:3128", None),
+        ("https://[2001:db8::8]", "proxy.example:3128", None),
+        (
+            "https://[2001:db8::9]",
+            "proxy.example:3128",
+            Some("http://proxy.example:3128/"),
+        ),
         ("https://api.internal", "proxy.example:3128", None),
         // The kubeconfig's own.
         (

@@ -135,6 +135,30 @@ fn corrections_slow_down_to_one_in_ten_minutes() {
 }
 
 #[test]
+fn the_third_correction_reports_the_other_writer() {
+    let mut pace = Pace::default();
+    for expected in [None, None, Some(now() + SECOND * 4)] {
+        pace.corrected(now());
+        assert_eq!(pace.contested_until(now()), expected);
+    }
+}
+
+#[test]
+fn a_second_completion_of_one_generation_is_a_correction() {
+    let mut pace = Pace::default();
+    for (what, generation, after, corrections) in [
+        ("the first", 1, SECOND, 0),
+        ("of another generation", 2, SECOND * 2, 0),
+        ("again", 2, SECOND * 3, 1),
+        ("after a calm time", 2, SECOND * 3 + CALM, 1),
+    ] {
+        pace.completed(generation, now() + after);
+        let found = pace.contest.as_ref().map_or(0, |contest| contest.corrections);
+        assert_eq!(found, corrections, "{what}");
+    }
+}
+
+#[test]
 fn an_own_write_is_not_a_write_of_another() {
     let [seven, eight, nine] = ["7", "8", "9"].map(str::to_owned);
     let mut pace = Pace::default();
