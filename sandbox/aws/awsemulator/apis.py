@@ -8,7 +8,8 @@ rest-api-disable-default-endpoint, http-api-stages, how-to-deploy-api; awsdocs p
 mapped to a domain name cannot be deleted [cloud-nuke issue 370]. ``""`` as the value removes a request
 parameter of an HTTP API's integration [botocore apigatewayv2]. GetResources shows only the names of the methods
 unless they are embedded. [botocore apigateway] An authorizer without an identity source requires none.
-[botocore, CreateAuthorizer of both]
+[botocore, CreateAuthorizer of both] CreateAuthorizer of a REST API that is gone is a ConflictException.
+[LocalStack's recorded answers]
 
 Assumed: the flag is of the whole API, whichever stage is deployed; UpdateStage of a REST API publishes the
 flag but not the resources, also when it changes nothing; v1 tags REST APIs, v2 the others; a stage of an HTTP
@@ -180,6 +181,8 @@ def create_authorizer(original: Callable, api_id: str, data: dict) -> Response:
 
 @replaces(v1, "_create_authorizer")
 def v1_create_authorizer(original: Callable, api_id: str, data: dict) -> Response:
+    if api_id not in v1._rest_apis:
+        return conflict("Unable to complete operation due to concurrent modification. Please try again later.")
     return original(api_id, {"identitySource": ""} | data if data.get("type") == "REQUEST" else data)
 
 

@@ -5,9 +5,9 @@ while a domain name is UPDATING another update is a ConflictException, and it se
 ``truststoreUri: ""`` turns mutual TLS off, and a request without the field leaves it alone. Mutual TLS with an
 imported certificate needs an ownership certificate issued by ACM; all domain names with mutual TLS of a Region
 have one issuer per certificate subject, across accounts. 120 domain names per Region, 200 mappings per domain
-name. [API Gateway Developer Guide: rest-api-mutual-tls, how-to-custom-domains, rest-api-mappings, limits;
+name. A mapping key may have commas, but neither empty steps nor a slash at either end. [API Gateway Developer Guide: rest-api-mutual-tls, how-to-custom-domains, rest-api-mappings, limits;
 botocore apigatewayv2 and apigateway models; Terraform issues 18312, 35741; aws/chalice 1986; aws-cdk 10529,
-8983]
+8983; floci ApiGatewayV2ApiMappingServiceTest]
 
 Assumed: all messages that none of these quotes; that a domain name does not serve before it has been
 AVAILABLE once; that an ownership certificate is judged like the certificate itself (ISSUED, for the name); that
@@ -42,7 +42,7 @@ from .wire import Response, aws_error, bad_request, conflict
 MAX_MAPPINGS = 200
 LOCKED = ("PENDING_CERTIFICATE_REIMPORT", "PENDING_OWNERSHIP_VERIFICATION")
 ONLY_V2 = "Only REGIONAL domain names with a security policy of TLS 1.2 can be managed through the API Gateway V2 API."
-_MAPPING_KEY = re.compile(r"(?!/)[A-Za-z0-9$\-_.+!*'()/]{0,300}")
+_MAPPING_KEY = re.compile(r"(?!.{301})(?:[A-Za-z0-9$_.+!*'(),-]+(?:/[A-Za-z0-9$_.+!*'(),-]+)*)?")
 
 Key = tuple[str, str, str]  # account, Region, domain name
 
@@ -316,7 +316,7 @@ def v1_get_domain_names(_: Callable, query: dict) -> Response:
 
 def _mapping_error(data: dict) -> Response | None:
     if not _MAPPING_KEY.fullmatch(data.get("apiMappingKey") or ""):
-        return bad_request("An ApiMapping key may contain only letters, numbers and one of $-_.+!*'()/")
+        return bad_request("An ApiMapping key may contain only letters, numbers and one of $-_.+!*'(),/")
     return None
 
 

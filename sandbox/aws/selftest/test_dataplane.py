@@ -420,3 +420,8 @@ def test_chosen_api_id(emulator, aws, backend):
     assert refused(other.v2.create_api, Name="a", ProtocolType="HTTP", Tags=tags)[:2] == ("ConflictException", 409)
     assert refused(other.v1.create_rest_api, name="r", tags=tags)[:2] == ("ConflictException", 409)
     assert aws.v1.create_rest_api(name="r", tags={"awsdouble:id": f"r{chosen}"})["id"] == f"r{chosen}"
+
+
+def test_an_authorizer_for_a_rest_api_that_is_gone(aws):
+    answer = refused(aws.v1.create_authorizer, restApiId="gone", name="a", type="REQUEST")
+    assert answer[:2] == ("ConflictException", 409) and "concurrent modification" in answer[2]
