@@ -11,11 +11,16 @@ unless they are embedded. [botocore apigateway] An authorizer without an identit
 [botocore, CreateAuthorizer of both] CreateAuthorizer of a REST API that is gone is a ConflictException.
 [LocalStack's recorded answers]
 
-Assumed: the flag is of the whole API, whichever stage is deployed; UpdateStage of a REST API publishes the
-flag but not the resources, also when it changes nothing; v1 tags REST APIs, v2 the others; a stage of an HTTP
-API that was never deployed serves what is there; UpdateIntegration of v2 leaves request parameters alone that
-it does not name (knob `parameters_merge`); an authorizer that a route or method asks cannot be deleted
-(ConflictException), and one that is not there cannot be put on a route (BadRequestException).
+The flag is of the whole API, whichever stage is deployed. [API Gateway Developer Guide,
+rest-api-disable-default-endpoint] UpdateStage of a REST API publishes the flag but not the resources. [awsdocs
+pull request 159] v1 tags REST APIs, v2 the others. [Terraform, aws_api_gateway_ and aws_apigatewayv2_] A stage
+of an HTTP API that was never deployed serves nothing. [API Gateway Developer Guide, http-api-develop]
+UpdateIntegration of v2 leaves request parameters alone that it does not name (knob `parameters_merge`).
+[Terraform, apigatewayv2 integration.go, removes them by ``""``] An authorizer that a route or method asks cannot
+be deleted (ConflictException), and one that is not there cannot be put on a route (BadRequestException).
+[Terraform issue 6731 and pull request 37732]
+
+Assumed: UpdateStage of a REST API publishes the flag also when it changes nothing.
 
 Beyond AWS, the tag ``awsdouble:id`` chooses the id of a new API, for manifests that are written before it exists.
 """
@@ -84,6 +89,12 @@ def deployment_of(api_id: str, stage: str) -> str | None:
         return v1._stages_v1.get(api_id, {}).get(stage, {}).get("deploymentId")
     found = v2._stages.get(api_id, {}).get(stage, {})
     return None if found.get("autoDeploy") else found.get("deploymentId")
+
+
+def is_undeployed(api_id: str, stage: str) -> bool:
+    """True for a stage of an HTTP API that was never deployed."""
+    found = v2._stages.get(api_id, {}).get(stage, {})
+    return not (found.get("autoDeploy") or found.get("deploymentId"))
 
 
 @then(v1, "_create_stage", "_update_stage")

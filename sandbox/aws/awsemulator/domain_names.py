@@ -14,11 +14,12 @@ AVAILABLE once; that an ownership certificate is judged like the certificate its
 a domain name which is PENDING_CERTIFICATE_REIMPORT or PENDING_OWNERSHIP_VERIFICATION takes no update but one
 that changes either certificate, which ends that status; that one too many is TooManyRequestsException in v2 and
 LimitExceededException in v1; that DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping
-before GetApiMappings lists it; that GetDomainName and GetApiMappings of v2 refuse domain names that only v1
-manages; that v1 refuses another policy than TLS_1_2 while mutual TLS is on.
+before GetApiMappings lists it; that GetDomainName and GetApiMappings of v2 refuse edge-optimized domain names,
+and show those with the policy TLS_1_0 (knob `v2_refuses_tls_1_0`); that v1 refuses another policy than TLS_1_2 while mutual TLS is on.
 
 UpdateDomainName of v1, which MiniStack lacks, changes only the security policy: as in v2, with a time of
-UPDATING, also of a domain name that v2 refuses. [API Gateway Developer Guide:
+UPDATING, also of a domain name that v2 refuses. UpdateDomainName of v2 does not change the policy of one with
+TLS_1_0. [aws-cli issue 7261; API Gateway Developer Guide:
 apigateway-custom-domain-tls-version]
 """
 
@@ -212,15 +213,24 @@ def update_domain_name(original: Callable, name: str, data: dict) -> Response:
     record = v1._domain_names.get(name)
     if record is None:
         return v2._domain_not_found()
+    if not _is_of_v2(record):
+        return bad_request(ONLY_V2)
     if status(_key(name))[0] == "UPDATING":
         return conflict("There is already an update in progress")
     if error := _configuration_error(name, data):
         return bad_request(error)
+    policy = record["securityPolicy"]
     old, config = _certificates_of(record), data["domainNameConfigurations"][0]
     same = all((config.get(field.replace("regionalC", "c")) or "") == arn for field, arn in old.items())
     if status(_key(name))[0] in LOCKED and same:
         return conflict(f"The domain name is {status(_key(name))[0]} and cannot be updated")
-    response = _write(name, data, knob("update_settle"), lambda: original(name, data), _show)
+
+    def store() -> Response:
+        stored = original(name, data)
+        record["securityPolicy"] = policy  # v2 takes TLS_1_2 only, and leaves another one alone
+        return stored
+
+    response = _write(name, data, knob("update_settle"), store, _show)
     if response[0] < 300:
         for arn in set(old.values()) - set(_certificates_of(record).values()):
             acm.let_go(arn, name)
@@ -338,7 +348,8 @@ def update_api_mapping(original: Callable, name: str, mapping_id: str, data: dic
 
 
 def _is_of_v2(record: dict) -> bool:
-    return (record["endpointConfiguration"].get("types"), record["securityPolicy"]) == (["REGIONAL"], "TLS_1_2")
+    of_v2 = record["securityPolicy"] == "TLS_1_2" or not knob("v2_refuses_tls_1_0")
+    return record["endpointConfiguration"].get("types") == ["REGIONAL"] and of_v2
 
 
 @replaces(v2, "_get_api_mappings")

@@ -425,3 +425,13 @@ def test_chosen_api_id(emulator, aws, backend):
 def test_an_authorizer_for_a_rest_api_that_is_gone(aws):
     answer = refused(aws.v1.create_authorizer, restApiId="gone", name="a", type="REQUEST")
     assert answer[:2] == ("ConflictException", 409) and "concurrent modification" in answer[2]
+
+
+def test_a_stage_that_was_never_deployed(emulator, aws, backend, front):
+    api, _ = aws.http_api(backend, auto_deploy=False)
+    name, host = mapped(aws, api), f"{api}.execute-api.us-east-1.amazonaws.com"
+    for get in ((name, "/k/x", front), (host, "/x")):
+        assert emulator.request(*get) == (404, '{"message":"Not Found"}')
+    aws.v2.create_deployment(ApiId=api, StageName="$default")
+    for get in ((name, "/k/x", front), (host, "/x")):
+        assert emulator.request(*get)[0] == 200
