@@ -7,6 +7,7 @@ use futures::future::join_all;
 
 use crate::{
     aws::{
+        errors::Error,
         gateway::domains::Domain,
         s3::Content,
         session::Session,
@@ -91,8 +92,10 @@ pub(crate) async fn published(
 }
 
 /// Reads the object and version that the domain uses: also for a domain that is not owned yet, and for a
-/// truststore that has moved.
+/// truststore that has moved. `own` is the truststore of the spec: an object at any other place may be in another
+/// account or Region, where it has no owner among the MtlsDomains.
 pub(crate) async fn pinned(
+    own: &TruststoreObject,
     reader: &AwsReader<'_>,
     domain: &Seen<Option<Domain>>,
     versions: &Versions,
@@ -104,19 +107,34 @@ pub(crate) async fn pinned(
     let Some((bucket, key)) = used.place() else {
         return Ok(None);
     };
-    let version = match &used.version {
-        Some(version) => version.clone(),
-        // Not pinned: the domain uses the version that was newest at its last update, presumably the latest.
-        None => match reader.head(bucket, key).await? {
-            Some(object) => object.version,
-            None => return Ok(None),
-        },
+    let read = async {
+        let version = match &used.version {
+            Some(version) => version.clone(),
+            // Not pinned: the domain uses the version that was newest at its last update, presumably the latest.
+            None => match reader.head(bucket, key).await? {
+                Some(object) => object.version,
+                None => return Ok(None),
+            },
+        };
+        versions.read(bucket, key, reader.session, &version).await
     };
-    let content = versions.read(bucket, key, reader.session, &version).await?;
+    let (content, is_here) = match read.await {
+        Err(_) if (bucket, key) != (own.bucket.as_str(), own.key.as_str()) => {
+            let version = used.version.as_deref().unwrap_or_default();
+            (
+                versions
+                    .read_anywhere(bucket, key, reader.session, version)
+                    .await?,
+                false,
+            )
+        }
+        content => (content?, true),
+    };
     Ok(content.and_then(|c| {
         let bundle = Bundle::parse(&c.bytes).ok()?;
+        let owner = c.metadata.get(OWNER_METADATA).filter(|_| is_here);
         Some(Pinned {
-            owner: c.metadata.get(OWNER_METADATA).cloned(),
+            owner: owner.cloned(),
             bundle,
         })
     }))
@@ -131,10 +149,33 @@ impl Versions {
         version: &str,
     ) -> Seen<Option<Content>> {
         let name = (format!("s3://{bucket}/{key}"), version.to_owned());
+        self.cached(name, session.s3.get(bucket, key, version)).await
+    }
+
+    /// Reads an object in a bucket of any account and Region.
+    async fn read_anywhere(
+        &self,
+        bucket: &str,
+        key: &str,
+        session: &Session,
+        version: &str,
+    ) -> Seen<Option<Content>> {
+        // Not the name of the same object in this account, which has an owner.
+        let name = (format!("s3://{bucket}/{key} elsewhere"), version.to_owned());
+        self.cached(name, session.s3.get_anywhere(bucket, key, version))
+            .await
+    }
+
+    async fn cached(
+        &self,
+        name: (String, String),
+        get: impl Future<Output = Result<Option<Content>, Error>>,
+    ) -> Seen<Option<Content>> {
         if let Some(known) = self.lock().get(&name) {
             return Ok(Some(known.clone()));
         }
-        let content = seen(session.s3.get(bucket, key, version)).await?;
+        let version = name.1.clone();
+        let content = seen(get).await?;
         // An object without a version can have other content tomorrow.
         if let Some(content) = content.as_ref().filter(|_| !version.is_empty()) {
             self.lock().insert(name, content.clone());

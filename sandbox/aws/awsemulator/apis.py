@@ -190,11 +190,33 @@ def create_authorizer(original: Callable, api_id: str, data: dict) -> Response:
     return original(api_id, {"identitySource": []} | data if data.get("authorizerType") == "REQUEST" else data)
 
 
+@replaces(v2, "_get_authorizers")
+@replaces(v2, "_get_authorizer")
+def show_authorizers(original: Callable, *arguments: Any) -> Response:
+    response = original(*arguments)
+    if response[0] != 200 or not knob("ttl_absent"):
+        return response
+    shown = json.loads(response[2])
+    for authorizer in shown.get("items", [shown]):
+        if authorizer.get("authorizerResultTtlInSeconds") == 0:
+            del authorizer["authorizerResultTtlInSeconds"]
+    return v2._apigw_response(shown)
+
+
 @replaces(v1, "_create_authorizer")
 def v1_create_authorizer(original: Callable, api_id: str, data: dict) -> Response:
     if api_id not in v1._rest_apis:
         return conflict("Unable to complete operation due to concurrent modification. Please try again later.")
     return original(api_id, {"identitySource": ""} | data if data.get("type") == "REQUEST" else data)
+
+
+@replaces(v1, "_update_stage")
+def v1_update_stage(original: Callable, api_id: str, stage: str, data: dict) -> Response:
+    """Converts flags, strings in the patch, to booleans in the answer."""
+    for operation in data.get("patchOperations", []):
+        if operation.get("path") in ("/tracingEnabled", "/cacheClusterEnabled"):
+            operation["value"] = str(operation.get("value")).lower() == "true"
+    return original(api_id, stage, data)
 
 
 @replaces(v1, "_update_authorizer")

@@ -35,6 +35,8 @@ KNOBS: dict[str, Knob] = {
     "update_settle": Knob(1, 60, "s that a domain name is UPDATING after UpdateDomainName"),
     "domain_write_interval": Knob(0, 30, "s per CreateDomainName, per Update-, per DeleteDomainName (0: no limit)"),
     "deployment_interval": Knob(0, 5, "s per CreateDeployment (0: no limit)"),
+    "resources_interval": Knob(0, 0.4, "s per GetResources of v1, 5 of them at once (0: no limit)"),
+    "ttl_absent": Knob(0, 0, "a v2 authorizer's AuthorizerResultTtlInSeconds of 0: 0 is shown, 1 left out"),
     "apigateway_rate": Knob(0, 10, "API Gateway control-plane calls per second in total (0: no limit)"),
     "apigateway_burst": Knob(40, 40, "API Gateway control-plane calls at once"),
     "domain_limit": Knob(120, 120, "custom domain names per Region"),

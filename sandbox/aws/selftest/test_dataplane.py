@@ -435,3 +435,34 @@ def test_a_stage_that_was_never_deployed(emulator, aws, backend, front):
     aws.v2.create_deployment(ApiId=api, StageName="$default")
     for get in ((name, "/k/x", front), (host, "/x")):
         assert emulator.request(*get)[0] == 200
+
+
+def test_an_authorizer_shows_its_time_or_not(aws):
+    api, _ = aws.http_api("http://127.0.0.1:9")
+    uri = aws.invocation_uri("arn:aws:lambda:us-east-1:1:function:f")
+    for seconds in (0, 5):
+        aws.v2.create_authorizer(
+            ApiId=api,
+            Name=f"a{seconds}",
+            AuthorizerResultTtlInSeconds=seconds,
+            AuthorizerPayloadFormatVersion="2.0",
+            AuthorizerUri=uri,
+            AuthorizerType="REQUEST",
+            IdentitySource=[],
+        )
+
+    def shown():
+        return [a.get("AuthorizerResultTtlInSeconds") for a in aws.v2.get_authorizers(ApiId=api)["Items"]]
+
+    assert shown() == [0, 5]
+    aws.knobs(ttl_absent=1)
+    assert shown() == [None, 5]
+
+
+def test_a_stage_of_a_rest_api_is_written_with_the_value_it_has(aws, backend):
+    api, _ = aws.rest_api(backend + "/{proxy}")
+    for value in ("true", "false"):
+        patch = [{"op": "replace", "path": "/tracingEnabled", "value": value}]
+        assert aws.v1.update_stage(restApiId=api, stageName="prod", patchOperations=patch)["tracingEnabled"] is (
+            value == "true"
+        )

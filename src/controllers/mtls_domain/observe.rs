@@ -117,7 +117,7 @@ pub async fn observe(
         validation(placement, reader, &zones, &certificates),
         records_of(placement, reader, &zones),
         mappings(placement, reader, &domain),
-        pinned(reader, &domain, observe_context.versions),
+        pinned(&d.truststore, reader, &domain, observe_context.versions),
         public(placement, &front, observe_context.public_dns),
     );
     let apis = with_leaving(placement, apis, &mappings, reader).await;
