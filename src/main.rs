@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use mtls_operator::{
     api,
+    aws::partitions,
     cli::{doctor, iam},
     operator,
     telemetry::logging,
@@ -76,9 +77,22 @@ fn doctor(args: doctor::Doctor) -> anyhow::Result<ExitCode> {
 }
 
 fn start(run: operator::options::Options) -> anyhow::Result<ExitCode> {
+    refuse_unknown_region(|name| std::env::var(name).ok())?;
     let level = logging::init(&run.log, run.log_format)?;
     operator::run(run, level, &runtime()?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses a Region of the environment that no known partition has: the AWS SDK would ask host names for it
+/// that do not exist.
+fn refuse_unknown_region(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
+    // In the order of the SDK.
+    for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+        if let Some(region) = variable(name).filter(|region| !region.is_empty()) {
+            return partitions::check(&region).context(name);
+        }
+    }
+    Ok(())
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
@@ -100,6 +114,30 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_region_that_does_not_exist_is_refused_at_start() {
+        let with = |set: &[(&str, &str)]| {
+            let variable = |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+            refuse_unknown_region(variable).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(with(&[]), Ok(()));
+        assert_eq!(
+            with(&[("AWS_REGION", ""), ("AWS_DEFAULT_REGION", "us-isof-south-1")]),
+            Ok(())
+        );
+        assert_eq!(
+            with(&[("AWS_REGION", "eu-west-1"), ("AWS_DEFAULT_REGION", "moon-east-1")]),
+            Ok(())
+        );
+        for name in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+            let refused = with(&[(name, "moon-east-1")]).unwrap_err();
+            assert!(
+                refused.starts_with(&format!("{name}: no known partition")),
+                "{refused}"
+            );
+        }
     }
 
     fn parsed(flags: &[&str]) -> Cli {

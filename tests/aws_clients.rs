@@ -514,6 +514,69 @@ async fn an_object_has_versions_and_only_its_own() {
 
 #[tokio::test]
 #[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
+async fn an_object_of_any_account_and_region_is_read_where_its_bucket_lets_us() {
+    let account = "910000000094";
+    let (session, here) = (session(account).await, Given::new(account).await);
+    let (bucket, key) = ("clients-anywhere", "t.pem");
+    assert_eq!(session.s3.get_anywhere(bucket, key, "").await.unwrap(), None);
+    let theirs = Given::new("910000000095").await;
+    theirs.bucket(bucket, true).await;
+    let put = async |text: &'static str| {
+        let body = aws_sdk_s3::primitives::ByteStream::from_static(text.as_bytes());
+        let put = theirs.s3.put_object().bucket(bucket).key(key).body(body);
+        put.send().await.unwrap().version_id.unwrap()
+    };
+    let old = put("old").await;
+    put("new").await;
+    let refused = session.s3.get_anywhere(bucket, key, &old).await.unwrap_err();
+    assert_eq!((refused.kind, refused.operation), (Kind::Denied, "s3:GetObject"));
+    let policy = json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Principal": {"AWS": format!("arn:aws:iam::{account}:root")},
+        "Action": ["s3:GetObject", "s3:GetObjectVersion"], "Resource": format!("arn:aws:s3:::{bucket}/*"),
+    }]});
+    let allow = theirs
+        .s3
+        .put_bucket_policy()
+        .bucket(bucket)
+        .policy(policy.to_string());
+    allow.send().await.unwrap();
+    for (version, expected) in [(old.as_str(), "old"), ("", "new")] {
+        let content = session.s3.get_anywhere(bucket, key, version).await.unwrap();
+        assert_eq!(content.unwrap().bytes, expected.as_bytes());
+    }
+    assert_eq!(
+        session.s3.get(bucket, key, &old).await.unwrap_err().kind,
+        Kind::Denied
+    );
+
+    // The session is in eu-west-1, where S3 does not answer for this bucket.
+    let there = aws_sdk_s3::Client::from_conf(
+        here.s3
+            .config()
+            .to_builder()
+            .region(aws_config::Region::new("us-east-1"))
+            .build(),
+    );
+    there
+        .create_bucket()
+        .bucket("clients-elsewhere")
+        .send()
+        .await
+        .unwrap();
+    let body = aws_sdk_s3::primitives::ByteStream::from_static(b"far");
+    let put = there.put_object().bucket("clients-elsewhere").key(key).body(body);
+    put.send().await.unwrap();
+    assert!(session.s3.get("clients-elsewhere", key, "").await.is_err());
+    let content = session
+        .s3
+        .get_anywhere("clients-elsewhere", key, "")
+        .await
+        .unwrap();
+    assert_eq!(content.unwrap().bytes, b"far");
+}
+
+#[tokio::test]
+#[ignore = "runs in the process that aws_clients_pass_against_the_emulator starts"]
 async fn records_are_made_once_changed_and_removed_exactly() {
     let account = "910000000004";
     let (session, given) = (session(account).await, Given::new(account).await);
@@ -998,6 +1061,9 @@ async fn integrations_and_authorizers_of_http_apis_change_and_keep_what_is_not_n
         .await
         .unwrap();
     assert!(!changed().await, "as it was made");
+    let knobs = format!("config?account={account}");
+    emulator(&knobs, json!({"ttl_absent": 1})).await;
+    assert!(!changed().await, "a time of 0 may be left out");
     let open = gateway.routes(&api).await.unwrap();
     assert!(
         open.len() == 2 && open.iter().all(|r| r.authorization == Authorization::None),
@@ -1150,7 +1216,7 @@ async fn rest_apis_are_seen_and_changed_through_v1() {
             .rest_api_id(&id)
             .stage_name(stage)
             .deployment_id("none");
-        request.description("theirs").send().await.unwrap();
+        request.send().await.unwrap();
     }
 
     let seen = gateway.api(&id).await.unwrap().unwrap();
@@ -1201,7 +1267,7 @@ async fn rest_apis_are_seen_and_changed_through_v1() {
         json!({"rest_date_lag": 1000}),
     )
     .await;
-    gateway.touch_stage(&id, "dev", "theirs").await.unwrap();
+    gateway.touch_stage(&id, "dev", true).await.unwrap();
     let mut stages = gateway.stages(Protocol::Rest, &id).await.unwrap();
     stages.sort_by(|a, b| a.name.cmp(&b.name));
     assert_eq!(
@@ -1209,7 +1275,9 @@ async fn rest_apis_are_seen_and_changed_through_v1() {
         ["dev", "prod"]
     );
     assert!(
-        stages.iter().all(|s| s.description == "theirs" && !s.auto_deploy),
+        stages
+            .iter()
+            .all(|s| s.tracing == (s.name == "dev") && !s.auto_deploy),
         "{stages:?}"
     );
     assert!(
@@ -1230,7 +1298,7 @@ async fn rest_apis_are_seen_and_changed_through_v1() {
     for absent in [
         gateway.stages(Protocol::Rest, "nothere").await.map(drop),
         gateway.set_endpoint_closed(Protocol::Rest, "nothere", true).await,
-        gateway.touch_stage(&id, "nowhere", "").await,
+        gateway.touch_stage(&id, "nowhere", false).await,
         gateway.deploy(Protocol::Rest, "nothere", &["prod".into()]).await,
         gateway.tag(&gateway.rest_api_arn("nothere"), &pending).await,
         gateway

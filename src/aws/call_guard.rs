@@ -162,6 +162,12 @@ impl CallContext {
             _ => None,
         };
         let bucket = |operation| Bucket::new(&self.account, &self.region, operation);
+        let own = Operation::of_call(name);
+        // Before the common quota, which other calls use while this call waits.
+        let _plentiful = match own.filter(|own| !own.is_scarce()) {
+            Some(own) => Some(self.gate.quota.acquire(&bucket(own)).await),
+            None => None,
+        };
         // Held until the answer arrives, or until no caller waits for the answer.
         let _common = match common {
             Some(common) => Some(self.gate.quota.acquire(&bucket(common)).await),
@@ -174,7 +180,9 @@ impl CallContext {
                 "not sent: this replica does not lead",
             ));
         }
-        let _own = Operation::of_call(name).map(|own| self.gate.quota.depart(&bucket(own)));
+        let _scarce = own
+            .filter(|own| own.is_scarce())
+            .map(|own| self.gate.quota.depart(&bucket(own)));
         let started = Instant::now();
         let result = send.await.map_err(|e| Error::from_sdk(operation, e));
         let kind = result.as_ref().err().map(|e| e.kind);
@@ -184,7 +192,7 @@ impl CallContext {
             return result;
         }
         if kind == Some(Kind::Throttled) {
-            for operation in Operation::of_call(name).into_iter().chain(common) {
+            for operation in own.into_iter().chain(common) {
                 self.gate.quota.drain(&bucket(operation));
             }
         }

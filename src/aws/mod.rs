@@ -9,6 +9,7 @@ pub mod call_guard;
 pub mod errors;
 pub mod gateway;
 pub mod lambda;
+pub mod partitions;
 pub mod quota;
 pub mod rates;
 pub mod route53;

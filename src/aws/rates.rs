@@ -9,7 +9,8 @@ pub enum Operation {
     UpdateDomainName,
     DeleteDomainName,
     CreateDeployment,
-    /// All calls of API Gateway together, including reads and the four operations above.
+    GetResources,
+    /// All calls of API Gateway together, including reads and the operations above.
     ApiGateway,
     /// All calls of Route 53 together; one quota for all Regions.
     Route53,
@@ -55,11 +56,12 @@ pub enum RateError {
 }
 
 impl Operation {
-    pub const ALL: [Operation; 7] = [
+    pub const ALL: [Operation; 8] = [
         Operation::CreateDomainName,
         Operation::UpdateDomainName,
         Operation::DeleteDomainName,
         Operation::CreateDeployment,
+        Operation::GetResources,
         Operation::ApiGateway,
         Operation::Route53,
         Operation::Acm,
@@ -71,6 +73,7 @@ impl Operation {
             Operation::UpdateDomainName => "UpdateDomainName",
             Operation::DeleteDomainName => "DeleteDomainName",
             Operation::CreateDeployment => "CreateDeployment",
+            Operation::GetResources => "GetResources",
             Operation::ApiGateway => "apigateway",
             Operation::Route53 => "route53",
             Operation::Acm => "acm",
@@ -79,7 +82,24 @@ impl Operation {
 
     /// Returns the quota that a call has in addition to its service's common quota.
     pub(crate) fn of_call(name: &str) -> Option<Operation> {
-        Operation::ALL[..4].iter().copied().find(|o| o.name() == name)
+        let is_call =
+            |o: &Operation| !matches!(o, Operation::ApiGateway | Operation::Route53 | Operation::Acm);
+        Operation::ALL
+            .into_iter()
+            .filter(is_call)
+            .find(|o| o.name() == name)
+    }
+
+    /// True when a reconcile requests the call in advance ([`super::quota::Quota::request`]), instead of
+    /// waiting for it.
+    pub(crate) fn is_scarce(self) -> bool {
+        match self {
+            Operation::CreateDomainName
+            | Operation::UpdateDomainName
+            | Operation::DeleteDomainName
+            | Operation::CreateDeployment => true,
+            Operation::GetResources | Operation::ApiGateway | Operation::Route53 | Operation::Acm => false,
+        }
     }
 
     fn names() -> String {
@@ -95,7 +115,7 @@ impl fmt::Display for Operation {
 
 impl Default for Rates {
     /// Returns AWS's quotas: API Gateway Developer Guide, "Quotas and important notes" (10 a second, 40 at
-    /// once); Route 53 Developer Guide, "Quotas" (5 a second); ACM User Guide, "Quotas" (RequestCertificate 5
+    /// once; GetResources 5 per 2 seconds); Route 53 Developer Guide, "Quotas" (5 a second); ACM User Guide, "Quotas" (RequestCertificate 5
     /// a second, the operator's other calls 8 and more). For plentiful calls the rates are a little lower:
     /// calls that leave evenly spaced do not arrive evenly spaced.
     fn default() -> Rates {
@@ -106,6 +126,7 @@ impl Default for Rates {
                     every(Duration::from_secs(30), 1)
                 }
                 Operation::CreateDeployment => every(Duration::from_secs(5), 1),
+                Operation::GetResources => every(Duration::from_millis(440), 4),
                 Operation::ApiGateway => every(Duration::from_millis(110), 30),
                 Operation::Route53 | Operation::Acm => every(Duration::from_millis(250), 3),
             };
@@ -229,9 +250,24 @@ mod tests {
         assert_eq!(
             RateError::Operation("s3".into()).to_string(),
             "no operation \"s3\": there are CreateDomainName, UpdateDomainName, DeleteDomainName, \
-         CreateDeployment, \
+         CreateDeployment, GetResources, \
          apigateway, route53, acm and *"
         );
+    }
+
+    #[test]
+    fn calls_with_a_quota_of_their_own_are_requested_in_advance_or_wait() {
+        for (call, expected) in [
+            ("CreateDomainName", Some(true)),
+            ("CreateDeployment", Some(true)),
+            ("GetResources", Some(false)),
+            ("GetResource", None),
+            ("apigateway", None),
+            ("acm", None),
+        ] {
+            let own = Operation::of_call(call);
+            assert_eq!(own.map(Operation::is_scarce), expected, "{call}");
+        }
     }
 
     #[test]

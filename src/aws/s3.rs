@@ -1,5 +1,5 @@
-//! S3: the bucket that holds truststores, and their versions. Every call names the account that must own the
-//! bucket, so S3 itself refuses a bucket of that name in another account.
+//! S3: the bucket that holds truststores, and their versions. Every call but [`S3::get_anywhere`] names the
+//! account that must own the bucket, so S3 itself refuses a bucket of that name in another account.
 //! Long because each service has one file.
 
 use std::collections::BTreeMap;
@@ -8,6 +8,7 @@ use aws_config::{Region, SdkConfig};
 use aws_sdk_s3::{
     Client,
     error::BuildError,
+    operation::get_object::builders::GetObjectFluentBuilder,
     primitives::ByteStream,
     types::{
         BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration,
@@ -75,38 +76,14 @@ impl S3 {
     /// Returns the bucket; `None` when no bucket has this name, [`Kind::Denied`] when another account owns
     /// the name or permissions are missing.
     pub async fn bucket(&self, name: &str) -> Result<Option<Bucket>, Error> {
-        const HEAD: &str = "s3:HeadBucket";
-        let head = self
-            .client
-            .head_bucket()
-            .bucket(name)
-            .expected_bucket_owner(&self.context.account);
-        // For a bucket of another Region S3 answers with a redirect, which names the Region.
-        let send = async {
-            match head.send().await {
-                Ok(found) => Ok(found.bucket_region),
-                Err(e) => {
-                    let elsewhere = e
-                        .raw_response()
-                        .filter(|r| matches!(r.status().as_u16(), 301 | 307 | 400))
-                        .and_then(|r| r.headers().get("x-amz-bucket-region"))
-                        .map(str::to_owned);
-                    elsewhere.map(Some).ok_or(e)
-                }
-            }
+        let Some(region) = self
+            .region_of(name, Some(&self.context.account), &[301, 307, 400])
+            .await?
+        else {
+            return Ok(None);
         };
-        let region = match self.context.call(HEAD, send).await {
-            Ok(region) => region.unwrap_or_else(|| self.context.region.clone()),
-            Err(e) if e.kind == Kind::NotFound => return Ok(None),
-            Err(e) => return Err(e),
-        };
-        let there = self
-            .client
-            .config()
-            .to_builder()
-            .region(Region::new(region.clone()))
-            .build();
-        let ask = Client::from_conf(there)
+        let ask = self
+            .client_in(&region)
             .get_bucket_versioning()
             .bucket(name)
             .expected_bucket_owner(&self.context.account)
@@ -120,6 +97,45 @@ impl S3 {
             region,
             versioned: versioning == Some(BucketVersioningStatus::Enabled),
         }))
+    }
+
+    /// Returns the Region of a bucket; `None` when no bucket has this name. S3 names the Region in refusals too:
+    /// those with one of `statuses` count as an answer.
+    async fn region_of(
+        &self,
+        bucket: &str,
+        owner: Option<&str>,
+        statuses: &[u16],
+    ) -> Result<Option<String>, Error> {
+        let head = self.client.head_bucket().bucket(bucket);
+        let head = head.set_expected_bucket_owner(owner.map(str::to_owned));
+        let send = async {
+            match head.send().await {
+                Ok(found) => Ok(found.bucket_region),
+                Err(e) => {
+                    let named = e
+                        .raw_response()
+                        .filter(|r| statuses.contains(&r.status().as_u16()))
+                        .and_then(|r| r.headers().get("x-amz-bucket-region"))
+                        .map(str::to_owned);
+                    named.map(Some).ok_or(e)
+                }
+            }
+        };
+        match self.context.call("s3:HeadBucket", send).await {
+            Ok(region) => Ok(Some(region.unwrap_or_else(|| self.context.region.clone()))),
+            Err(e) if e.kind == Kind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn client_in(&self, region: &str) -> Client {
+        let there = self
+            .client
+            .config()
+            .to_builder()
+            .region(Region::new(region.to_owned()));
+        Client::from_conf(there.build())
     }
 
     /// True when nothing in the bucket can become public, even by settings on the bucket or its objects:
@@ -189,8 +205,8 @@ impl S3 {
     }
 
     /// Creates a bucket in this Region. The bucket has its tags from the first moment on; S3 makes it
-    /// private, with S3's own key. In us-east-1 S3 accepts a bucket that this account already owns, and
-    /// leaves its tags alone.
+    /// private, with S3's own key. A bucket that this account already owns is [`Kind::Conflict`], in us-east-1
+    /// too, because the request has tags.
     pub async fn create_bucket(&self, name: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
         const CREATE: &str = "s3:CreateBucket";
         // us-east-1 is the default location of a bucket, and S3 rejects its name.
@@ -293,15 +309,36 @@ impl S3 {
     /// Returns the bytes of one version, or (an empty version) of an object without versions; `None` when it
     /// is gone or is a delete marker.
     pub async fn get(&self, bucket: &str, key: &str, version: &str) -> Result<Option<Content>, Error> {
-        const GET: &str = "s3:GetObject";
-        let send = self
+        let request = self
             .client
             .get_object()
-            .bucket(bucket)
-            .key(key)
-            .set_version_id(Some(version).filter(|v| !v.is_empty()).map(str::to_owned))
-            .expected_bucket_owner(&self.context.account)
-            .send();
+            .expected_bucket_owner(&self.context.account);
+        self.content(request.bucket(bucket).key(key), version).await
+    }
+
+    /// Returns the bytes of an object in a bucket of any account and Region, as [`S3::get`]; of the newest
+    /// version when none is given.
+    pub async fn get_anywhere(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: &str,
+    ) -> Result<Option<Content>, Error> {
+        let Some(region) = self.region_of(bucket, None, &[301, 307, 400, 403]).await? else {
+            return Ok(None);
+        };
+        let request = self.client_in(&region).get_object();
+        self.content(request.bucket(bucket).key(key), version).await
+    }
+
+    async fn content(
+        &self,
+        request: GetObjectFluentBuilder,
+        version: &str,
+    ) -> Result<Option<Content>, Error> {
+        const GET: &str = "s3:GetObject";
+        let version = Some(version).filter(|v| !v.is_empty());
+        let send = request.set_version_id(version.map(str::to_owned)).send();
         let answer = match self.context.call(GET, send).await {
             Ok(answer) => answer,
             Err(e) if e.kind == Kind::NotFound || e.code.as_deref() == Some("MethodNotAllowed") => {

@@ -23,6 +23,7 @@ use super::{
     errors::{ASSUME_ROLE, Error, Kind},
     gateway::Gateway,
     lambda::Lambda,
+    partitions,
     route53::Route53,
     s3::S3,
 };
@@ -226,11 +227,13 @@ impl Session {
             .build()
     }
 
-    /// Returns the host of an API's default endpoint. Source: API Gateway Developer Guide; China has a suffix
-    /// of its own.
+    /// Returns the host of an API's default endpoint. Source: API Gateway Developer Guide.
     pub fn execute_api_host(&self, api_id: &str) -> String {
-        let suffix = if self.region.starts_with("cn-") { ".cn" } else { "" };
-        format!("{api_id}.execute-api.{}.amazonaws.com{suffix}", self.region)
+        format!(
+            "{api_id}.execute-api.{}.{}",
+            self.region,
+            partitions::dns_suffix(&self.region)
+        )
     }
 
     /// Returns a Lambda client in the Region of a function's ARN.
@@ -249,6 +252,7 @@ impl Session {
                 "no Region is set: set AWS_REGION",
             ));
         };
+        partitions::check(&region).map_err(|unknown| Error::ours(Kind::Invalid, WHO, unknown.to_string()))?;
         let context = CallContext {
             gate: gate.clone(),
             account: String::new(),

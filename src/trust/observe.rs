@@ -8,7 +8,9 @@ use futures::future::join_all;
 use crate::{
     api::conditions::Reason,
     aws::{
+        errors::Error,
         gateway::domains::Domain,
+        s3::Content,
         session::Session,
         tags::{KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG},
     },
@@ -38,6 +40,9 @@ pub(crate) struct Version {
 /// Cached versions of the truststore object of one domain, by URI and version.
 #[derive(Debug, Default)]
 pub struct Versions(std::sync::Mutex<BTreeMap<(String, String), Version>>);
+
+/// End of the URI of an object that was read in a bucket of any account and Region.
+const ELSEWHERE: &str = " elsewhere";
 
 /// What reads of the truststore object need besides a session.
 #[derive(Clone, Copy)]
@@ -111,8 +116,10 @@ pub(crate) async fn published(
 }
 
 /// Reads the object and version that the domain uses: also for a domain that is not owned yet, and for a
-/// truststore that has moved.
+/// truststore that has moved. `own` is the truststore of the spec: an object at any other place may be in another
+/// account or Region, where it has no owner among the MtlsDomains.
 pub(crate) async fn pinned(
+    own: &TruststoreObject,
     reader: &AwsReader<'_>,
     domain: &Seen<Option<Domain>>,
     parsing: Parsing<'_>,
@@ -124,18 +131,33 @@ pub(crate) async fn pinned(
     let Some((bucket, key)) = used.place() else {
         return Ok(None);
     };
-    let version = match &used.version {
-        Some(version) => version.clone(),
-        // Not pinned: the domain uses the version that was newest at its last update, presumably the latest.
-        None => match reader.head(bucket, key).await? {
-            Some(object) => object.version,
-            None => return Ok(None),
-        },
+    let read = async {
+        let version = match &used.version {
+            Some(version) => version.clone(),
+            // Not pinned: the domain uses the version that was newest at its last update, presumably the latest.
+            None => match reader.head(bucket, key).await? {
+                Some(object) => object.version,
+                None => return Ok(None),
+            },
+        };
+        parsing.read(bucket, key, reader.session, &version).await
     };
-    let content = parsing.read(bucket, key, reader.session, &version).await?;
+    let (content, is_here) = match read.await {
+        Err(_) if (bucket, key) != (own.bucket.as_str(), own.key.as_str()) => {
+            let version = used.version.as_deref().unwrap_or_default();
+            (
+                parsing
+                    .read_anywhere(bucket, key, reader.session, version)
+                    .await?,
+                false,
+            )
+        }
+        content => (content?, true),
+    };
     Ok(content.and_then(|c| {
+        let owner = c.metadata.get(OWNER_METADATA).filter(|_| is_here);
         Some(Pinned {
-            owner: c.metadata.get(OWNER_METADATA).cloned(),
+            owner: owner.cloned(),
             bundle: c.bundle?,
         })
     }))
@@ -152,10 +174,33 @@ impl Parsing<'_> {
         version: &str,
     ) -> Seen<Option<Version>> {
         let name = (format!("s3://{bucket}/{key}"), version.to_owned());
+        let get = session.s3.get(bucket, key, version);
+        self.cached(name, get).await
+    }
+
+    /// Reads an object in a bucket of any account and Region.
+    async fn read_anywhere(
+        self,
+        bucket: &str,
+        key: &str,
+        session: &Session,
+        version: &str,
+    ) -> Seen<Option<Version>> {
+        // Not the name of the same object in this account, which has an owner.
+        let name = (format!("s3://{bucket}/{key}{ELSEWHERE}"), version.to_owned());
+        let get = session.s3.get_anywhere(bucket, key, version);
+        self.cached(name, get).await
+    }
+
+    async fn cached(
+        self,
+        name: (String, String),
+        get: impl Future<Output = Result<Option<Content>, Error>>,
+    ) -> Seen<Option<Version>> {
         if let Some(known) = self.versions.lock().get(&name) {
             return Ok(Some(known.clone()));
         }
-        let Some(content) = seen(session.s3.get(bucket, key, version)).await? else {
+        let Some(content) = seen(get).await? else {
             return Ok(None);
         };
         let parse = move |_: &_| Version {
@@ -166,10 +211,13 @@ impl Parsing<'_> {
         let parsed = self.workers.run(self.namespace, parse).await;
         let parsed = parsed.map_err(|error| Unseen {
             reason: Reason::Unreachable,
-            message: format!("the truststore s3://{bucket}/{key} cannot be parsed: {error}; trying again"),
+            message: format!(
+                "the truststore {} cannot be parsed: {error}; trying again",
+                name.0
+            ),
         })?;
         // An object without a version can have other content tomorrow.
-        if !version.is_empty() {
+        if !name.1.is_empty() {
             self.versions.lock().insert(name, parsed.clone());
         }
         Ok(Some(parsed))
@@ -192,8 +240,13 @@ impl Versions {
             let used = g.truststore.as_ref()?;
             Some((used.uri.clone(), used.version.clone()?))
         });
-        self.lock()
-            .retain(|name, _| Some(name) == latest.as_ref() || Some(name) == used.as_ref());
+        self.lock().retain(|(uri, version), _| {
+            let here = uri.strip_suffix(ELSEWHERE).unwrap_or(uri);
+            [&latest, &used]
+                .into_iter()
+                .flatten()
+                .any(|(of, named)| of == here && named == version)
+        });
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, String), Version>> {

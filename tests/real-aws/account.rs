@@ -12,7 +12,6 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use kube::Client;
 use sandbox::{
     aws::{Options, REGION},
-    echo::Echo,
     kubernetes::Kubernetes,
     operator::{Operator, OperatorOptions},
     prepare::hosted_zone,
@@ -34,8 +33,6 @@ pub struct Account {
     pub run: String,
     /// Maximum time of any step.
     pub timeout: Duration,
-    /// HTTP server that answers GET with 200.
-    pub backend: String,
     dir: PathBuf,
     operator_env: Vec<(String, String)>,
     place: Place,
@@ -43,7 +40,7 @@ pub struct Account {
 
 enum Place {
     Real(Box<Kubernetes>),
-    Local { world: Box<World>, _backend: Echo },
+    Local(Box<World>),
 }
 
 /// Client certificate and its key, PEM.
@@ -142,7 +139,6 @@ impl Account {
             zone_id,
             run: run(),
             timeout: Duration::from_secs(90 * 60),
-            backend: "https://checkip.amazonaws.com".to_owned(),
             dir: dir.to_owned(),
             operator_env,
             place: Place::Real(Box::new(kubernetes)),
@@ -156,7 +152,6 @@ impl Account {
         let account = world.aws.new_account();
         let zone = format!("z{}.example.com", account.id);
         let zone_id = hosted_zone(&account, &zone).await.expect("a hosted zone");
-        let echo = Echo::start().await.expect("a backend");
         Account {
             id: account.id.clone(),
             region: REGION.to_owned(),
@@ -165,20 +160,16 @@ impl Account {
             zone_id,
             run: run(),
             timeout: Duration::from_secs(60),
-            backend: echo.url(),
             dir: dir.to_owned(),
             operator_env: world.operator_env(&account, ""),
-            place: Place::Local {
-                world: Box::new(world),
-                _backend: echo,
-            },
+            place: Place::Local(Box::new(world)),
         }
     }
 
     pub fn place(&self) -> String {
         let where_ = match self.place {
             Place::Real(_) => "the real account",
-            Place::Local { .. } => {
+            Place::Local(_) => {
                 "an account of the AWS emulator (REAL_AWS_ACCOUNT and REAL_AWS_ZONE are not set)"
             }
         };
@@ -191,7 +182,7 @@ impl Account {
     fn kubernetes(&self) -> &Kubernetes {
         match &self.place {
             Place::Real(kubernetes) => kubernetes,
-            Place::Local { world, .. } => &world.kubernetes,
+            Place::Local(world) => &world.kubernetes,
         }
     }
 
@@ -250,7 +241,7 @@ impl Account {
         ]);
         let front = match &self.place {
             Place::Real(_) => format!("{front}:443"),
-            Place::Local { world, .. } => {
+            Place::Local(world) => {
                 curl.arg("--cacert").arg(world.ca_file());
                 world.edge.address().to_string()
             }

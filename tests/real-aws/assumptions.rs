@@ -1,12 +1,8 @@
 //! Entries of sandbox/aws/ASSUMPTIONS.md, each by its name: tried here, or listed with the reason why not.
 use std::collections::{BTreeMap, BTreeSet};
 
-use aws_sdk_acm::types::ValidationMethod;
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, IntegrationType, Op, PatchOperation};
-use aws_sdk_apigatewayv2::types::{
-    AuthorizationType, AuthorizerType, DomainNameConfiguration, IntegrationType as V2IntegrationType,
-    JwtConfiguration, MutualTlsAuthenticationInput, ProtocolType,
-};
+use aws_sdk_apigatewayv2::types::{DomainNameConfiguration, MutualTlsAuthenticationInput};
 use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecord, ResourceRecordSet, RrType};
 use aws_sdk_s3::{
     primitives::ByteStream,
@@ -158,18 +154,6 @@ fn refusal<T: std::fmt::Debug, E: std::fmt::Debug>(result: &Result<T, E>, code: 
 }
 
 pub async fn without_a_domain(account: &Account, findings: &mut Findings) {
-    let acm = aws_sdk_acm::Client::new(&account.sdk);
-    let names = (1..11).map(|n| account.host(&format!("n{n}"))).collect();
-    let request = acm
-        .request_certificate()
-        .domain_name(account.host("n0"))
-        .set_subject_alternative_names(Some(names));
-    let (holds, seen) = refusal(
-        &request.validation_method(ValidationMethod::Dns).send().await,
-        "LimitExceededException",
-    );
-    findings.note("eleven-names", holds, seen);
-
     let value = format!("\"{}\"", "x".repeat(200));
     let values = (0..200).map(|n| {
         ResourceRecord::builder()
@@ -203,7 +187,6 @@ pub async fn without_a_domain(account: &Account, findings: &mut Findings) {
     findings.note("record-limits", holds && seen.contains("32000 characters"), seen);
 
     buckets(account, findings).await;
-    http_apis(account, findings).await;
     rest_apis(account, findings).await;
     let absent = execute_api(account, "zzzzzzzzzz");
     let status = account.status(&absent, &absent, "/", None, &[]).await;
@@ -264,174 +247,6 @@ async fn buckets(account: &Account, findings: &mut Findings) {
         .expect("HeadObject");
     let key = object.ssekms_key_id.unwrap_or_default();
     findings.note("kms-alias", key.starts_with("arn:") && key.contains(":key/"), key);
-}
-
-async fn http_apis(account: &Account, findings: &mut Findings) {
-    let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
-    let name = format!("{}-http", account.run);
-    let api = gateway
-        .create_api()
-        .name(name)
-        .protocol_type(ProtocolType::Http)
-        .send()
-        .await
-        .expect("CreateApi");
-    let api = api.api_id.expect("an id");
-    let arn = format!("arn:aws:apigateway:{}::/apis/{api}", account.region);
-    gateway
-        .tag_resource()
-        .resource_arn(arn)
-        .tags("a", "b")
-        .send()
-        .await
-        .expect("TagResource");
-    let tags = gateway
-        .get_api()
-        .api_id(&api)
-        .send()
-        .await
-        .expect("GetApi")
-        .tags
-        .unwrap_or_default();
-    let by_v2 = tags.get("a").is_some_and(|value| value == "b");
-
-    let rest = aws_sdk_apigateway::Client::new(&account.sdk);
-    let rest_api = rest
-        .create_rest_api()
-        .name(format!("{}-tags", account.run))
-        .send()
-        .await
-        .expect("CreateRestApi");
-    let rest_api = rest_api.id.expect("an id");
-    let arn = format!("arn:aws:apigateway:{}::/restapis/{rest_api}", account.region);
-    rest.tag_resource()
-        .resource_arn(arn)
-        .tags("a", "b")
-        .send()
-        .await
-        .expect("TagResource of v1");
-    let tags = rest
-        .get_rest_api()
-        .rest_api_id(&rest_api)
-        .send()
-        .await
-        .expect("GetRestApi")
-        .tags
-        .unwrap_or_default();
-    let by_v1 = tags.get("a").is_some_and(|value| value == "b");
-    findings.note("tags-by-kind", by_v1 && by_v2, format!("v1 {by_v1}, v2 {by_v2}"));
-
-    let request = gateway
-        .create_integration()
-        .api_id(&api)
-        .integration_type(V2IntegrationType::HttpProxy);
-    let request = request
-        .integration_method("ANY")
-        .integration_uri(&account.backend)
-        .payload_format_version("1.0");
-    let request = request
-        .request_parameters("overwrite:header.x-one", "1")
-        .request_parameters("overwrite:header.x-two", "2");
-    let integration = request
-        .send()
-        .await
-        .expect("CreateIntegration")
-        .integration_id
-        .expect("an id");
-    let request = gateway
-        .update_integration()
-        .api_id(&api)
-        .integration_id(&integration);
-    request
-        .request_parameters("overwrite:header.x-one", "3")
-        .send()
-        .await
-        .expect("UpdateIntegration");
-    let now = gateway
-        .get_integration()
-        .api_id(&api)
-        .integration_id(&integration)
-        .send()
-        .await
-        .expect("GetIntegration");
-    let now = now.request_parameters.unwrap_or_default();
-    let there = now
-        .get("overwrite:header.x-two")
-        .is_some_and(|value| value == "2");
-    findings.note("unnamed-parameters", there, format!("{now:?}"));
-
-    let jwt = JwtConfiguration::builder()
-        .issuer("https://accounts.google.com")
-        .audience("absent")
-        .build();
-    let request = gateway
-        .create_authorizer()
-        .api_id(&api)
-        .name("jwt")
-        .authorizer_type(AuthorizerType::Jwt);
-    let request = request
-        .identity_source("$request.header.Authorization")
-        .jwt_configuration(jwt);
-    let authorizer = request
-        .send()
-        .await
-        .expect("CreateAuthorizer")
-        .authorizer_id
-        .expect("an id");
-    let route = async |key: &str| {
-        let request = gateway
-            .create_route()
-            .api_id(&api)
-            .route_key(key)
-            .target(format!("integrations/{integration}"));
-        request
-            .send()
-            .await
-            .expect("CreateRoute")
-            .route_id
-            .expect("an id")
-    };
-    let ask = async |route: &str, authorizer: &str| {
-        let request = gateway
-            .update_route()
-            .api_id(&api)
-            .route_id(route)
-            .authorization_type(AuthorizationType::Jwt);
-        request.authorizer_id(authorizer).send().await
-    };
-    let asking = route("$default").await;
-    ask(&asking, &authorizer).await.expect("UpdateRoute");
-    let deleted = gateway
-        .delete_authorizer()
-        .api_id(&api)
-        .authorizer_id(&authorizer)
-        .send()
-        .await;
-    let (in_use, seen) = refusal(&deleted, "ConflictException");
-    let (missing, also) = refusal(
-        &ask(&route("GET /unasked").await, "zzzzzz").await,
-        "BadRequestException",
-    );
-    findings.note("authorizer-in-use", in_use && missing, format!("{seen}; {also}"));
-
-    let request = gateway
-        .update_route()
-        .api_id(&api)
-        .route_id(&asking)
-        .authorization_type(AuthorizationType::None);
-    request.send().await.expect("UpdateRoute");
-    let request = gateway
-        .create_stage()
-        .api_id(&api)
-        .stage_name("$default")
-        .auto_deploy(false);
-    request.send().await.expect("CreateStage");
-    let host = execute_api(account, &api);
-    let serves = soon(account, async || {
-        account.status(&host, &host, "/", None, &[]).await == "200"
-    })
-    .await;
-    findings.note("undeployed-stage", serves, format!("serves {serves}"));
 }
 
 /// REST API that answers GET of `/` and, after a deployment, of later resources, by itself: it needs no
@@ -556,11 +371,6 @@ async fn rest_apis(account: &Account, findings: &mut Findings) {
         closed && open && late != "200",
         format!("closed {closed}, open {open}, {late}"),
     );
-
-    set_flag(&rest, &api, true).await;
-    deploy(&rest, &api, "two").await;
-    let closed = soon(account, async || status("/prod/").await == "403").await;
-    findings.note("flag-of-whole-api", closed, format!("closed {closed}"));
 }
 
 async fn set_flag(rest: &aws_sdk_apigateway::Client, api: &str, closed: bool) {

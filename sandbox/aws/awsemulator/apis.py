@@ -8,13 +8,19 @@ rest-api-disable-default-endpoint, http-api-stages, how-to-deploy-api; awsdocs p
 mapped to a domain name cannot be deleted [cloud-nuke issue 370]. ``""`` as the value removes a request
 parameter of an HTTP API's integration [botocore apigatewayv2]. GetResources shows only the names of the methods
 unless they are embedded. [botocore apigateway] An authorizer without an identity source requires none.
-[botocore, CreateAuthorizer of both]
+[botocore, CreateAuthorizer of both] CreateAuthorizer of a REST API that is gone is a ConflictException.
+[LocalStack's recorded answers]
 
-Assumed: the flag is of the whole API, whichever stage is deployed; UpdateStage of a REST API publishes the
-flag but not the resources, also when it changes nothing; v1 tags REST APIs, v2 the others; a stage of an HTTP
-API that was never deployed serves what is there; UpdateIntegration of v2 leaves request parameters alone that
-it does not name (knob `parameters_merge`); an authorizer that a route or method asks cannot be deleted
-(ConflictException), and one that is not there cannot be put on a route (BadRequestException).
+The flag is of the whole API, whichever stage is deployed. [API Gateway Developer Guide,
+rest-api-disable-default-endpoint] UpdateStage of a REST API publishes the flag but not the resources. [awsdocs
+pull request 159] v1 tags REST APIs, v2 the others. [Terraform, aws_api_gateway_ and aws_apigatewayv2_] A stage
+of an HTTP API that was never deployed serves nothing. [API Gateway Developer Guide, http-api-develop]
+UpdateIntegration of v2 leaves request parameters alone that it does not name (knob `parameters_merge`).
+[Terraform, apigatewayv2 integration.go, removes them by ``""``] An authorizer that a route or method asks cannot
+be deleted (ConflictException), and one that is not there cannot be put on a route (BadRequestException).
+[Terraform issue 6731 and pull request 37732]
+
+Assumed: UpdateStage of a REST API publishes the flag also when it changes nothing.
 
 Beyond AWS, the tag ``awsdouble:id`` chooses the id of a new API, for manifests that are written before it exists.
 """
@@ -83,6 +89,12 @@ def deployment_of(api_id: str, stage: str) -> str | None:
         return v1._stages_v1.get(api_id, {}).get(stage, {}).get("deploymentId")
     found = v2._stages.get(api_id, {}).get(stage, {})
     return None if found.get("autoDeploy") else found.get("deploymentId")
+
+
+def is_undeployed(api_id: str, stage: str) -> bool:
+    """True for a stage of an HTTP API that was never deployed."""
+    found = v2._stages.get(api_id, {}).get(stage, {})
+    return not (found.get("autoDeploy") or found.get("deploymentId"))
 
 
 @then(v1, "_create_stage", "_update_stage")
@@ -178,9 +190,33 @@ def create_authorizer(original: Callable, api_id: str, data: dict) -> Response:
     return original(api_id, {"identitySource": []} | data if data.get("authorizerType") == "REQUEST" else data)
 
 
+@replaces(v2, "_get_authorizers")
+@replaces(v2, "_get_authorizer")
+def show_authorizers(original: Callable, *arguments: Any) -> Response:
+    response = original(*arguments)
+    if response[0] != 200 or not knob("ttl_absent"):
+        return response
+    shown = json.loads(response[2])
+    for authorizer in shown.get("items", [shown]):
+        if authorizer.get("authorizerResultTtlInSeconds") == 0:
+            del authorizer["authorizerResultTtlInSeconds"]
+    return v2._apigw_response(shown)
+
+
 @replaces(v1, "_create_authorizer")
 def v1_create_authorizer(original: Callable, api_id: str, data: dict) -> Response:
+    if api_id not in v1._rest_apis:
+        return conflict("Unable to complete operation due to concurrent modification. Please try again later.")
     return original(api_id, {"identitySource": ""} | data if data.get("type") == "REQUEST" else data)
+
+
+@replaces(v1, "_update_stage")
+def v1_update_stage(original: Callable, api_id: str, stage: str, data: dict) -> Response:
+    """Converts flags, strings in the patch, to booleans in the answer."""
+    for operation in data.get("patchOperations", []):
+        if operation.get("path") in ("/tracingEnabled", "/cacheClusterEnabled"):
+            operation["value"] = str(operation.get("value")).lower() == "true"
+    return original(api_id, stage, data)
 
 
 @replaces(v1, "_update_authorizer")

@@ -5,20 +5,21 @@ while a domain name is UPDATING another update is a ConflictException, and it se
 ``truststoreUri: ""`` turns mutual TLS off, and a request without the field leaves it alone. Mutual TLS with an
 imported certificate needs an ownership certificate issued by ACM; all domain names with mutual TLS of a Region
 have one issuer per certificate subject, across accounts. 120 domain names per Region, 200 mappings per domain
-name. [API Gateway Developer Guide: rest-api-mutual-tls, how-to-custom-domains, rest-api-mappings, limits;
+name. A mapping key may have commas, but neither empty steps nor a slash at either end. [API Gateway Developer Guide: rest-api-mutual-tls, how-to-custom-domains, rest-api-mappings, limits;
 botocore apigatewayv2 and apigateway models; Terraform issues 18312, 35741; aws/chalice 1986; aws-cdk 10529,
-8983]
+8983; floci ApiGatewayV2ApiMappingServiceTest]
 
 Assumed: all messages that none of these quotes; that a domain name does not serve before it has been
 AVAILABLE once; that an ownership certificate is judged like the certificate itself (ISSUED, for the name); that
 a domain name which is PENDING_CERTIFICATE_REIMPORT or PENDING_OWNERSHIP_VERIFICATION takes no update but one
 that changes either certificate, which ends that status; that one too many is TooManyRequestsException in v2 and
 LimitExceededException in v1; that DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping
-before GetApiMappings lists it; that GetDomainName and GetApiMappings of v2 refuse domain names that only v1
-manages; that v1 refuses another policy than TLS_1_2 while mutual TLS is on.
+before GetApiMappings lists it; that GetDomainName and GetApiMappings of v2 refuse edge-optimized domain names,
+and show those with the policy TLS_1_0 (knob `v2_refuses_tls_1_0`); that v1 refuses another policy than TLS_1_2 while mutual TLS is on.
 
 UpdateDomainName of v1, which MiniStack lacks, changes only the security policy: as in v2, with a time of
-UPDATING, also of a domain name that v2 refuses. [API Gateway Developer Guide:
+UPDATING, also of a domain name that v2 refuses. UpdateDomainName of v2 does not change the policy of one with
+TLS_1_0. [aws-cli issue 7261; API Gateway Developer Guide:
 apigateway-custom-domain-tls-version]
 """
 
@@ -42,7 +43,7 @@ from .wire import Response, aws_error, bad_request, conflict
 MAX_MAPPINGS = 200
 LOCKED = ("PENDING_CERTIFICATE_REIMPORT", "PENDING_OWNERSHIP_VERIFICATION")
 ONLY_V2 = "Only REGIONAL domain names with a security policy of TLS 1.2 can be managed through the API Gateway V2 API."
-_MAPPING_KEY = re.compile(r"(?!/)[A-Za-z0-9$\-_.+!*'()/]{0,300}")
+_MAPPING_KEY = re.compile(r"(?!.{301})(?:[A-Za-z0-9$_.+!*'(),-]+(?:/[A-Za-z0-9$_.+!*'(),-]+)*)?")
 
 Key = tuple[str, str, str]  # account, Region, domain name
 
@@ -212,15 +213,24 @@ def update_domain_name(original: Callable, name: str, data: dict) -> Response:
     record = v1._domain_names.get(name)
     if record is None:
         return v2._domain_not_found()
+    if not _is_of_v2(record):
+        return bad_request(ONLY_V2)
     if status(_key(name))[0] == "UPDATING":
         return conflict("There is already an update in progress")
     if error := _configuration_error(name, data):
         return bad_request(error)
+    policy = record["securityPolicy"]
     old, config = _certificates_of(record), data["domainNameConfigurations"][0]
     same = all((config.get(field.replace("regionalC", "c")) or "") == arn for field, arn in old.items())
     if status(_key(name))[0] in LOCKED and same:
         return conflict(f"The domain name is {status(_key(name))[0]} and cannot be updated")
-    response = _write(name, data, knob("update_settle"), lambda: original(name, data), _show)
+
+    def store() -> Response:
+        stored = original(name, data)
+        record["securityPolicy"] = policy  # v2 takes TLS_1_2 only, and leaves another one alone
+        return stored
+
+    response = _write(name, data, knob("update_settle"), store, _show)
     if response[0] < 300:
         for arn in set(old.values()) - set(_certificates_of(record).values()):
             acm.let_go(arn, name)
@@ -316,7 +326,7 @@ def v1_get_domain_names(_: Callable, query: dict) -> Response:
 
 def _mapping_error(data: dict) -> Response | None:
     if not _MAPPING_KEY.fullmatch(data.get("apiMappingKey") or ""):
-        return bad_request("An ApiMapping key may contain only letters, numbers and one of $-_.+!*'()/")
+        return bad_request("An ApiMapping key may contain only letters, numbers and one of $-_.+!*'(),/")
     return None
 
 
@@ -338,7 +348,8 @@ def update_api_mapping(original: Callable, name: str, mapping_id: str, data: dic
 
 
 def _is_of_v2(record: dict) -> bool:
-    return (record["endpointConfiguration"].get("types"), record["securityPolicy"]) == (["REGIONAL"], "TLS_1_2")
+    of_v2 = record["securityPolicy"] == "TLS_1_2" or not knob("v2_refuses_tls_1_0")
+    return record["endpointConfiguration"].get("types") == ["REGIONAL"] and of_v2
 
 
 @replaces(v2, "_get_api_mappings")

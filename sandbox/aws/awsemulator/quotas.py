@@ -1,7 +1,7 @@
 """Call quotas, as token buckets, and the throttling errors of each service.
 
 - API Gateway: CreateDomainName, UpdateDomainName and DeleteDomainName 1 per 30 s each, CreateDeployment
-  1 per 5 s, everything together 10 per second with bursts of 40, per account and Region; 429
+  1 per 5 s, GetResources 5 per 2 s, everything together 10 per second with bursts of 40, per account and Region; 429
   ``TooManyRequestsException``, in v1 with ``Retry-After``. [API Gateway Developer Guide, limits]
 - ACM: per operation, account and Region; 400 ``ThrottlingException``. [ACM User Guide, acm-limits]
 - Route 53: 5 per second and account; 400 ``Throttling``. [Route 53 Developer Guide, DNSLimitations]
@@ -44,12 +44,14 @@ def _seconds_short(key: tuple, rate: float, burst: float) -> float:
 
 def _api_gateway(call: Call) -> float:
     place = (call.account, call.region)
-    interval = 0.0
+    interval, burst = 0.0, 1
     if call.operation in DOMAIN_WRITES:
         interval = knob("domain_write_interval")
     elif call.operation == "CreateDeployment":
         interval = knob("deployment_interval")
-    if interval and (short := _seconds_short((*place, call.operation), 1 / interval, 1)):
+    elif call.operation == "GetResources":
+        interval, burst = knob("resources_interval"), 5
+    if interval and (short := _seconds_short((*place, call.operation), 1 / interval, burst)):
         return short
     rate = knob("apigateway_rate")
     return _seconds_short((*place, "apigateway"), rate, knob("apigateway_burst")) if rate else 0.0

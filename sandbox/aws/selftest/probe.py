@@ -2,7 +2,7 @@
 """Drives every AWS call that the operator makes through a realistic life cycle against one emulator.
 
 usage: probe.py ENDPOINT OUT.json [--acm-wait SECONDS]
-Updates of a domain name wait until it is AVAILABLE, and DescribeCertificate may write EC-prime256v1 for EC_prime256v1.
+Updates of a domain name wait until it is AVAILABLE.
 
 Each row: area, call, result (OK | WRONG | ERROR), note.
   OK     the call worked and its result agrees with AWS in the checked field

@@ -420,3 +420,49 @@ def test_chosen_api_id(emulator, aws, backend):
     assert refused(other.v2.create_api, Name="a", ProtocolType="HTTP", Tags=tags)[:2] == ("ConflictException", 409)
     assert refused(other.v1.create_rest_api, name="r", tags=tags)[:2] == ("ConflictException", 409)
     assert aws.v1.create_rest_api(name="r", tags={"awsdouble:id": f"r{chosen}"})["id"] == f"r{chosen}"
+
+
+def test_an_authorizer_for_a_rest_api_that_is_gone(aws):
+    answer = refused(aws.v1.create_authorizer, restApiId="gone", name="a", type="REQUEST")
+    assert answer[:2] == ("ConflictException", 409) and "concurrent modification" in answer[2]
+
+
+def test_a_stage_that_was_never_deployed(emulator, aws, backend, front):
+    api, _ = aws.http_api(backend, auto_deploy=False)
+    name, host = mapped(aws, api), f"{api}.execute-api.us-east-1.amazonaws.com"
+    for get in ((name, "/k/x", front), (host, "/x")):
+        assert emulator.request(*get) == (404, '{"message":"Not Found"}')
+    aws.v2.create_deployment(ApiId=api, StageName="$default")
+    for get in ((name, "/k/x", front), (host, "/x")):
+        assert emulator.request(*get)[0] == 200
+
+
+def test_an_authorizer_shows_its_time_or_not(aws):
+    api, _ = aws.http_api("http://127.0.0.1:9")
+    uri = aws.invocation_uri("arn:aws:lambda:us-east-1:1:function:f")
+    for seconds in (0, 5):
+        aws.v2.create_authorizer(
+            ApiId=api,
+            Name=f"a{seconds}",
+            AuthorizerResultTtlInSeconds=seconds,
+            AuthorizerPayloadFormatVersion="2.0",
+            AuthorizerUri=uri,
+            AuthorizerType="REQUEST",
+            IdentitySource=[],
+        )
+
+    def shown():
+        return [a.get("AuthorizerResultTtlInSeconds") for a in aws.v2.get_authorizers(ApiId=api)["Items"]]
+
+    assert shown() == [0, 5]
+    aws.knobs(ttl_absent=1)
+    assert shown() == [None, 5]
+
+
+def test_a_stage_of_a_rest_api_is_written_with_the_value_it_has(aws, backend):
+    api, _ = aws.rest_api(backend + "/{proxy}")
+    for value in ("true", "false"):
+        patch = [{"op": "replace", "path": "/tracingEnabled", "value": value}]
+        assert aws.v1.update_stage(restApiId=api, stageName="prod", patchOperations=patch)["tracingEnabled"] is (
+            value == "true"
+        )

@@ -69,12 +69,12 @@ pub enum ApiGatewayAction {
         api_id: String,
         stages: Vec<String>,
     },
-    /// Writes the unchanged description of a REST API's stage. AWS then publishes the flag of the default
+    /// Writes the unchanged tracing setting of a REST API's stage. AWS then publishes the flag of the default
     /// endpoint and nothing else.
     TouchStage {
         api_id: String,
         stage: String,
-        description: String,
+        tracing: bool,
     },
     TagDeployed {
         api_arn: String,
@@ -284,8 +284,8 @@ impl ApiGatewayAction {
             ApiGatewayAction::TouchStage {
                 api_id,
                 stage,
-                description,
-            } => gateway.touch_stage(api_id, stage, description).await,
+                tracing,
+            } => gateway.touch_stage(api_id, stage, *tracing).await,
             ApiGatewayAction::TagDeployed { api_arn } => {
                 gateway
                     .tag(

@@ -37,8 +37,8 @@ pub struct Stage {
     pub name: String,
     /// True when API Gateway deploys changes of the API itself; never true for a REST API.
     pub auto_deploy: bool,
-    /// Empty: none.
-    pub description: String,
+    /// True when X-Ray traces requests; never true for an HTTP API.
+    pub tracing: bool,
     /// Deployment that the stage serves; empty before the first deployment.
     pub deployment_id: String,
     /// Time of the last deployment to the stage or the last change of its settings.
@@ -195,7 +195,7 @@ impl Gateway {
             stages.extend(page.items.unwrap_or_default().into_iter().map(|item| Stage {
                 name: item.stage_name.unwrap_or_default(),
                 auto_deploy: item.auto_deploy.unwrap_or_default(),
-                description: item.description.unwrap_or_default(),
+                tracing: false,
                 deployment_id: item.deployment_id.unwrap_or_default(),
                 updated_at: timestamp(item.last_updated_date),
             }));

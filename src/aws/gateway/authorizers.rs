@@ -70,7 +70,8 @@ impl Gateway {
                 let page = self.context.call(GET, send).await?;
                 all.extend(page.items.unwrap_or_default().into_iter().map(|item| Authorizer {
                     as_made: item.authorizer_type == Some(sdk::AuthorizerType::Request)
-                        && item.authorizer_result_ttl_in_seconds == Some(0)
+                        // Absent is 0: Terraform's provider reads it so. In v1 absent is 300.
+                        && item.authorizer_result_ttl_in_seconds.unwrap_or_default() == 0
                         && item.identity_source.unwrap_or_default().is_empty()
                         && item.authorizer_payload_format_version.as_deref() == Some("2.0")
                         && item.enable_simple_responses == Some(true),

@@ -19,7 +19,7 @@ use aws_config::SdkConfig;
 use aws_sdk_apigatewayv2::{Client, primitives::DateTime};
 use jiff::Timestamp;
 
-use super::{call_guard::CallContext, errors::Error};
+use super::{call_guard::CallContext, errors::Error, partitions::partition};
 
 #[derive(Debug, Clone)]
 pub struct Gateway {
@@ -101,15 +101,6 @@ fn arn(region: &str, path: &str) -> String {
     format!("arn:{}:apigateway:{region}::/{path}", partition(region))
 }
 
-/// Returns the partition of a Region, as it begins an ARN.
-pub fn partition(region: &str) -> &'static str {
-    match region {
-        _ if region.starts_with("cn-") => "aws-cn",
-        _ if region.starts_with("us-gov-") => "aws-us-gov",
-        _ => "aws",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::arn;
@@ -118,6 +109,10 @@ mod tests {
     fn an_arn_is_of_its_regions_partition() {
         for (region, expected) in [
             ("eu-west-1", "arn:aws:apigateway:eu-west-1::/domainnames/a.b"),
+            (
+                "eusc-de-east-1",
+                "arn:aws-eusc:apigateway:eusc-de-east-1::/domainnames/a.b",
+            ),
             ("cn-north-1", "arn:aws-cn:apigateway:cn-north-1::/domainnames/a.b"),
             (
                 "us-gov-west-1",

@@ -128,7 +128,7 @@ impl Gateway {
         let stages = answer.item.unwrap_or_default().into_iter().map(|item| Stage {
             name: item.stage_name.unwrap_or_default(),
             auto_deploy: false,
-            description: item.description.unwrap_or_default(),
+            tracing: item.tracing_enabled,
             deployment_id: item.deployment_id.unwrap_or_default(),
             updated_at: timestamp(item.last_updated_date),
         });
@@ -175,12 +175,13 @@ impl Gateway {
         Ok(())
     }
 
-    /// Rewrites a stage of a REST API with its current description: any change of any stage makes the flag of
-    /// the default endpoint effective, and publishes nothing else. Source: API Gateway Developer Guide,
-    /// "Disable the default endpoint for REST APIs".
-    pub async fn touch_stage(&self, api_id: &str, stage: &str, description: &str) -> Result<(), Error> {
-        self.update_rest_stage(api_id, stage, replace("/description", description))
-            .await
+    /// Rewrites a stage of a REST API with its current setting of X-Ray tracing, which AWS takes whatever it
+    /// is (an empty description it might not): any change of any stage makes the flag of the default endpoint
+    /// effective, and publishes nothing else. Source: API Gateway Developer Guide, "Disable the default
+    /// endpoint for REST APIs".
+    pub async fn touch_stage(&self, api_id: &str, stage: &str, tracing: bool) -> Result<(), Error> {
+        let patch = replace("/tracingEnabled", &tracing.to_string());
+        self.update_rest_stage(api_id, stage, patch).await
     }
 
     pub(crate) async fn deploy_rest(&self, api_id: &str, first: &str, rest: &[String]) -> Result<(), Error> {

@@ -11,6 +11,7 @@ fn the_host_of_an_api_is_in_the_region_of_the_session() {
         ("eu-west-1", "a1.execute-api.eu-west-1.amazonaws.com"),
         ("cn-north-1", "a1.execute-api.cn-north-1.amazonaws.com.cn"),
         ("us-gov-west-1", "a1.execute-api.us-gov-west-1.amazonaws.com"),
+        ("eusc-de-east-1", "a1.execute-api.eusc-de-east-1.amazonaws.eu"),
     ] {
         assert_eq!(session.in_region(region).execute_api_host("a1"), host);
     }

@@ -11,12 +11,15 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use kube::ResourceExt;
 
 use super::iam::{
     document::policy,
     rights::Feature,
     usage::{Known, Principal, Usage},
 };
+
+use crate::aws::partitions;
 
 /// Maximum length of a managed policy, in characters without white space. Source: IAM User Guide, "IAM and
 /// AWS STS quotas".
@@ -57,8 +60,12 @@ pub struct IamPolicy {
 /// Returns the policy as text, and remarks about it.
 ///
 /// # Errors
-/// A manifest that cannot be read.
+/// A manifest that cannot be read, and an unknown Region.
 pub fn print(args: IamPolicy) -> anyhow::Result<(String, Vec<String>)> {
+    args.region
+        .as_deref()
+        .map_or(Ok(()), partitions::check)
+        .context("--region")?;
     let known = Known {
         account: args.account,
         region: args.region,
@@ -68,10 +75,15 @@ pub fn print(args: IamPolicy) -> anyhow::Result<(String, Vec<String>)> {
     let usages = match args.manifests.as_slice() {
         [] if args.feature.is_empty() => vec![Usage::of_features(Feature::all(), &known)],
         [] => vec![Usage::of_features(args.feature.into_iter().collect(), &known)],
-        paths => manifests::read(paths)?
-            .iter()
-            .map(|domain| Usage::of(domain, &known))
-            .collect(),
+        paths => {
+            let domains = manifests::read(paths)?;
+            for domain in &domains {
+                let region = domain.spec.aws.as_ref().and_then(|aws| aws.region.as_deref());
+                let checked = region.map_or(Ok(()), partitions::check);
+                checked.with_context(|| format!("MtlsDomain {}: spec.aws.region", domain.name_any()))?;
+            }
+            domains.iter().map(|domain| Usage::of(domain, &known)).collect()
+        }
     };
     let principal = args.role.map_or(Principal::Operator, Principal::Role);
     let policy = policy(&usages, &principal);

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use crate::{
     api::MtlsDomain,
     cli::iam::{
+        IamPolicy,
         document::{Statement, policy},
+        print,
         rights::{Feature, RIGHTS, Resource, needed},
         usage::{Known, Principal, Usage},
     },
@@ -399,4 +401,45 @@ fn the_page_contains_the_table() {
     let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/iam.md")).unwrap();
     let table = reference();
     assert!(page.contains(&table), "put this into docs/iam.md:\n\n{table}");
+}
+
+#[test]
+fn a_region_that_does_not_exist_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("d.yaml");
+    let with = |region: &str| {
+        let object = domain(json!({"aws": {"region": region}}));
+        std::fs::write(&file, serde_json::to_string(&object).unwrap()).unwrap();
+        let of_file = print(IamPolicy {
+            manifests: vec![file.clone()],
+            ..arguments(None)
+        });
+        let of_flag = print(arguments(Some(region)));
+        [of_file, of_flag].map(|printed| printed.map_err(|error| format!("{error:#}")))
+    };
+    let [of_file, of_flag] = with("moon-east-1").map(Result::unwrap_err);
+    assert!(
+        of_file.contains("spec.aws.region: no known partition"),
+        "{of_file}"
+    );
+    assert!(of_flag.starts_with("--region: no known partition"), "{of_flag}");
+    for printed in with("eusc-de-east-1") {
+        let (text, _) = printed.unwrap();
+        assert!(
+            text.contains("arn:aws-eusc:") && !text.contains("arn:aws:"),
+            "{text}"
+        );
+    }
+}
+
+fn arguments(region: Option<&str>) -> IamPolicy {
+    IamPolicy {
+        manifests: vec![],
+        account: Some("123456789012".into()),
+        region: region.map(str::to_owned),
+        bucket: None,
+        zone: vec![],
+        feature: vec![],
+        role: None,
+    }
 }

@@ -10,7 +10,7 @@ use crate::{
         AdoptionPolicy, BucketCreation, DefaultEndpoint, DeletionPolicy, ManagementPolicy, MtlsDomain,
         ServerCertificate,
     },
-    aws::{arn::Arn, gateway::partition},
+    aws::{arn::Arn, partitions::partition},
 };
 
 /// Placeholder for an unknown value.

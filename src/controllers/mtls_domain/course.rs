@@ -11,6 +11,7 @@ use super::{
 
 use crate::{
     api::{ManagementPolicy, MtlsDomain, conditions::Reason},
+    aws::partitions,
     model::{
         desired::{self, Clients, Desired},
         placement::{OperatorConfig, Placement, UnresolvedPlacement},
@@ -128,16 +129,30 @@ pub(crate) fn course(facts: &Facts) -> Course {
     }
 }
 
-/// Returns the course before AWS has answered: the policy may refuse the spec, and never admits it.
+/// Returns the course before AWS has answered: the policy may refuse the spec, and never admits it. A Region
+/// that does not exist has no endpoint that could answer.
 fn before_session(facts: &Facts, deleting: bool) -> Course {
     let decision = decide_unresolved(facts, facts.domain, deleting);
-    if decision == Decision::Unknown(Missing::Resource) {
-        return Course::OpenSession;
+    if decision != Decision::Unknown(Missing::Resource) {
+        match permission::answer(facts.domain, decision, None) {
+            Answer::Refused(refused) => return Course::Refuse(refused),
+            Answer::Unclear(unseen) => return Course::Unclear(unseen),
+            Answer::Allowed => {}
+        }
     }
-    match permission::answer(facts.domain, decision, None) {
-        Answer::Refused(refused) => Course::Refuse(refused),
-        Answer::Unclear(unseen) => Course::Unclear(unseen),
-        Answer::Allowed => Course::OpenSession,
+    let region = facts
+        .domain
+        .spec
+        .aws
+        .as_ref()
+        .and_then(|aws| aws.region.as_deref());
+    match region.map_or(Ok(()), partitions::check) {
+        Err(unknown) if !deleting => Course::Refuse(Acceptance::Refused {
+            reason: Reason::InvalidSpec,
+            message: format!("spec.aws.region: {unknown}"),
+            stalled: true,
+        }),
+        _ => Course::OpenSession,
     }
 }
 

@@ -124,7 +124,7 @@ pub async fn observe(
         validation(placement, reader, &zones, &certificates),
         records_of(placement, reader, &zones),
         mappings(placement, reader, &domain),
-        pinned(reader, &domain, parsing),
+        pinned(&d.truststore, reader, &domain, parsing),
         public(placement, &front, observe_context.public_dns),
     );
     let apis = with_leaving(placement, apis, &mappings, reader).await;

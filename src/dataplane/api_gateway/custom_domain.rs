@@ -125,7 +125,7 @@ pub(crate) fn domain(
         && g.routing_mode == MAPPINGS_ONLY;
     let mut actions = vec![];
     if matches!(domain_ownership, Ownership::Unowned | Ownership::Adopted) {
-        if let Err(refused) = nobody_loses(&d.placement, &domain_ownership, g, o, now) {
+        if let Err(refused) = nobody_loses(d, &domain_ownership, g, o, now) {
             return refused.into();
         }
         if domain_ownership == Ownership::Unowned {
@@ -279,14 +279,25 @@ fn locked(g: &Domain, has_pair: bool) -> Option<StepState> {
 /// Rejects the takeover of a domain unless the desired truststore holds every certificate that the domain
 /// trusts now. Expired certificates do not count.
 fn nobody_loses(
-    placement: &Placement,
+    d: &Desired,
     domain_ownership: &Ownership,
     g: &Domain,
     o: &Observed,
     now: Timestamp,
 ) -> Result<(), StepState> {
     let Some(used) = &g.truststore else { return Ok(()) };
-    let pinned = o.pinned.as_ref().map_err(StepState::unknown)?;
+    let pinned = o.pinned.as_ref().map_err(|unseen| {
+        if unseen.reason != Reason::PermissionDenied || used.uri == d.truststore.uri() {
+            return StepState::unknown(unseen);
+        }
+        let message = format!(
+            "the custom domain {} trusts the certificates in {}, which the operator may not read, so it cannot \
+             know which callers would lose access. Allow it s3:GetObject and s3:GetObjectVersion there, in the \
+             bucket's policy too where the bucket is in another account, or turn mutual TLS off first",
+            g.name, used.uri
+        );
+        StepState::blocked(Reason::TrustInUse, message)
+    })?;
     let published = o.published.as_ref().map_err(StepState::unknown)?;
     let Some(pinned) = pinned else {
         let message = format!(
@@ -296,7 +307,7 @@ fn nobody_loses(
         );
         return Err(StepState::blocked(Reason::TrustInUse, message));
     };
-    if *domain_ownership == Ownership::Adopted && pinned.owner.as_ref() == Some(&placement.owner) {
+    if *domain_ownership == Ownership::Adopted && pinned.owner.as_ref() == Some(&d.placement.owner) {
         return Ok(()); // it uses the owned truststore, whose own checks apply
     }
     let stays = |certificate| {

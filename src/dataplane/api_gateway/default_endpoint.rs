@@ -159,12 +159,12 @@ fn publish(api: &Api, rest_deployment: RestDeployment) -> Vec<ApiGatewayAction> 
     match (protocol, api.by_hand().next()) {
         (Protocol::Rest, None) => vec![],
         (Protocol::Rest, Some(stage)) if rest_deployment == RestDeployment::Never => {
-            let (api_id, stage, description) = (id.clone(), stage.name.clone(), stage.description.clone());
+            let (api_id, tracing, stage) = (id.clone(), stage.tracing, stage.name.clone());
             vec![
                 ApiGatewayAction::TouchStage {
                     api_id,
                     stage,
-                    description,
+                    tracing,
                 },
                 untag,
             ]
@@ -199,7 +199,7 @@ mod tests {
         let stage = apis::Stage {
             name: "prod".into(),
             auto_deploy: false,
-            description: "theirs".into(),
+            tracing: true,
             deployment_id: "d1".into(),
             updated_at: Some(NOW - SignedDuration::from_secs(ago)),
         };

@@ -29,7 +29,7 @@ fn a_changed_key_and_more_names_are_one_new_certificate_swapped_in_place() {
         let old = in_use(&env).await.0;
         assert_eq!(
             described(&env, &old).await.key_algorithm.unwrap().as_str(),
-            "EC-prime256v1"
+            "EC_prime256v1"
         );
         control
             .set_knobs(&account, &[("in_use_linger", 3600.0)])

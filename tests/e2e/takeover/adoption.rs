@@ -2,6 +2,7 @@
 use std::path::Path;
 
 use aws_sdk_route53::types::RrType;
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use mtls_operator::aws::tags::{ADOPTED_TAG, OWNER_TAG};
 use serde_json::json;
 
@@ -11,7 +12,7 @@ use crate::support::{
     example_manifests,
     kubernetes::secrets::{create_secret, openssl},
     test_env::TestEnv,
-    world::{eventually, run},
+    world::{eventually, run, world},
 };
 
 /// Private CA and a client certificate under it, made by the commands that a reader of a walk-through types.
@@ -182,6 +183,54 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
         assert_eq!(env.call(&host, "/", None).await.status, 0);
         assert_eq!(env.call(&host, "/", Some(&ca.client)).await.status, 200);
         assert_eq!((env.records().await, env.mapped().await.len()), (records, 2));
+    });
+}
+
+/// The domain's truststore is in a bucket of another account, which lets API Gateway's caller read it by then.
+#[test]
+fn a_truststore_of_another_account_is_taken_over_once_the_operator_may_read_it() {
+    run(async {
+        let env = TestEnv::start("abroad").await;
+        let theirs = world().aws.new_account();
+        let s3 = aws_sdk_s3::Client::new(&theirs.sdk());
+        let (bucket, key) = (format!("abroad-{}", theirs.id), "truststore.pem");
+        s3.create_bucket().bucket(&bucket).send().await.unwrap();
+        let enabled = VersioningConfiguration::builder()
+            .status(BucketVersioningStatus::Enabled)
+            .build();
+        let versioning = s3.put_bucket_versioning().bucket(&bucket);
+        versioning.versioning_configuration(enabled).send().await.unwrap();
+        let old = PrivateCa::new("Old CA").await;
+        old.publish(&env, "old-ca").await;
+        let put = s3.put_object().bucket(&bucket).key(key);
+        let put = put.body(old.ca.clone().into_bytes().into());
+        let version = put.send().await.unwrap().version_id.unwrap();
+        let allow = async || {
+            let policy = json!({"Version": "2012-10-17", "Statement": [{
+                "Effect": "Allow", "Principal": {"AWS": format!("arn:aws:iam::{}:root", env.account.id)},
+                "Action": ["s3:GetObject", "s3:GetObjectVersion"],
+                "Resource": format!("arn:aws:s3:::{bucket}/*"),
+            }]});
+            let put = s3.put_bucket_policy().bucket(&bucket).policy(policy.to_string());
+            put.send().await.unwrap();
+        };
+        allow().await;
+        existing_resources::serving(&env, Some((&format!("s3://{bucket}/{key}"), &version))).await;
+        s3.delete_bucket_policy().bucket(&bucket).send().await.unwrap();
+
+        let authorities = json!([{"name": "old-ca", "secretRef": {"name": "old-ca"}}]);
+        let spec = json!({"adoptionPolicy": "Unowned", "trust": {"authorities": authorities}});
+        env.create_domain("d", spec).await;
+        let refused = env
+            .condition("d", "DomainProgrammed", |c| c.reason == "TrustInUse")
+            .await;
+        for part in [format!("s3://{bucket}/{key}").as_str(), "s3:GetObjectVersion"] {
+            assert!(refused.message.contains(part), "{}", refused.message);
+        }
+        assert_eq!(tags(&env).await, []);
+        allow().await;
+        env.ready("d").await;
+        assert_eq!(env.call(&env.host(), "/", Some(&old.client)).await.status, 200);
     });
 }
 

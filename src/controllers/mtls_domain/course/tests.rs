@@ -143,6 +143,25 @@ fn metadata_and_spec_decide_before_everything_else() {
 }
 
 #[test]
+fn a_region_that_does_not_exist_is_refused_before_aws_is_asked() {
+    let there = |o: &mut Value| o["spec"]["aws"] = json!({"region": "moon-east-1"});
+    let known = |o: &mut Value| o["spec"]["aws"] = json!({"region": "eusc-de-east-1"});
+    for (object, expected) in [
+        (domain(there), "Refuse InvalidSpec true"),
+        (deleted(there), "OpenSession"),
+        (domain(known), "OpenSession"),
+    ] {
+        assert_eq!(Case::default().course(&object), (expected.to_owned(), 0));
+    }
+    // The namespace of a domain that the policy denies learns no more.
+    let denied = Case {
+        policy: Some("rules: []"),
+        ..Case::default()
+    };
+    assert_eq!(denied.course(&domain(there)).0, "Refuse NotPermitted false");
+}
+
+#[test]
 fn the_policy_may_refuse_before_aws_answers_and_admits_only_afterwards() {
     let everything = "rules: [{name: a, namespaces: {}}]";
     let by_label = "rules: [{name: a, namespaces: {matchLabels: {team: a}}}]";

@@ -638,14 +638,14 @@ impl World {
             ApiGatewayAction::TouchStage {
                 api_id,
                 stage,
-                description,
+                tracing,
             } => {
                 let there = self.apis[&api_id].stages[&stage]
                     .clone()
                     .expect("the stage is there");
                 assert_eq!(
-                    (self.api(&api_id).protocol, description),
-                    (Protocol::Rest, there.description)
+                    (self.api(&api_id).protocol, tracing),
+                    (Protocol::Rest, there.tracing)
                 );
                 self.change_stage(&api_id, &stage);
                 if self.touch_publishes {
@@ -1014,7 +1014,7 @@ pub(crate) fn api(id: &str, closed: bool, auto_deploy: bool, tag: Option<&str>) 
     let stage = Stage {
         name: "$default".into(),
         auto_deploy: auto_deploy && protocol == Protocol::Http,
-        description: "theirs".into(),
+        tracing: true,
         deployment_id: "d1".into(),
         updated_at: Some(now() - SignedDuration::from_hours(1)),
     };

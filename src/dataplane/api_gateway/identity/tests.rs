@@ -51,7 +51,7 @@ fn api(protocol: Protocol, auto_deploy: bool, integrations: Vec<Integration>, ta
     let stage = Stage {
         name: "prod".into(),
         auto_deploy,
-        description: String::new(),
+        tracing: false,
         deployment_id: "d1".into(),
         updated_at: None,
     };
