@@ -36,10 +36,15 @@ use crate::api::{
 #[x_kube(validation = api::set_at_creation(&["aws", "region"], "delete this MtlsDomain and create one in \
                                                                   the other Region"))]
 #[x_kube(validation = api::set_at_creation(&["aws", "accountId"], "delete this MtlsDomain and create one for the other account"))]
+#[x_kube(validation = Rule::new("self.domainName.size() <= 64 || (has(self.serverCertificate) ? has(self.serverCertificate.existing) : self.adoptionPolicy == 'Unowned')")
+    .message("ACM does not issue a certificate whose first name is longer than 64 characters: request one by \
+              hand, with a shorter first name and domainName as an additional name, and name it in \
+              serverCertificate.existing.arn"))]
 #[serde(rename_all = "camelCase")]
 pub struct MtlsDomainSpec {
-    /// Host name that clients call, exact and in lower case, at most 238 characters. Immutable: API Gateway
-    /// cannot rename a domain. The API server rejects wildcards: on mutual TLS domains of a Region, across
+    /// Host name that clients call, exact and in lower case, at most 238 characters, and at most 64 unless
+    /// `serverCertificate.existing` names the certificate or the operator takes the domain over. Immutable:
+    /// API Gateway cannot rename a domain. The API server rejects wildcards: on mutual TLS domains of a Region, across
     /// all accounts, API Gateway accepts a certificate subject from one issuer only, and wildcard subjects
     /// collide there.
     #[x_kube(validation = Rule::new("self == oldSelf").message("domainName is immutable: create another MtlsDomain for the other name"))]

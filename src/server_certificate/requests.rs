@@ -22,8 +22,25 @@ use crate::{
     pki::digest::short_hash,
 };
 
+/// Maximum length of a certificate's first name, which is the common name of its subject (RFC 5280,
+/// ub-common-name; ACM User Guide, "Certificate characteristics"). Additional names may be longer.
+const FIRST_NAME: usize = 64;
+
 /// Returns the step plan when no fitting certificate is ISSUED or pending.
 pub(crate) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Timestamp) -> StepPlan {
+    // Objects of earlier releases, and adopted domains whose certificate is gone, pass the rule of the CRD.
+    let length = d.placement.domain_name.len();
+    if length > FIRST_NAME {
+        return StepState::blocked(
+            Reason::InvalidSpec,
+            format!(
+                "spec.domainName has {length} characters, and ACM does not issue a certificate whose first \
+                 name is longer than {FIRST_NAME}: request one by hand, with a shorter first name and this \
+                 name as an additional name, and name it in spec.serverCertificate.existing.arn"
+            ),
+        )
+        .into();
+    }
     if let DesiredDns::Route53 { .. } = d.placement.dns {
         // The check precedes the request, so that no certificate remains that ACM can never issue.
         for name in &wanted.names {
@@ -134,6 +151,29 @@ mod tests {
     fn the_pause_grows_to_a_week() {
         let days: Vec<_> = (1..9).map(|attempts| pause(attempts).as_hours() / 24).collect();
         assert_eq!(days, [3, 4, 5, 6, 7, 7, 7, 7]);
+    }
+
+    #[test]
+    fn a_name_that_acm_refuses_is_not_requested() {
+        let labels = "a".repeat(50);
+        for (name, asks) in [
+            (format!("{labels}.x.example.com"), true),
+            (format!("{labels}.xy.example.com"), false),
+        ] {
+            assert_eq!(name.len() <= 64, asks, "{name}");
+            let mut d = desired();
+            d.placement.domain_name = name.clone();
+            let plan = certificates(&d, &empty().observed(), now());
+            assert_eq!(plan.has_actions(), asks, "{name}");
+            if !asks {
+                let (told, message) = state(&d, &empty());
+                assert_eq!(told, Reason::InvalidSpec);
+                assert!(
+                    message.contains("spec.domainName has 65") && message.contains("existing.arn"),
+                    "{message}"
+                );
+            }
+        }
     }
 
     /// A year with an ACM that never issues, with four reconciles a day.

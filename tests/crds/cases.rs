@@ -222,12 +222,19 @@ fn existing(api: &str, id: &str) -> Value {
     authorizer(json!({"existing": [{"apiId": api, "authorizerId": id}]}))
 }
 
+/// Host name of this length.
+fn name_of_length(length: usize) -> String {
+    let labels = "a.".repeat(length / 2 - 6);
+    format!("{}{labels}example.com", "b".repeat(length - labels.len() - 11))
+}
+
 #[rustfmt::skip]
 pub fn domain() -> Vec<Creation> {
     let one_source = "set exactly one of generate, secretRef";
     let host_name = "write a full host name in lower case";
     let path = "write the path without leading, trailing or double slashes";
     let object = "write the name of an object: lower-case letters";
+    let first_name = "whose first name is longer than 64 characters: request one by hand";
     vec![
         ("nothing but a name", json!({}), ""),
         ("no domainName", json!({"spec": {"domainName": null}}), "spec.domainName: Required value"),
@@ -251,6 +258,12 @@ pub fn domain() -> Vec<Creation> {
         ("a label of 64", domain_name(&format!("{}.example.com", "a".repeat(64))), host_name),
         ("a name of 239", domain_name(&format!("{}.example.com", "a.".repeat(113) + "a")), "may not be more \
                                               than 238"),
+        ("a name of 64", domain_name(&name_of_length(64)), ""),
+        ("a name of 65", domain_name(&name_of_length(65)), first_name),
+        ("a name of 65, requested", json!({"spec": {"domainName": name_of_length(65), "serverCertificate": {"request": {}}}}), first_name),
+        ("a name of 65, requested by a takeover", json!({"spec": {"domainName": name_of_length(65), "adoptionPolicy": "Unowned", "serverCertificate": {"request": {}}}}), first_name),
+        ("a name of 65, taken over", json!({"spec": {"domainName": name_of_length(65), "adoptionPolicy": "Unowned"}}), ""),
+        ("a name of 238, existing", json!({"spec": {"domainName": name_of_length(238), "serverCertificate": {"existing": {"arn": CERTIFICATE}}}}), ""),
         // aws
         ("GovCloud", json!({"spec": {"aws": {"region": "us-gov-west-1"}}}), ""),
         ("a Region by its name", json!({"spec": {"aws": {"region": "Europe (Ireland)"}}}), "write a Region's \
