@@ -203,9 +203,9 @@ pub struct ServerCertificate {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateRequest {
-    /// Key algorithm: EC_prime256v1, EC_secp384r1, or RSA_2048 for callers without support for elliptic
-    /// curves. Unset: EC_prime256v1. After a change the operator requests another certificate and replaces
-    /// the first one.
+    /// Key algorithm: EC_prime256v1, EC_secp384r1 or RSA_2048. After a change to another algorithm the
+    /// operator requests another certificate and replaces the first one. Unset: the operator keeps the
+    /// certificate that it requested before, with any key, and requests a new certificate with RSA_2048.
     #[schemars(with = "ServerKeyAlgorithm")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_algorithm: Option<ServerKeyAlgorithm>,
@@ -220,17 +220,16 @@ pub struct CertificateRequest {
 }
 
 /// Key algorithm of a requested server certificate, in ACM's terms.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(non_camel_case_types)]
 pub enum ServerKeyAlgorithm {
     /// Elliptic curve P-256.
-    #[default]
     #[serde(rename = "EC_prime256v1")]
     EcPrime256v1,
     /// Elliptic curve P-384.
     #[serde(rename = "EC_secp384r1")]
     EcSecp384r1,
-    /// RSA with 2048 bits, for callers without support for elliptic curves.
+    /// RSA with 2048 bits.
     #[serde(rename = "RSA_2048")]
     Rsa2048,
 }

@@ -98,9 +98,19 @@ pub enum DesiredCertificate {
 pub struct DesiredRequest {
     /// All names, including the domain name, sorted.
     pub names: Vec<String>,
-    pub key_algorithm: acm::KeyAlgorithm,
+    /// Key algorithm that the spec names. `None`: any, and RSA_2048 for a new certificate.
+    pub key_algorithm: Option<acm::KeyAlgorithm>,
     /// Idempotency token: two requests within an hour with the same token yield the same certificate.
     pub token: String,
+}
+
+impl DesiredRequest {
+    /// Returns the key algorithm of a new certificate. RSA_2048 is ACM's own default (ACM API Reference,
+    /// RequestCertificate); whether API Gateway accepts the others is the assumption
+    /// `ec-server-certificate`.
+    pub fn new_key(&self) -> acm::KeyAlgorithm {
+        self.key_algorithm.clone().unwrap_or(acm::KeyAlgorithm::Rsa2048)
+    }
 }
 
 /// Requirements that the ClientCertificates of one domain place on it.
@@ -259,23 +269,25 @@ fn certificate(domain: &MtlsDomain, placement: &Placement) -> Result<DesiredCert
     names.push(placement.domain_name.clone());
     names.sort();
     names.dedup();
-    let key_algorithm = match request.key_algorithm.unwrap_or_default() {
+    let key_algorithm = request.key_algorithm.map(|algorithm| match algorithm {
         ServerKeyAlgorithm::EcPrime256v1 => acm::KeyAlgorithm::EcPrime256v1,
         ServerKeyAlgorithm::EcSecp384r1 => acm::KeyAlgorithm::EcSecp384r1,
         ServerKeyAlgorithm::Rsa2048 => acm::KeyAlgorithm::Rsa2048,
+    });
+    let mut request = DesiredRequest {
+        names,
+        key_algorithm,
+        token: String::new(),
     };
-    let token = short_hash(&format!(
-        "{}\n{}\n{}\n{key_algorithm:?}",
+    request.token = short_hash(&format!(
+        "{}\n{}\n{}\n{:?}",
         placement.owner,
         domain.uid().unwrap_or_default(),
-        names.join("\n")
+        request.names.join("\n"),
+        request.new_key()
     ));
     Ok(DesiredCertificate::Request {
-        request: DesiredRequest {
-            names,
-            key_algorithm,
-            token,
-        },
+        request,
         keep: spec.is_none(),
     })
 }

@@ -76,7 +76,7 @@ pub(crate) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
         AcmAction::RequestCertificate(acm::CertificateRequest {
             domain_name: d.placement.domain_name.clone(),
             names: wanted.names.clone(),
-            key_algorithm: wanted.key_algorithm.clone(),
+            key_algorithm: wanted.new_key(),
             // ACM returns the same certificate for the same token for an hour, also a failed one.
             idempotency_token: short_hash(&format!("{}\n{}", wanted.token, failed.len() + others)),
             tags: [(OWNER_TAG.to_owned(), d.placement.owner.clone())].into(),

@@ -43,6 +43,8 @@ KNOBS: dict[str, Knob] = {
     "rest_date_lag": Knob(0, 0, "s that the dates of REST APIs and their stages lie back, as if it had been done earlier"),
     "duplicate_is_conflict": Knob(1, 1, "an existing domain name: 1 ConflictException 409, 0 BadRequestException 400"),
     "leaf_anchor_issues": Knob(0, 0, "a certificate under one in the truststore that says CA:FALSE: 0 is refused, 1 not"),
+    "ec_certificates": Knob(1, 1, "a certificate with an elliptic curve on a domain name: 1 is taken, 0 refused"),
+    "ignore_key_algorithm": Knob(0, 0, "RequestCertificate: 0 gives the requested key, 1 always RSA_2048"),
     "keep_unresolved_header": Knob(0, 0, "a header mapping without a value: 0 removes the header, 1 lets it pass"),
     # S3
     "versioning_delay": Knob(0, 60, "s after versioning was first enabled in which an object gets no version"),

@@ -15,7 +15,8 @@ a domain name which is PENDING_CERTIFICATE_REIMPORT or PENDING_OWNERSHIP_VERIFIC
 that changes either certificate, which ends that status; that one too many is TooManyRequestsException in v2 and
 LimitExceededException in v1; that DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping
 before GetApiMappings lists it; that GetDomainName and GetApiMappings of v2 refuse domain names that only v1
-manages; that v1 refuses another policy than TLS_1_2 while mutual TLS is on.
+manages; that v1 refuses another policy than TLS_1_2 while mutual TLS is on; that a domain name takes a
+certificate with an elliptic curve (knob `ec_certificates`).
 
 UpdateDomainName of v1, which MiniStack lacks, changes only the security policy: as in v2, with a time of
 UPDATING, also of a domain name that v2 refuses. [API Gateway Developer Guide:
@@ -112,6 +113,8 @@ def _certificate_error(name: str, arn: str) -> str:
         return f"The certificate {arn} does not exist."
     if acm.refresh(cert)["Status"] != "ISSUED":
         return f"Certificate {arn} is not in a valid state: {cert['Status']}"
+    if not knob("ec_certificates") and cert.get("KeyAlgorithm", "").startswith("EC_"):
+        return f"Certificate {arn} has an unsupported key algorithm."
     if not {name, "*." + name.partition(".")[2]} & set(cert["SubjectAlternativeNames"]):
         return f"The certificate provided does not cover the domain name {name}."
     return ""

@@ -351,6 +351,50 @@ fn a_domain_that_is_taken_over_keeps_its_certificate() {
     ));
 }
 
+/// A spec without a key algorithm: the certificate that is there stays, whatever its key.
+#[test]
+fn only_an_explicit_key_algorithm_replaces_a_certificate() {
+    use acm::KeyAlgorithm::*;
+    let with_key = |key| {
+        let mut d = desired();
+        let DesiredCertificate::Request { request, .. } = &mut d.certificate else {
+            unreachable!()
+        };
+        request.key_algorithm = key;
+        d
+    };
+    let requests = |d: &Desired, w: &World| {
+        let actions = certificates(d, &w.observed(), now()).into_actions();
+        actions.into_iter().find_map(|action| match action {
+            Action::Acm(AcmAction::RequestCertificate(r)) => Some(r.key_algorithm),
+            _ => None,
+        })
+    };
+    assert_eq!(
+        requests(&with_key(None), &empty()),
+        Some(Rsa2048),
+        "a new certificate"
+    );
+    for there in [EcPrime256v1, EcSecp384r1, Rsa2048, Other("RSA_4096".into())] {
+        for status in [CertificateStatus::Issued, CertificateStatus::PendingValidation] {
+            let mut w = empty();
+            w.converge(&with_key(None));
+            (w.certificates[0].key_algorithm, w.certificates[0].status) = (there.clone(), status);
+            assert_eq!(requests(&with_key(None), &w), None, "{there:?}");
+            for asked in [EcPrime256v1, EcSecp384r1, Rsa2048] {
+                let expected = (asked != there).then(|| asked.clone());
+                assert_eq!(requests(&with_key(Some(asked)), &w), expected, "{there:?}");
+            }
+        }
+    }
+    // An explicit algorithm that is removed from the spec keeps its certificate.
+    let mut w = empty();
+    w.converge(&with_key(Some(EcSecp384r1)));
+    let before = w.certificates.clone();
+    w.converge(&with_key(None));
+    assert_eq!(w.certificates, before);
+}
+
 #[test]
 fn an_unreadable_certificate_is_unknown() {
     let mut w = empty();

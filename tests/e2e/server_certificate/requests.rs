@@ -121,6 +121,38 @@ fn a_failed_or_timed_out_certificate_is_requested_again_with_growing_delays() {
     });
 }
 
+/// A real account may refuse elliptic curves: a spec without a key algorithm is served there too.
+#[test]
+fn a_spec_without_a_key_algorithm_needs_no_elliptic_curve() {
+    run(async {
+        let env = TestEnv::start("nocurve").await;
+        let knobs = [("ec_certificates", 0.0)];
+        env.control().set_knobs(&env.account.id, &knobs).await.unwrap();
+        env.create_domain("d", json!({})).await;
+        env.ready("d").await;
+        let (rsa, _) = in_use(&env).await;
+
+        let request = json!({"keyAlgorithm": "EC_prime256v1"});
+        env.change("d", json!({"serverCertificate": {"request": request}}))
+            .await;
+        let condition = env
+            .condition("d", "DomainProgrammed", |c| c.status == "False")
+            .await;
+        assert!(
+            condition.message.contains("unsupported key algorithm"),
+            "{condition:?}"
+        );
+        assert_eq!(in_use(&env).await.0, rsa);
+
+        let mark = env.mark().await;
+        env.change("d", json!({"serverCertificate": null})).await;
+        env.ready("d").await;
+        env.reconciles(2).await;
+        assert_eq!(in_use(&env).await.0, rsa, "it fits, and so does the other");
+        assert_eq!(count(&env.writes(mark).await, "RequestCertificate"), 0);
+    });
+}
+
 #[test]
 fn a_request_that_acm_does_not_list_yet_makes_no_second_certificate() {
     run(async {

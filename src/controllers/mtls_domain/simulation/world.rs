@@ -133,7 +133,7 @@ pub(crate) fn desired() -> Desired {
         certificate: DesiredCertificate::Request {
             request: DesiredRequest {
                 names: vec![NAME.into()],
-                key_algorithm: KeyAlgorithm::EcPrime256v1,
+                key_algorithm: Some(KeyAlgorithm::EcPrime256v1),
                 token: "t".into(),
             },
             keep: true,
