@@ -1,4 +1,5 @@
 //! AWS Certificate Manager: server certificates, both requested by the operator and already existing.
+//! Long because each service has one file.
 
 use std::collections::BTreeMap;
 
@@ -234,14 +235,14 @@ impl Acm {
             .ok_or_else(|| Error::ours(Kind::Transient, REQUEST, "the answer names no certificate"))
     }
 
-    /// Removes a tag from a certificate; [`Kind::NotFound`] when the certificate is gone.
-    pub async fn untag(&self, arn: &str, key: &str) -> Result<(), Error> {
-        let tag = sdk::Tag::builder().key(key).build().expect("the key is set");
+    /// Removes tags from a certificate; [`Kind::NotFound`] when the certificate is gone.
+    pub async fn untag(&self, arn: &str, keys: &[String]) -> Result<(), Error> {
+        let tag = |key| sdk::Tag::builder().key(key).build().expect("the key is set");
         let send = self
             .client
             .remove_tags_from_certificate()
             .certificate_arn(arn)
-            .tags(tag)
+            .set_tags(Some(keys.iter().map(tag).collect()))
             .send();
         self.context.call("acm:RemoveTagsFromCertificate", send).await?;
         Ok(())

@@ -4,6 +4,8 @@
 pub const OWNER_TAG: &str = "mtls-operator.io/owner";
 /// Tag on a domain beside the ownership tag: the domain existed before, and was taken over.
 pub const ADOPTED_TAG: &str = "mtls-operator.io/adopted";
+/// Tag on a certificate beside the ownership tag: the token of the request that ACM answered with it.
+pub const REQUEST_TAG: &str = "mtls-operator.io/request";
 /// Metadata key of the ownership tag on truststore objects. S3 keeps metadata keys in lower case and without
 /// `/`.
 pub const OWNER_METADATA: &str = "owner";

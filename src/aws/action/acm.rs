@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::context::gone;
 
-use crate::aws::{acm::CertificateRequest, errors::Error, session::Session, tags::OWNER_TAG};
+use crate::aws::{acm::CertificateRequest, errors::Error, session::Session};
 
 /// Action on a certificate. The operator can repeat it without harm.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,9 +13,10 @@ pub enum AcmAction {
     DeleteCertificate {
         arn: String,
     },
-    /// Removes the ownership tag from a certificate that stays.
+    /// Removes the operator's tags from a certificate that stays.
     ReleaseCertificate {
         arn: String,
+        keys: Vec<String>,
     },
 }
 
@@ -24,7 +25,7 @@ impl fmt::Display for AcmAction {
         match self {
             AcmAction::RequestCertificate(r) => write!(f, "request certificate for {}", r.names.join(", ")),
             AcmAction::DeleteCertificate { arn } => write!(f, "delete certificate {arn}"),
-            AcmAction::ReleaseCertificate { arn } => write!(f, "remove the ownership tag from {arn}"),
+            AcmAction::ReleaseCertificate { arn, .. } => write!(f, "remove the ownership tag from {arn}"),
         }
     }
 }
@@ -35,7 +36,7 @@ impl AcmAction {
         let done = match self {
             AcmAction::RequestCertificate(request) => return session.acm.request(request).await.map(Some),
             AcmAction::DeleteCertificate { arn } => session.acm.delete(arn).await,
-            AcmAction::ReleaseCertificate { arn } => session.acm.untag(arn, OWNER_TAG).await,
+            AcmAction::ReleaseCertificate { arn, keys } => session.acm.untag(arn, keys).await,
         };
         gone(done).map(|()| None)
     }

@@ -360,6 +360,7 @@ fn only_an_explicit_key_algorithm_replaces_a_certificate() {
         let DesiredCertificate::Request { request, .. } = &mut d.certificate else {
             unreachable!()
         };
+        request.token = format!("{key:?}"); // as for another spec
         request.key_algorithm = key;
         d
     };

@@ -241,7 +241,7 @@ mod tests {
             names: vec![desired().placement.domain_name],
             key_algorithm: acm::KeyAlgorithm::EcPrime256v1,
             idempotency_token: String::new(),
-            tags: BTreeMap::new(),
+            tags: w.certificates[0].tags.clone(),
         };
         w.perform(AcmAction::RequestCertificate(request).into());
         let (new, reasons) = reported(&w, &status, now() + days(80));

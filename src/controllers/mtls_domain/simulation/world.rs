@@ -495,8 +495,10 @@ impl World {
             AcmAction::RequestCertificate(r) => {
                 let (arn, pending) = (self.id("arn:"), CertificateStatus::PendingValidation);
                 let c = certificate(&arn, OURS, pending, &r.names, r.key_algorithm);
+                assert_eq!(owner(&r.tags), OURS);
                 self.certificates.push(acm::Certificate {
                     created_at: Some(self.clock),
+                    tags: r.tags,
                     ..c
                 });
             }
@@ -509,14 +511,15 @@ impl World {
                     .expect("there");
                 assert_eq!(owner(&self.certificates.remove(i).tags), OURS);
             }
-            AcmAction::ReleaseCertificate { arn } => {
+            AcmAction::ReleaseCertificate { arn, keys } => {
                 let c = self
                     .certificates
                     .iter_mut()
                     .find(|c| c.arn == arn)
                     .expect("there");
                 assert_eq!(owner(&c.tags), OURS);
-                c.tags.clear();
+                c.tags.retain(|key, _| !keys.contains(key));
+                assert_eq!(c.tags, BTreeMap::new());
             }
         }
     }
