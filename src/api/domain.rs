@@ -4,6 +4,8 @@
 
 #![allow(clippy::duplicated_attributes)] // misfires on several printcolumns of one type
 
+use std::collections::BTreeMap;
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -178,6 +180,19 @@ pub struct AwsPlace {
     /// account. Unset: the operator's own role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assume_role: Option<AssumeRole>,
+
+    /// Tags on every resource that the operator creates for this domain, and on a domain that it takes over:
+    /// the server certificate, the custom domain, the bucket and the truststore object, which gets the first
+    /// 10 by key, S3's limit. At most 40. The operator's `--aws-tags` apply as well; of two tags with one key
+    /// this one wins. A tag that is added or changed is set on what exists too, and the truststore object
+    /// gets a new version. A tag that is removed here stays in AWS. Unset: none.
+    #[x_kube(validation = Rule::new("self.all(k, !k.matches('(?i)^(aws:|mtls-operator[.]io/)'))")
+        .message("leave out keys that begin with aws: or mtls-operator.io/: AWS and the operator set these"))]
+    #[x_kube(validation = Rule::new("self.all(k, k.matches('^[\\\\p{L}\\\\p{N} _.:/=+@-]{1,128}$') && self[k].matches('^[\\\\p{L}\\\\p{N} _.:/=+@-]*$'))")
+        .message("write keys of 1 to 128 and values of at most 256 letters, digits, spaces and _.:/=+-@, as AWS takes them"))]
+    #[schemars(extend("maxProperties" = 40, "additionalProperties" = {"type": "string", "maxLength": 256}))]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// Server certificate of the domain: exactly one of `request` and `existing`.

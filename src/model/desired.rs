@@ -13,13 +13,13 @@ use super::{
 
 use crate::{
     api::{
-        AdoptionPolicy, BucketCreation, ClientCertField, ClientGrantSpec, DefaultEndpoint,
+        AdoptionPolicy, BucketCreation, ClientCertField, ClientGrantSpec, DefaultEndpoint, Encryption,
         ExistingCertificate, IdentityHeader, IpAddressType, MappedApi, MtlsDomain, RestDeployment,
         ServerKeyAlgorithm,
         conditions::Reason,
         durations::{DEFAULT_LEAF, length},
     },
-    aws::{acm, arn::Arn, gateway::domains},
+    aws::{acm, arn::Arn, gateway::domains, s3, tags},
     pki::{compile::offer::Share, digest::short_hash, leaf::LeafRequest},
     status::{Refused, invalid},
 };
@@ -54,8 +54,10 @@ pub struct Desired {
     pub truststore: TruststoreObject,
     /// True when the operator creates the truststore's bucket if it does not exist.
     pub create_bucket: bool,
-    /// ARN of the KMS key that encrypts the truststore; `None`: the bucket's default encryption.
+    /// ARN of the KMS key that encrypts the truststore.
     pub kms_key: Option<String>,
+    /// Encryption that the spec names; `None`: the KMS key's, or the bucket's default.
+    pub encryption: Option<s3::Encryption>,
     pub authorities: Vec<DesiredAuthority>,
     /// ClientCertificates whose self-signed certificates are trusted.
     pub self_signed: Vec<SelfSigned>,
@@ -142,6 +144,14 @@ pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Res
             ),
         });
     }
+    if placement.tags.len() > tags::MOST {
+        return Err(invalid(&format!(
+            "spec.aws.tags: with the operator's --aws-tags there are {} tags, and at most {} are possible: \
+             leave some out",
+            placement.tags.len(),
+            tags::MOST
+        )));
+    }
     let Some(object) = placement.truststore.clone() else {
         return Err(invalid(
             "spec.truststore.bucket: name a versioned bucket here, or start the operator with \
@@ -162,6 +172,11 @@ pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Res
         truststore: object,
         create_bucket: truststore.bucket_creation == Some(BucketCreation::IfMissing),
         kms_key: truststore.kms_key_arn,
+        encryption: match truststore.encryption.unwrap_or_default() {
+            Encryption::BucketDefault => None,
+            Encryption::SSES3 => Some(s3::Encryption::SseS3),
+            Encryption::SSEKMS => Some(s3::Encryption::SseKms),
+        },
         authorities,
         self_signed: clients.self_signed,
         watched: clients.watched,

@@ -89,11 +89,16 @@ pub(crate) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
             key_algorithm: wanted.new_key(),
             // ACM returns the same certificate for the same token for an hour, also a failed one.
             idempotency_token: short_hash(&format!("{}\n{}", wanted.token, attempts().count() + others)),
-            tags: [
-                (OWNER_TAG.to_owned(), d.placement.owner.clone()),
-                (REQUEST_TAG.to_owned(), wanted.token.clone()),
-            ]
-            .into(),
+            tags: d
+                .placement
+                .tags
+                .clone()
+                .into_iter()
+                .chain([
+                    (OWNER_TAG.to_owned(), d.placement.owner.clone()),
+                    (REQUEST_TAG.to_owned(), wanted.token.clone()),
+                ])
+                .collect(),
         }),
     )
 }

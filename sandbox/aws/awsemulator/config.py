@@ -48,6 +48,7 @@ KNOBS: dict[str, Knob] = {
     "keep_unresolved_header": Knob(0, 0, "a header mapping without a value: 0 removes the header, 1 lets it pass"),
     # S3
     "versioning_delay": Knob(0, 60, "s after versioning was first enabled in which an object gets no version"),
+    "required_encryption": Knob(0, 0, "header that a bucket policy demands of PutObject: 0 none, 1 AES256, 2 aws:kms"),
     # Route 53
     "route53_rate": Knob(0, 5, "Route 53 calls per second and account (0: no limit)"),
     "change_window": Knob(0, 0.5, "s after a change in which the zone answers PriorRequestNotComplete"),

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::context::gone;
+use super::context::{gone, keys};
 
-use crate::aws::{acm::CertificateRequest, errors::Error, session::Session};
+use crate::aws::{acm::CertificateRequest, errors::Error, session::Session, tags::Tags};
 
 /// Action on a certificate. The operator can repeat it without harm.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +12,11 @@ pub enum AcmAction {
     RequestCertificate(CertificateRequest),
     DeleteCertificate {
         arn: String,
+    },
+    /// Adds the tags that the spec and the operator's configuration demand.
+    TagCertificate {
+        arn: String,
+        tags: Tags,
     },
     /// Removes the operator's tags from a certificate that stays.
     ReleaseCertificate {
@@ -25,6 +30,9 @@ impl fmt::Display for AcmAction {
         match self {
             AcmAction::RequestCertificate(r) => write!(f, "request certificate for {}", r.names.join(", ")),
             AcmAction::DeleteCertificate { arn } => write!(f, "delete certificate {arn}"),
+            AcmAction::TagCertificate { arn, tags } => {
+                write!(f, "tag {arn} with {}", keys(tags))
+            }
             AcmAction::ReleaseCertificate { arn, .. } => write!(f, "remove the ownership tag from {arn}"),
         }
     }
@@ -36,6 +44,7 @@ impl AcmAction {
         let done = match self {
             AcmAction::RequestCertificate(request) => return session.acm.request(request).await.map(Some),
             AcmAction::DeleteCertificate { arn } => session.acm.delete(arn).await,
+            AcmAction::TagCertificate { arn, tags } => session.acm.tag(arn, tags).await,
             AcmAction::ReleaseCertificate { arn, keys } => session.acm.untag(arn, keys).await,
         };
         gone(done).map(|()| None)

@@ -12,6 +12,8 @@ use std::{collections::BTreeSet, path::PathBuf};
 use anyhow::Context;
 use clap::Args;
 
+use crate::aws::tags::Tag;
+
 use super::iam::{
     document::policy,
     rights::Feature,
@@ -44,6 +46,9 @@ pub struct IamPolicy {
     /// Hosted zone id of the MtlsDomains that name none. Can be given several times. Default: any zone.
     #[arg(long)]
     zone: Vec<String>,
+    /// Tags on everything, as the operator's --aws-tags. Default: none.
+    #[arg(long, value_delimiter = ',')]
+    aws_tags: Vec<Tag>,
     /// Feature to allow beyond the least, without manifests. Can be given several times. Default: all
     /// features.
     #[arg(long, value_enum, conflicts_with = "manifests")]
@@ -64,10 +69,17 @@ pub fn print(args: IamPolicy) -> anyhow::Result<(String, Vec<String>)> {
         region: args.region,
         bucket: args.bucket,
         zones: args.zone,
+        tags: !args.aws_tags.is_empty(),
     };
     let usages = match args.manifests.as_slice() {
         [] if args.feature.is_empty() => vec![Usage::of_features(Feature::all(), &known)],
-        [] => vec![Usage::of_features(args.feature.into_iter().collect(), &known)],
+        [] => {
+            let tags = known.tags.then_some(Feature::Tags);
+            vec![Usage::of_features(
+                args.feature.into_iter().chain(tags).collect(),
+                &known,
+            )]
+        }
         paths => manifests::read(paths)?
             .iter()
             .map(|domain| Usage::of(domain, &known))

@@ -103,6 +103,7 @@ async fn perform(
     let context = ActionContext {
         owner: &placement.owner,
         domain_name: &placement.domain_name,
+        tags: &placement.tags,
     };
     let result = match action {
         Action::GenerateAuthority { authority, recorded } => {

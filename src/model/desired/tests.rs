@@ -39,6 +39,7 @@ fn wanted(domain: &MtlsDomain, truststore_bucket: Option<&str>, longest: i64) ->
         account: ACCOUNT,
         region: REGION,
         truststore_bucket,
+        tags: &BTreeMap::new(),
     };
     let longest = SignedDuration::from_hours(longest);
     desired(

@@ -85,6 +85,8 @@ impl World {
             bundle: bundle.clone(),
             kms_key: None,
             desired_kms_key: None,
+            encryption: None,
+            tags: std::collections::BTreeSet::new(),
         }));
         self.o.pinned = Ok(Some(Pinned {
             owner,

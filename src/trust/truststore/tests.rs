@@ -158,6 +158,8 @@ impl World {
             bundle: Bundle::parse(body).unwrap(),
             kms_key: None,
             desired_kms_key: None,
+            encryption: None,
+            tags: std::collections::BTreeSet::new(),
         }));
     }
 

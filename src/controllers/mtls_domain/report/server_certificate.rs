@@ -125,8 +125,6 @@ fn of_one(c: &acm::Certificate, now: Timestamp) -> Vec<(Notice, String)> {
 mod tests {
     use super::*;
 
-    use std::collections::BTreeMap;
-
     use jiff::{SignedDuration, Timestamp};
 
     use crate::{
