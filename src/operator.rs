@@ -273,6 +273,7 @@ impl Operator {
             client: self.client.clone(),
             cluster_id,
             truststore_bucket: options.truststore_bucket.clone(),
+            aws_tags: crate::aws::tags::of_flag(options.aws_tags.clone()).map_err(anyhow::Error::msg)?,
             watched: (!options.watch_namespace.is_empty())
                 .then(|| options.watch_namespace.iter().cloned().collect()),
             refresh: RefreshIntervals::within(options.drift_interval),

@@ -21,6 +21,7 @@ use mtls_operator::aws::gateway::{
 use mtls_operator::aws::quota::{Bucket, Class, Grant, Quota, Ticket};
 use mtls_operator::aws::rates::{Operation, Rates};
 use mtls_operator::aws::route53::{Action, Alias, Change, RecordSet};
+use mtls_operator::aws::s3::{Encryption, Settings};
 use mtls_operator::aws::session::{Access, RoleToAssume, Session, Sessions};
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use serde_json::{Value, json};
@@ -409,23 +410,13 @@ async fn lists_go_on_over_their_pages() {
 
     let bucket = "pages-truststores";
     given.bucket(bucket, true).await;
-    let nothing = tags(&[]);
+    let nothing = Settings::default();
     many(1001)
         .for_each_concurrent(16, async |_| {
-            drop(
-                session
-                    .s3
-                    .put(bucket, "t.pem", vec![], &nothing, None)
-                    .await
-                    .unwrap(),
-            )
+            drop(session.s3.put(bucket, "t.pem", vec![], &nothing).await.unwrap())
         })
         .await;
-    session
-        .s3
-        .put(bucket, "t.pem2", vec![], &nothing, None)
-        .await
-        .unwrap();
+    session.s3.put(bucket, "t.pem2", vec![], &nothing).await.unwrap();
     let versions = session.s3.versions(bucket, "t.pem").await.unwrap();
     let ids: BTreeSet<_> = versions.iter().map(|v| v.id.as_str()).collect();
     assert_eq!((versions.len(), ids.len()), (1001, 1001));
@@ -447,15 +438,19 @@ async fn an_object_has_versions_and_only_its_own() {
     assert_eq!((found.region.as_str(), found.versioned), (REGION, true));
     assert!(!s3.bucket("clients-plain").await.unwrap().unwrap().versioned);
 
+    let with = |metadata: &BTreeMap<String, String>| Settings {
+        metadata: metadata.clone(),
+        ..Settings::default()
+    };
     let (bucket, key) = ("clients-truststores", "payments/partners.pem");
     assert_eq!(s3.head(bucket, key).await.unwrap(), None);
     let owner = tags(&[("owner", "c/n/m")]);
-    let one = s3.put(bucket, key, b"one".to_vec(), &owner, None).await.unwrap();
+    let one = s3.put(bucket, key, b"one".to_vec(), &with(&owner)).await.unwrap();
     let two = s3
-        .put(bucket, key, b"second".to_vec(), &owner, None)
+        .put(bucket, key, b"second".to_vec(), &with(&owner))
         .await
         .unwrap();
-    s3.put(bucket, "payments/partners.pem.bak", b"x".to_vec(), &owner, None)
+    s3.put(bucket, "payments/partners.pem.bak", b"x".to_vec(), &with(&owner))
         .await
         .unwrap();
     assert_ne!(one, two);
@@ -495,10 +490,61 @@ async fn an_object_has_versions_and_only_its_own() {
     assert_eq!(s3.versions(bucket, key).await.unwrap(), []);
     assert_eq!(s3.get(bucket, key, &one).await.unwrap(), None);
 
+    // Tags and encryption go with the object.
+    for (encryption, algorithm) in [
+        (None, None),
+        (Some(Encryption::SseS3), Some("AES256")),
+        (Some(Encryption::SseKms), Some("aws:kms")),
+    ] {
+        let wanted = Settings {
+            tags: tags(&[("cost center", "a=b&c"), ("ü", "")]),
+            encryption,
+            ..Settings::default()
+        };
+        s3.put(bucket, "tagged", b"x".to_vec(), &wanted).await.unwrap();
+        let found = given
+            .s3
+            .head_object()
+            .bucket(bucket)
+            .key("tagged")
+            .send()
+            .await
+            .unwrap();
+        let shown = found.server_side_encryption.map(|e| e.as_str().to_owned());
+        if algorithm.is_some() {
+            assert_eq!(shown.as_deref(), algorithm);
+        }
+        let found = given
+            .s3
+            .get_object_tagging()
+            .bucket(bucket)
+            .key("tagged")
+            .send()
+            .await
+            .unwrap();
+        let found = found
+            .tag_set
+            .into_iter()
+            .map(|tag| (tag.key, tag.value))
+            .collect();
+        assert_eq!(wanted.tags, found);
+    }
+    // The tags of a bucket: those of others stay.
+    s3.tag_bucket(bucket, &tags(&[("a", "1"), ("b", "2")]))
+        .await
+        .unwrap();
+    s3.tag_bucket(bucket, &tags(&[("b", "3"), ("c", "4")]))
+        .await
+        .unwrap();
+    assert_eq!(
+        s3.bucket_tags(bucket).await.unwrap(),
+        tags(&[("a", "1"), ("b", "3"), ("c", "4")])
+    );
+
     // An object without a version cannot be pinned. A bucket with new versioning returns no versions for a
     // while.
     let refused = s3
-        .put("clients-plain", key, b"x".to_vec(), &owner, None)
+        .put("clients-plain", key, b"x".to_vec(), &with(&owner))
         .await
         .unwrap_err();
     assert_eq!(refused.kind, Kind::Transient, "{refused}");
@@ -713,7 +759,7 @@ async fn a_domain_lives_through_its_changes_in_place() {
     let put = async || {
         session
             .s3
-            .put("gateway-truststores", "t.pem", pem.clone(), &tags(&[]), None)
+            .put("gateway-truststores", "t.pem", pem.clone(), &Settings::default())
             .await
             .unwrap()
     };

@@ -4,6 +4,8 @@
 
 #![allow(clippy::duplicated_attributes)] // misfires on several printcolumns of one type
 
+use std::collections::BTreeMap;
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,10 +38,15 @@ use crate::api::{
 #[x_kube(validation = api::set_at_creation(&["aws", "region"], "delete this MtlsDomain and create one in \
                                                                   the other Region"))]
 #[x_kube(validation = api::set_at_creation(&["aws", "accountId"], "delete this MtlsDomain and create one for the other account"))]
+#[x_kube(validation = Rule::new("self.domainName.size() <= 64 || (has(self.serverCertificate) ? has(self.serverCertificate.existing) : self.adoptionPolicy == 'Unowned')")
+    .message("ACM does not issue a certificate whose first name is longer than 64 characters: request one by \
+              hand, with a shorter first name and domainName as an additional name, and name it in \
+              serverCertificate.existing.arn"))]
 #[serde(rename_all = "camelCase")]
 pub struct MtlsDomainSpec {
-    /// Host name that clients call, exact and in lower case, at most 238 characters. Immutable: API Gateway
-    /// cannot rename a domain. The API server rejects wildcards: on mutual TLS domains of a Region, across
+    /// Host name that clients call, exact and in lower case, at most 238 characters, and at most 64 unless
+    /// `serverCertificate.existing` names the certificate or the operator takes the domain over. Immutable:
+    /// API Gateway cannot rename a domain. The API server rejects wildcards: on mutual TLS domains of a Region, across
     /// all accounts, API Gateway accepts a certificate subject from one issuer only, and wildcard subjects
     /// collide there.
     #[x_kube(validation = Rule::new("self == oldSelf").message("domainName is immutable: create another MtlsDomain for the other name"))]
@@ -173,6 +180,19 @@ pub struct AwsPlace {
     /// account. Unset: the operator's own role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assume_role: Option<AssumeRole>,
+
+    /// Tags on every resource that the operator creates for this domain, and on a domain that it takes over:
+    /// the server certificate, the custom domain, the bucket and the truststore object, which gets the first
+    /// 10 by key, S3's limit. At most 40. The operator's `--aws-tags` apply as well; of two tags with one key
+    /// this one wins. A tag that is added or changed is set on what exists too, and the truststore object
+    /// gets a new version. A tag that is removed here stays in AWS. Unset: none.
+    #[x_kube(validation = Rule::new("self.all(k, !k.matches('(?i)^(aws:|mtls-operator[.]io/)'))")
+        .message("leave out keys that begin with aws: or mtls-operator.io/: AWS and the operator set these"))]
+    #[x_kube(validation = Rule::new("self.all(k, k.matches('^[\\\\p{L}\\\\p{N} _.:/=+@-]{1,128}$') && self[k].matches('^[\\\\p{L}\\\\p{N} _.:/=+@-]*$'))")
+        .message("write keys of 1 to 128 and values of at most 256 letters, digits, spaces and _.:/=+-@, as AWS takes them"))]
+    #[schemars(extend("maxProperties" = 40, "additionalProperties" = {"type": "string", "maxLength": 256}))]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// Server certificate of the domain: exactly one of `request` and `existing`.
@@ -198,9 +218,9 @@ pub struct ServerCertificate {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct CertificateRequest {
-    /// Key algorithm: EC_prime256v1, EC_secp384r1, or RSA_2048 for callers without support for elliptic
-    /// curves. Unset: EC_prime256v1. After a change the operator requests another certificate and replaces
-    /// the first one.
+    /// Key algorithm: EC_prime256v1, EC_secp384r1 or RSA_2048. After a change to another algorithm the
+    /// operator requests another certificate and replaces the first one. Unset: the operator keeps the
+    /// certificate that it requested before, with any key, and requests a new certificate with RSA_2048.
     #[schemars(with = "ServerKeyAlgorithm")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_algorithm: Option<ServerKeyAlgorithm>,
@@ -215,17 +235,16 @@ pub struct CertificateRequest {
 }
 
 /// Key algorithm of a requested server certificate, in ACM's terms.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(non_camel_case_types)]
 pub enum ServerKeyAlgorithm {
     /// Elliptic curve P-256.
-    #[default]
     #[serde(rename = "EC_prime256v1")]
     EcPrime256v1,
     /// Elliptic curve P-384.
     #[serde(rename = "EC_secp384r1")]
     EcSecp384r1,
-    /// RSA with 2048 bits, for callers without support for elliptic curves.
+    /// RSA with 2048 bits.
     #[serde(rename = "RSA_2048")]
     Rsa2048,
 }

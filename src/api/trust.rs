@@ -208,6 +208,8 @@ fn ca_crt() -> String {
 
 /// S3 object that API Gateway reads the trusted certificates from.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[x_kube(validation = Rule::new("!has(self.kmsKeyArn) || !has(self.encryption) || self.encryption == 'SSEKMS'")
+    .message("with kmsKeyArn leave encryption out, or set it to SSEKMS"))]
 #[serde(rename_all = "camelCase")]
 pub struct Truststore {
     /// Versioned S3 bucket in the domain's account and Region. Unset: the operator's `--truststore-bucket`.
@@ -241,7 +243,16 @@ pub struct Truststore {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bucket_creation: Option<BucketCreation>,
 
-    /// ARN of the KMS key that encrypts the object. Unset: the bucket's default encryption. After a change of
+    /// Encryption that the operator names when it stores the object, as some bucket policies demand.
+    /// BucketDefault: none, so that S3 applies the bucket's default. SSES3: S3's own keys. SSEKMS: the key
+    /// `kmsKeyArn`, or the AWS managed key `aws/s3` when that is unset. After a change the operator stores a
+    /// new version of the same bytes and moves the domain to that version. Unset: SSEKMS with `kmsKeyArn`,
+    /// and else BucketDefault.
+    #[schemars(with = "Encryption")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
+
+    /// ARN of the KMS key that encrypts the object. Unset: as `encryption` says. After a change of
     /// the key the operator stores a new version of the same bytes and moves the domain to that version. The
     /// operator resolves an alias when it stores a version, not later. The operator's role needs
     /// kms:GenerateDataKey and kms:Decrypt on the key: API Gateway reads the object with the permissions of
@@ -251,6 +262,18 @@ pub struct Truststore {
     #[schemars(length(min = 1, max = 2048))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kms_key_arn: Option<String>,
+}
+
+/// Encryption that a request to store the truststore names.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// None: S3 applies the bucket's default.
+    #[default]
+    BucketDefault,
+    /// S3's own keys.
+    SSES3,
+    /// A KMS key.
+    SSEKMS,
 }
 
 /// Permission to create the truststore's bucket.

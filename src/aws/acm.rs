@@ -1,6 +1,5 @@
 //! AWS Certificate Manager: server certificates, both requested by the operator and already existing.
-
-use std::collections::BTreeMap;
+//! Long because each service has one file.
 
 use aws_config::SdkConfig;
 use aws_sdk_acm::{Client, types as sdk};
@@ -10,6 +9,7 @@ use super::{
     call_guard::CallContext,
     errors::{Error, Kind},
     route53,
+    tags::Tags,
 };
 
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ pub struct Certificate {
     /// State of ACM's current or last renewal; absent before the first.
     pub renewal: Option<Renewal>,
     pub validation: Vec<Validation>,
-    pub tags: BTreeMap<String, String>,
+    pub tags: Tags,
 }
 
 /// Renewal by ACM, from RenewalSummary. ACM begins it some 45 days before a requested certificate that is in
@@ -130,7 +130,7 @@ pub struct CertificateRequest {
     /// Token of at most 32 characters of `[A-Za-z0-9_]`. Within an hour ACM returns the same certificate for
     /// the same token.
     pub idempotency_token: String,
-    pub tags: BTreeMap<String, String>,
+    pub tags: Tags,
 }
 
 impl Acm {
@@ -211,13 +211,6 @@ impl Acm {
     /// Requests a certificate and returns its ARN; the same ARN for the same token within an hour.
     pub async fn request(&self, request: &CertificateRequest) -> Result<String, Error> {
         const REQUEST: &str = "acm:RequestCertificate";
-        let tags = request.tags.iter().map(|(key, value)| {
-            sdk::Tag::builder()
-                .key(key)
-                .value(value)
-                .build()
-                .expect("the key is set")
-        });
         let send = self
             .client
             .request_certificate()
@@ -226,7 +219,7 @@ impl Acm {
             .validation_method(sdk::ValidationMethod::Dns)
             .key_algorithm(sdk::KeyAlgorithm::from(request.key_algorithm.as_str()))
             .idempotency_token(&request.idempotency_token)
-            .set_tags((!request.tags.is_empty()).then(|| tags.collect()))
+            .set_tags((!request.tags.is_empty()).then(|| sdk_tags(&request.tags)))
             .send();
         let answer = self.context.call(REQUEST, send).await?;
         answer
@@ -234,14 +227,26 @@ impl Acm {
             .ok_or_else(|| Error::ours(Kind::Transient, REQUEST, "the answer names no certificate"))
     }
 
-    /// Removes a tag from a certificate; [`Kind::NotFound`] when the certificate is gone.
-    pub async fn untag(&self, arn: &str, key: &str) -> Result<(), Error> {
-        let tag = sdk::Tag::builder().key(key).build().expect("the key is set");
+    /// Adds tags to a certificate, and changes the values of those that are there.
+    pub async fn tag(&self, arn: &str, tags: &Tags) -> Result<(), Error> {
+        let send = self
+            .client
+            .add_tags_to_certificate()
+            .certificate_arn(arn)
+            .set_tags(Some(sdk_tags(tags)))
+            .send();
+        self.context.call("acm:AddTagsToCertificate", send).await?;
+        Ok(())
+    }
+
+    /// Removes tags from a certificate; [`Kind::NotFound`] when the certificate is gone.
+    pub async fn untag(&self, arn: &str, keys: &[String]) -> Result<(), Error> {
+        let tag = |key| sdk::Tag::builder().key(key).build().expect("the key is set");
         let send = self
             .client
             .remove_tags_from_certificate()
             .certificate_arn(arn)
-            .tags(tag)
+            .set_tags(Some(keys.iter().map(tag).collect()))
             .send();
         self.context.call("acm:RemoveTagsFromCertificate", send).await?;
         Ok(())
@@ -332,6 +337,11 @@ impl From<&str> for RenewalStatus {
             other => RenewalStatus::Other(other.to_owned()),
         }
     }
+}
+
+fn sdk_tags(tags: &Tags) -> Vec<sdk::Tag> {
+    let tag = |(key, value)| sdk::Tag::builder().key(key).value(value).build();
+    tags.iter().map(|t| tag(t).expect("the key is set")).collect()
 }
 
 fn certificate(arn: &str, detail: sdk::CertificateDetail, tags: Vec<sdk::Tag>) -> Certificate {

@@ -305,7 +305,7 @@ pub fn iam_actions(operation: &'static str) -> &'static [&'static str] {
         "s3:HeadObject" => &["s3:GetObject"],
         // The operator's calls name the version of every versioned object.
         "s3:GetObject" => &["s3:GetObjectVersion", "s3:GetObject", "kms:Decrypt"],
-        "s3:PutObject" => &["s3:PutObject", "kms:GenerateDataKey"],
+        "s3:PutObject" => &["s3:PutObject", "kms:GenerateDataKey", "s3:PutObjectTagging"],
         // Tags in the request need a permission of their own.
         "s3:CreateBucket" => &["s3:CreateBucket", "s3:TagResource"],
         "s3:PutPublicAccessBlock" => &["s3:PutBucketPublicAccessBlock"],

@@ -13,13 +13,14 @@ use aws_sdk_s3::{
     types::{
         BucketLocationConstraint, BucketVersioningStatus, CreateBucketConfiguration,
         PublicAccessBlockConfiguration, ServerSideEncryption, ServerSideEncryptionByDefault,
-        ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, VersioningConfiguration,
+        ServerSideEncryptionConfiguration, ServerSideEncryptionRule, Tag, Tagging, VersioningConfiguration,
     },
 };
 
 use super::{
     call_guard::CallContext,
     errors::{Error, Kind},
+    tags::{Tags, as_query},
 };
 
 use crate::aws::ATTEMPT;
@@ -47,6 +48,40 @@ pub struct Object {
     pub size: u64,
     /// ARN of the KMS key that encrypts the object; none with S3's own key.
     pub kms_key: Option<String>,
+}
+
+/// Encryption that a request for an object names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// S3's own keys: `AES256`.
+    SseS3,
+    /// A KMS key: `aws:kms`.
+    SseKms,
+}
+
+impl Encryption {
+    /// Name in the CRD.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Encryption::SseS3 => "SSES3",
+            Encryption::SseKms => "SSEKMS",
+        }
+    }
+}
+
+/// Name of the KMS key that S3 uses for `aws:kms` without a key (S3 User Guide, "Using server-side encryption
+/// with AWS KMS keys").
+pub const AWS_MANAGED_KEY: &str = "alias/aws/s3";
+
+/// Settings of an object besides its bytes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Settings<'a> {
+    /// Keys are lower-case ASCII.
+    pub metadata: BTreeMap<String, String>,
+    pub tags: Tags,
+    /// `None`: the key's, or the bucket's default.
+    pub encryption: Option<Encryption>,
+    pub kms_key: Option<&'a str>,
 }
 
 /// Bytes of one version.
@@ -163,8 +198,8 @@ impl S3 {
         }
     }
 
-    /// Returns the KMS key that encrypts objects by default; none for S3's own key, which every bucket has at
-    /// least.
+    /// Returns the KMS key that encrypts objects by default, [`AWS_MANAGED_KEY`] for `aws:kms` without a key;
+    /// none for S3's own key, which every bucket has at least.
     pub async fn default_kms_key(&self, bucket: &str) -> Result<Option<String>, Error> {
         let send = self
             .client
@@ -182,7 +217,11 @@ impl S3 {
             .into_iter()
             .flat_map(|all| all.rules);
         let mut defaults = rules.filter_map(|rule| rule.apply_server_side_encryption_by_default);
-        Ok(defaults.find_map(|default| default.kms_master_key_id))
+        Ok(defaults.find_map(|default| {
+            let is_kms = default.sse_algorithm == ServerSideEncryption::AwsKms;
+            let managed = is_kms.then(|| AWS_MANAGED_KEY.to_owned());
+            default.kms_master_key_id.or(managed)
+        }))
     }
 
     /// Returns the tags of a bucket; empty when the bucket does not exist.
@@ -222,6 +261,27 @@ impl S3 {
             .create_bucket_configuration(configuration)
             .send();
         self.context.call(CREATE, send).await?;
+        Ok(())
+    }
+
+    /// Adds tags to a bucket, and changes the values of those that are there. S3 has no call for this: the
+    /// tags that are there, AWS's own included, go back as they were.
+    pub async fn tag_bucket(&self, bucket: &str, more: &Tags) -> Result<(), Error> {
+        const TAG: &str = "s3:PutBucketTagging";
+        let mut all = self.bucket_tags(bucket).await?;
+        all.extend(more.clone());
+        let tagging = Tagging::builder()
+            .set_tag_set(Some(self::tags(TAG, &all)?))
+            .build()
+            .map_err(|e| unmade(TAG, &e))?;
+        let send = self
+            .client
+            .put_bucket_tagging()
+            .bucket(bucket)
+            .expected_bucket_owner(&self.context.account)
+            .tagging(tagging)
+            .send();
+        self.context.call(TAG, send).await?;
         Ok(())
     }
 
@@ -358,16 +418,26 @@ impl S3 {
 
     /// Stores the bytes as a new version and returns its id. An answer without an id is a transient error: as
     /// a rule the bucket's versioning was enabled so recently that it has not propagated through S3 (AWS
-    /// speaks of up to 15 minutes). `kms_key`: key to encrypt with, in place of the bucket's default.
+    /// speaks of up to 15 minutes).
     pub async fn put(
         &self,
         bucket: &str,
         key: &str,
         bytes: Vec<u8>,
-        metadata: &BTreeMap<String, String>,
-        kms_key: Option<&str>,
+        settings: &Settings<'_>,
     ) -> Result<String, Error> {
         const PUT: &str = "s3:PutObject";
+        let Settings {
+            metadata,
+            tags,
+            encryption,
+            kms_key,
+        } = settings;
+        let encryption = encryption.or(kms_key.map(|_| Encryption::SseKms));
+        let encryption = encryption.map(|encryption| match encryption {
+            Encryption::SseS3 => ServerSideEncryption::Aes256,
+            Encryption::SseKms => ServerSideEncryption::AwsKms,
+        });
         let send = self
             .client
             .put_object()
@@ -376,7 +446,8 @@ impl S3 {
             .expected_bucket_owner(&self.context.account)
             .content_type("application/x-pem-file")
             .set_metadata(Some(metadata.clone().into_iter().collect()))
-            .set_server_side_encryption(kms_key.map(|_| ServerSideEncryption::AwsKms))
+            .set_tagging((!tags.is_empty()).then(|| as_query(tags)))
+            .set_server_side_encryption(encryption)
             .set_ssekms_key_id(kms_key.map(str::to_owned))
             .body(ByteStream::from(bytes))
             .send();

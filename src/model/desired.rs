@@ -13,13 +13,13 @@ use super::{
 
 use crate::{
     api::{
-        AdoptionPolicy, BucketCreation, ClientCertField, ClientGrantSpec, DefaultEndpoint,
+        AdoptionPolicy, BucketCreation, ClientCertField, ClientGrantSpec, DefaultEndpoint, Encryption,
         ExistingCertificate, IdentityHeader, IpAddressType, MappedApi, MtlsDomain, RestDeployment,
         ServerKeyAlgorithm,
         conditions::Reason,
         durations::{DEFAULT_LEAF, length},
     },
-    aws::{acm, arn::Arn, gateway::domains},
+    aws::{acm, arn::Arn, gateway::domains, s3, tags},
     pki::{compile::offer::Share, digest::short_hash, leaf::LeafRequest},
     status::{Refused, invalid},
 };
@@ -54,8 +54,10 @@ pub struct Desired {
     pub truststore: TruststoreObject,
     /// True when the operator creates the truststore's bucket if it does not exist.
     pub create_bucket: bool,
-    /// ARN of the KMS key that encrypts the truststore; `None`: the bucket's default encryption.
+    /// ARN of the KMS key that encrypts the truststore.
     pub kms_key: Option<String>,
+    /// Encryption that the spec names; `None`: the KMS key's, or the bucket's default.
+    pub encryption: Option<s3::Encryption>,
     pub authorities: Vec<DesiredAuthority>,
     /// ClientCertificates whose self-signed certificates are trusted.
     pub self_signed: Vec<SelfSigned>,
@@ -98,9 +100,19 @@ pub enum DesiredCertificate {
 pub struct DesiredRequest {
     /// All names, including the domain name, sorted.
     pub names: Vec<String>,
-    pub key_algorithm: acm::KeyAlgorithm,
+    /// Key algorithm that the spec names. `None`: any, and RSA_2048 for a new certificate.
+    pub key_algorithm: Option<acm::KeyAlgorithm>,
     /// Idempotency token: two requests within an hour with the same token yield the same certificate.
     pub token: String,
+}
+
+impl DesiredRequest {
+    /// Returns the key algorithm of a new certificate. RSA_2048 is ACM's own default (ACM API Reference,
+    /// RequestCertificate); whether API Gateway accepts the others is the assumption
+    /// `ec-server-certificate`.
+    pub fn new_key(&self) -> acm::KeyAlgorithm {
+        self.key_algorithm.clone().unwrap_or(acm::KeyAlgorithm::Rsa2048)
+    }
 }
 
 /// Requirements that the ClientCertificates of one domain place on it.
@@ -132,6 +144,14 @@ pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Res
             ),
         });
     }
+    if placement.tags.len() > tags::MOST {
+        return Err(invalid(&format!(
+            "spec.aws.tags: with the operator's --aws-tags there are {} tags, and at most {} are possible: \
+             leave some out",
+            placement.tags.len(),
+            tags::MOST
+        )));
+    }
     let Some(object) = placement.truststore.clone() else {
         return Err(invalid(
             "spec.truststore.bucket: name a versioned bucket here, or start the operator with \
@@ -152,6 +172,11 @@ pub fn desired(domain: &MtlsDomain, s: &OperatorConfig, clients: Clients) -> Res
         truststore: object,
         create_bucket: truststore.bucket_creation == Some(BucketCreation::IfMissing),
         kms_key: truststore.kms_key_arn,
+        encryption: match truststore.encryption.unwrap_or_default() {
+            Encryption::BucketDefault => None,
+            Encryption::SSES3 => Some(s3::Encryption::SseS3),
+            Encryption::SSEKMS => Some(s3::Encryption::SseKms),
+        },
         authorities,
         self_signed: clients.self_signed,
         watched: clients.watched,
@@ -259,23 +284,25 @@ fn certificate(domain: &MtlsDomain, placement: &Placement) -> Result<DesiredCert
     names.push(placement.domain_name.clone());
     names.sort();
     names.dedup();
-    let key_algorithm = match request.key_algorithm.unwrap_or_default() {
+    let key_algorithm = request.key_algorithm.map(|algorithm| match algorithm {
         ServerKeyAlgorithm::EcPrime256v1 => acm::KeyAlgorithm::EcPrime256v1,
         ServerKeyAlgorithm::EcSecp384r1 => acm::KeyAlgorithm::EcSecp384r1,
         ServerKeyAlgorithm::Rsa2048 => acm::KeyAlgorithm::Rsa2048,
+    });
+    let mut request = DesiredRequest {
+        names,
+        key_algorithm,
+        token: String::new(),
     };
-    let token = short_hash(&format!(
-        "{}\n{}\n{}\n{key_algorithm:?}",
+    request.token = short_hash(&format!(
+        "{}\n{}\n{}\n{:?}",
         placement.owner,
         domain.uid().unwrap_or_default(),
-        names.join("\n")
+        request.names.join("\n"),
+        request.new_key()
     ));
     Ok(DesiredCertificate::Request {
-        request: DesiredRequest {
-            names,
-            key_algorithm,
-            token,
-        },
+        request,
         keep: spec.is_none(),
     })
 }

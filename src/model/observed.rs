@@ -15,6 +15,7 @@ use crate::{
         acm,
         gateway::{apis, authorizers, domains::Domain, integrations, mappings::Mapping},
         route53,
+        tags::Tags,
     },
     observation::seen::{Seen, Unseen},
     pki::{certificate::Certificate, pem_error::ParseError, truststore::Bundle},
@@ -156,6 +157,7 @@ pub struct Bucket {
 pub struct Made {
     /// Ownership tag: the MtlsDomain that the bucket was created for.
     pub owner: String,
+    pub tags: Tags,
     /// True when all public access is blocked.
     pub private: bool,
     /// The KMS key that the bucket encrypts with by default; `None`: S3's own key.
@@ -173,6 +175,10 @@ pub struct Published {
     pub kms_key: Option<String>,
     /// Value of `spec.truststore.kmsKeyArn` when the operator stored the object: S3 resolves an alias.
     pub desired_kms_key: Option<String>,
+    /// Value of `spec.truststore.encryption` when the operator stored the object without a KMS key.
+    pub encryption: Option<String>,
+    /// Fingerprints of the tags that the operator stored the object with.
+    pub tags: BTreeSet<String>,
     /// SHA-256 of its bytes, in hexadecimal.
     pub sha256: String,
     pub bundle: Arc<Bundle>,

@@ -7,6 +7,7 @@ use crate::{
     aws::{
         arn::Arn,
         session::{Access, RoleToAssume},
+        tags::Tags,
     },
     policy::Policy,
 };
@@ -19,6 +20,8 @@ pub struct OperatorConfig<'a> {
     pub region: &'a str,
     /// Value of `--truststore-bucket`, with the placeholders `{account}` and `{region}`.
     pub truststore_bucket: Option<&'a str>,
+    /// Value of `--aws-tags`.
+    pub tags: &'a Tags,
 }
 
 /// Placement and owner of the resources of one MtlsDomain: all values that its deletion needs, regardless of
@@ -37,6 +40,8 @@ pub struct Placement {
     pub truststore: Option<TruststoreObject>,
     /// Unset: depends on how the operator got the domain: created or taken over.
     pub unlisted_mappings: Option<UnlistedMappings>,
+    /// Tags on every resource that the operator creates: of the configuration and of the spec, which wins.
+    pub tags: Tags,
 }
 
 /// Placement as far as the spec and the operator's configuration determine it, before AWS has answered. The
@@ -135,6 +140,7 @@ impl Placement {
             domain.namespace().expect("MtlsDomain is namespaced"),
             domain.name_any(),
         );
+        let tags_of_spec = domain.spec.aws.iter().flat_map(|aws| aws.tags.clone());
         let named = domain.spec.truststore.as_ref().and_then(|t| t.bucket.clone());
         let bucket = named.or_else(|| {
             s.truststore_bucket
@@ -148,6 +154,7 @@ impl Placement {
             truststore: bucket.map(|bucket| TruststoreObject::of(domain, s.cluster_id, bucket)),
             unlisted_mappings: domain.spec.unlisted_mappings,
             owner: owner(domain, s.cluster_id),
+            tags: s.tags.clone().into_iter().chain(tags_of_spec).collect(),
             namespace,
             name,
         }

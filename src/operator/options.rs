@@ -4,7 +4,11 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args};
 
-use crate::{aws::rates::RateOverride, probe::https::ProbeOptions, telemetry::logging::Format};
+use crate::{
+    aws::{rates::RateOverride, tags::Tag},
+    probe::https::ProbeOptions,
+    telemetry::logging::Format,
+};
 
 /// Runs the operator when no command is given. AWS credentials and Region come from the usual sources of an
 /// AWS SDK.
@@ -27,6 +31,11 @@ pub struct Options {
     /// {region}. Default: none; a domain without a bucket is rejected.
     #[arg(long, env = "MTLS_OPERATOR_TRUSTSTORE_BUCKET")]
     pub truststore_bucket: Option<String>,
+    /// Tags on everything that the operator creates in AWS, each KEY=VALUE, for example
+    /// cost-center=4711,team=payments. At most 40; of two tags with one key the one in spec.aws.tags wins.
+    /// Can be given several times. Default: none.
+    #[arg(long, env = "MTLS_OPERATOR_AWS_TAGS", value_delimiter = ',')]
+    pub aws_tags: Vec<Tag>,
     /// Full resync interval of truststores, integrations and the inputs of certificates, for example 15m.
     /// Mappings and records refresh every third of it, account-wide lists of domains, APIs and certificates
     /// every fifteenth.

@@ -68,7 +68,7 @@ pub fn parse(text: &str) -> Result<Policy, Error> {
 fn check(rule: &Rule) -> Option<(String, String)> {
     let filled = |text: &str| text.replace("{namespace}", "n");
     type List<'a> = (&'a str, &'a [String], fn(&str) -> bool, &'a str);
-    let lists: [List; 7] = [
+    let lists: [List; 8] = [
         (
             "domainSuffixes",
             rule.domain_suffixes.as_deref().unwrap_or_default(),
@@ -110,6 +110,12 @@ fn check(rule: &Rule) -> Option<(String, String)> {
             &rule.functions,
             |arn| is_arn(arn, "lambda"),
             "the ARN of a Lambda function, or the beginning of some and a *",
+        ),
+        (
+            "tags",
+            &rule.tags,
+            |key| !key.is_empty() && !key.contains('*'),
+            "the whole key of a tag, as in cost-center",
         ),
     ];
     for (field, list, is_right, right) in lists {
@@ -222,6 +228,7 @@ mod tests {
             "certificates: []",
             "apis: None",
             "functions: []",
+            "tags: []",
             "adoption: Never",
         ] {
             assert!(
@@ -338,6 +345,8 @@ mod tests {
                 rule("  functions: [\"arn:aws:kms:eu-west-1:123456789012:key/a\"]"),
                 ["rule a: functions", "Lambda"],
             ),
+            (rule("  tags: [\"team*\"]"), ["rule a: tags", "whole key"]),
+            (rule("  tags: {team: payments}"), ["tags", "line 4"]),
             (rule("  adoption: Always"), ["Always", "Unowned"]),
         ] {
             let said = parse(&text).expect_err(&text).to_string();

@@ -27,7 +27,7 @@ pub struct Policy {
 
 /// Resources that MtlsDomains of some namespaces may use in AWS. Every spec needs names, zones, Regions,
 /// accounts, buckets and APIs: a rule without a list for these allows all, an empty list allows none. A spec
-/// can do without roles, KMS keys, existing certificates, functions and adoption: a rule without a list for
+/// can do without roles, KMS keys, existing certificates, functions, tags and adoption: a rule without a list for
 /// these allows none. `{namespace}` in a domain suffix, a prefix or a tag's value stands for the name of the
 /// MtlsDomain's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -67,6 +67,9 @@ pub struct Rule {
     /// ARNs of the Lambda functions that a spec may name, written as in `kmsKeys`.
     #[serde(default)]
     pub functions: Vec<String>,
+    /// Keys of the tags that a spec may set. Tags decide who may do what in AWS. Default: none.
+    #[serde(default)]
+    pub tags: Vec<String>,
     /// Permission for a spec to take over AWS resources without an ownership tag.
     #[serde(default)]
     pub adoption: AdoptionPolicy,
@@ -143,6 +146,8 @@ pub enum Resource {
     Function(String),
     /// Tags of an API; empty for a missing API, so that no tenant learns which APIs exist.
     Api(Option<BTreeMap<String, String>>),
+    /// Key of a tag that the spec sets.
+    TagKey(String),
     /// Takeover of AWS resources without an ownership tag.
     Adoption,
     /// Account, Region and bucket before AWS has answered: no rule allows them, and no rule denies them.
@@ -302,6 +307,7 @@ impl Rule {
                     tags.get(&tag.key).is_some_and(|v| *v == filled(&tag.value))
                 }
             },
+            Resource::TagKey(key) => self.tags.contains(key),
             Resource::Adoption => self.adoption == AdoptionPolicy::Unowned,
             Resource::Unresolved => return None,
         })

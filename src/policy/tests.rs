@@ -156,6 +156,10 @@ fn one_part_against_one_rule() {
         (functions, function("one-more"), false),
         (functions, function("other"), false),
         ("adoption: Never", function("one"), false),
+        ("adoption: Never", Resource::TagKey("team".into()), false),
+        ("tags: [cost, team]", Resource::TagKey("team".into()), true),
+        ("tags: [cost, team]", Resource::TagKey("Team".into()), false),
+        ("tags: [cost, team]", Resource::TagKey("teams".into()), false),
         ("adoption: Never", Resource::Adoption, false),
         ("adoption: Unowned", Resource::Adoption, true),
     ] {

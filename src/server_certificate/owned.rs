@@ -7,9 +7,10 @@ use crate::{
     model::{desired::DesiredRequest, observed::Observed, placement::Placement},
 };
 
-/// True for a certificate with exactly the names and the key of the spec.
+/// True for a certificate with exactly the names of the spec and, where the spec names one, its key algorithm.
 pub(crate) fn fits(wanted: &DesiredRequest, c: &acm::Certificate) -> bool {
-    c.names == wanted.names && c.key_algorithm == wanted.key_algorithm
+    let key = wanted.key_algorithm.as_ref();
+    c.names == wanted.names && key.is_none_or(|key| c.key_algorithm == *key)
 }
 
 /// True for a certificate with the ownership tag.

@@ -17,6 +17,7 @@ use crate::{
         action::{AcmAction, Route53Action},
         arn::Arn,
         route53::{Change, RecordSet},
+        tags,
     },
     dns::{records, zone::zone},
     model::{
@@ -264,6 +265,7 @@ pub(crate) fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Time
         // condition.
         return issued("", certificate)
             .then(validation.unwrap_or_default())
+            .then(tagging(d, certificate))
             .then(superseded(d, o, [Some(&certificate.arn), None]));
     }
     let changes = match validation {
@@ -283,6 +285,15 @@ pub(crate) fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Time
         "the validation record is in Route 53; ACM has not issued yet".to_owned()
     };
     StepState::wait(Reason::WaitingForValidation, waits).into()
+}
+
+/// Returns the action that adds the demanded tags that an owned certificate lacks. Other tags stay.
+fn tagging(d: &Desired, certificate: &acm::Certificate) -> Option<AcmAction> {
+    let tags = tags::missing(&d.placement.tags, &certificate.tags);
+    (!tags.is_empty()).then(|| AcmAction::TagCertificate {
+        arn: certificate.arn.clone(),
+        tags,
+    })
 }
 
 /// Returns the actions that create the validation records of `certificate`: one batch for each zone.

@@ -3,7 +3,11 @@
 
 use crate::{
     api::conditions::Reason,
-    aws::action::S3Action,
+    aws::{
+        action::S3Action,
+        s3::{AWS_MANAGED_KEY, Encryption},
+        tags,
+    },
     model::{
         desired::Desired,
         observed::{Made, Observed},
@@ -79,18 +83,28 @@ fn settings(d: &Desired, made: &Made, versioned: bool) -> Vec<S3Action> {
     // Other MtlsDomains store in the bucket too, each with the key of its own spec. The default key is the
     // key of the MtlsDomain that the bucket was created for.
     let is_for_us = made.owner == d.placement.owner || !versioned;
-    let encrypts = is_for_us && d.kms_key.is_some() && made.kms_key != d.kms_key;
+    let managed = (d.encryption == Some(Encryption::SseKms)).then(|| AWS_MANAGED_KEY.to_owned());
+    let kms_key = d.kms_key.clone().or(managed);
+    let encrypts = is_for_us && kms_key.is_some() && made.kms_key != kms_key;
     let private = (!made.private).then(|| S3Action::BlockPublicAccess { bucket: bucket() });
     let encrypted = encrypts.then(|| S3Action::EncryptBucket {
         bucket: bucket(),
-        kms_key: d.kms_key.clone(),
+        kms_key,
     });
-    [private, encrypted].into_iter().flatten().collect()
+    // A bucket in use by several MtlsDomains has the tags of the one that it was created for.
+    let missing = tags::missing(&d.placement.tags, &made.tags);
+    let tagged = (is_for_us && !missing.is_empty()).then(|| S3Action::TagBucket {
+        bucket: bucket(),
+        tags: missing,
+    });
+    [private, encrypted, tagged].into_iter().flatten().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::collections::BTreeMap;
 
     use crate::{
         controllers::mtls_domain::simulation::world::{desired, empty},
@@ -141,6 +155,7 @@ mod tests {
             let text = |t: Option<&str>| t.map(str::to_owned);
             let made = owner.map(|owner| Made {
                 owner: owner.to_owned(),
+                tags: BTreeMap::new(),
                 private,
                 kms_key: text(kms_key),
             });

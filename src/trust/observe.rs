@@ -12,7 +12,7 @@ use crate::{
         gateway::domains::Domain,
         s3::Content,
         session::Session,
-        tags::{KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG},
+        tags::{ENCRYPTION_METADATA, KMS_KEY_METADATA, OWNER_METADATA, OWNER_TAG, TAGS_METADATA},
     },
     model::{
         desired::Desired,
@@ -72,7 +72,8 @@ pub(crate) async fn bucket(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<B
 /// Reads the settings of a bucket that the operator created; `None` for other buckets.
 pub(crate) async fn made(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Made>> {
     let name = &d.truststore.bucket;
-    let owner = reader.bucket_tags(name).await?.remove(OWNER_TAG);
+    let tags = reader.bucket_tags(name).await?;
+    let owner = tags.get(OWNER_TAG).cloned();
     let Some(owner) = owner.filter(|owner| d.placement.is_of_this_cluster(owner)) else {
         return Ok(None);
     };
@@ -80,6 +81,7 @@ pub(crate) async fn made(d: &Desired, reader: &AwsReader<'_>) -> Seen<Option<Mad
     let kms_key = reader.default_kms_key(name).await?;
     Ok(Some(Made {
         owner,
+        tags,
         private,
         kms_key,
     }))
@@ -109,6 +111,14 @@ pub(crate) async fn published(
         owner: content.metadata.get(OWNER_METADATA).cloned(),
         kms_key: object.kms_key,
         desired_kms_key: content.metadata.get(KMS_KEY_METADATA).cloned(),
+        encryption: content.metadata.get(ENCRYPTION_METADATA).cloned(),
+        tags: content
+            .metadata
+            .get(TAGS_METADATA)
+            .into_iter()
+            .flat_map(|all| all.split(','))
+            .map(str::to_owned)
+            .collect(),
         sha256: content.sha256,
         // An unreadable object has no entries; a readable version replaces it.
         bundle: content.bundle.unwrap_or_default(),

@@ -12,7 +12,11 @@ use super::{
 
 use crate::{
     api::{AdoptionPolicy, AuthorityState, conditions::Reason},
-    aws::action::s3::S3Action,
+    aws::{
+        action::s3::S3Action,
+        s3::Encryption,
+        tags::{self, Tags},
+    },
     model::{
         desired::Desired,
         front::managed,
@@ -184,6 +188,7 @@ pub(crate) fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Optio
         .into();
     }
     let body = compiled.bundle.render();
+    let tags = tags::of_object(&d.placement.tags);
     match published {
         Some(p) if is_published(d, p, &body) => {
             let warnings = compiled
@@ -208,6 +213,9 @@ pub(crate) fn object(d: &Desired, o: &Observed, refs: &StepPlan, compiled: Optio
                 key: key.clone(),
                 body,
                 kms_key: d.kms_key.clone(),
+                encryption: d.encryption,
+                tags_recorded: (!tags.is_empty()).then(|| fingerprints(&tags).join(",")),
+                tags,
             },
         ),
     }
@@ -261,15 +269,31 @@ pub(crate) fn not_owned(d: &Desired, o: &Observed, p: &Published) -> Option<Step
 fn is_published(d: &Desired, p: &Published, body: &str) -> bool {
     // S3 returns the key behind an alias; the object's metadata holds the requested key.
     let is_alias = |key: &String| key.contains(":alias/");
+    let named = d.encryption.filter(|_| d.kms_key.is_none());
     let encrypted = p.desired_kms_key == d.kms_key
+        && p.encryption.as_deref() == named.map(Encryption::as_str)
         && d.kms_key
             .as_ref()
             .is_none_or(|key| is_alias(key) || p.kms_key.as_ref() == Some(key));
     let pinnable = !p.version.is_empty();
+    // A tag that the spec does not demand any more stays with this version.
+    let is_tagged = |fingerprint: &String| p.tags.contains(fingerprint);
+    let tagged = fingerprints(&tags::of_object(&d.placement.tags))
+        .iter()
+        .all(is_tagged);
     pinnable
         && encrypted
+        && tagged
         && p.owner.as_ref() == Some(&d.placement.owner)
         && p.sha256 == sha256(body.as_bytes())
+}
+
+/// Returns the fingerprints of an object's tags, for its metadata: the tags themselves do not fit into the
+/// 2 KB that S3 allows, and need a call and a right of their own to be read.
+fn fingerprints(tags: &Tags) -> Vec<String> {
+    tags.iter()
+        .map(|(key, value)| sha256(format!("{key}={value}").as_bytes())[..12].to_owned())
+        .collect()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ type Change = (&'static str, Value, Value, &'static str);
 const ROLE: &str = "arn:aws:iam::123456789012:role/mtls-operator";
 const CERTIFICATE: &str =
     "arn:aws:acm:eu-west-1:123456789012:certificate/11111111-2222-3333-4444-555555555555";
+const KMS_KEY: &str = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555";
 const FUNCTION: &str = "arn:aws:lambda:eu-west-1:123456789012:function:identity";
 const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 const CSR: &str = "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----\n";
@@ -137,7 +138,7 @@ pub fn grant_changes() -> Vec<Change> {
 pub fn full_domain() -> Value {
     json!({"apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain", "metadata": {"name": "full"}, "spec": {
         "domainName": "full.example.com",
-        "aws": {"region": "eu-west-1", "accountId": "123456789012", "assumeRole": {"roleArn": ROLE}},
+        "aws": {"region": "eu-west-1", "accountId": "123456789012", "assumeRole": {"roleArn": ROLE}, "tags": {"cost-center": "4711"}},
         "serverCertificate": {"request": {"keyAlgorithm": "EC_secp384r1", "subjectAlternativeNames": ["www.example.com", "*.example.com"]}},
         "trust": {
             "issuingAuthority": "partners",
@@ -149,7 +150,7 @@ pub fn full_domain() -> Value {
                 {"name": "partner-cas", "state": "Active", "configMapSelector": {"matchLabels": {"example.com/ca": "yes"}, "key": "ca.crt"}},
                 {"name": "pasted", "state": "Distrusted", "pem": PEM}],
             "overlap": "2592000s"},
-        "truststore": {"bucket": "payments-truststores", "key": "payments/partners.pem", "bucketCreation": "IfMissing",
+        "truststore": {"bucket": "payments-truststores", "key": "payments/partners.pem", "bucketCreation": "IfMissing", "encryption": "SSEKMS",
             "kmsKeyArn": "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"},
         "mappings": [{"path": "", "api": {"id": "a1b2c3d4e5", "stage": "$default"}}, {"path": "orders/v2", "api": {"id": "a1b2c3d4e5", "stage": "prod"}}],
         "unlistedMappings": "Keep",
@@ -222,12 +223,28 @@ fn existing(api: &str, id: &str) -> Value {
     authorizer(json!({"existing": [{"apiId": api, "authorizerId": id}]}))
 }
 
+/// Manifest with these tags.
+fn tags(all: impl IntoIterator<Item = (String, String)>) -> Value {
+    let all: serde_json::Map<_, _> = all.into_iter().map(|(k, v)| (k, json!(v))).collect();
+    json!({"spec": {"aws": {"tags": all}}})
+}
+
+/// Host name of this length.
+fn name_of_length(length: usize) -> String {
+    let labels = "a.".repeat(length / 2 - 6);
+    format!("{}{labels}example.com", "b".repeat(length - labels.len() - 11))
+}
+
 #[rustfmt::skip]
 pub fn domain() -> Vec<Creation> {
     let one_source = "set exactly one of generate, secretRef";
     let host_name = "write a full host name in lower case";
     let path = "write the path without leading, trailing or double slashes";
     let object = "write the name of an object: lower-case letters";
+    let first_name = "whose first name is longer than 64 characters: request one by hand";
+    let tag = "write keys of 1 to 128 and values of at most 256 letters, digits, spaces";
+    let with_kms_key = "with kmsKeyArn leave encryption out, or set it to SSEKMS";
+    let reserved_tag = "leave out keys that begin with aws: or mtls-operator.io/";
     vec![
         ("nothing but a name", json!({}), ""),
         ("no domainName", json!({"spec": {"domainName": null}}), "spec.domainName: Required value"),
@@ -251,6 +268,12 @@ pub fn domain() -> Vec<Creation> {
         ("a label of 64", domain_name(&format!("{}.example.com", "a".repeat(64))), host_name),
         ("a name of 239", domain_name(&format!("{}.example.com", "a.".repeat(113) + "a")), "may not be more \
                                               than 238"),
+        ("a name of 64", domain_name(&name_of_length(64)), ""),
+        ("a name of 65", domain_name(&name_of_length(65)), first_name),
+        ("a name of 65, requested", json!({"spec": {"domainName": name_of_length(65), "serverCertificate": {"request": {}}}}), first_name),
+        ("a name of 65, requested by a takeover", json!({"spec": {"domainName": name_of_length(65), "adoptionPolicy": "Unowned", "serverCertificate": {"request": {}}}}), first_name),
+        ("a name of 65, taken over", json!({"spec": {"domainName": name_of_length(65), "adoptionPolicy": "Unowned"}}), ""),
+        ("a name of 238, existing", json!({"spec": {"domainName": name_of_length(238), "serverCertificate": {"existing": {"arn": CERTIFICATE}}}}), ""),
         // aws
         ("GovCloud", json!({"spec": {"aws": {"region": "us-gov-west-1"}}}), ""),
         ("a Region by its name", json!({"spec": {"aws": {"region": "Europe (Ireland)"}}}), "write a Region's \
@@ -262,6 +285,20 @@ pub fn domain() -> Vec<Creation> {
         ("an account as a number", json!({"spec": {"aws": {"accountId": 123_456_789_012_i64}}}), "must be of \
                                                  type string"),
         ("a role by its name", json!({"spec": {"aws": {"assumeRole": {"roleArn": "mtls-operator"}}}}), "write the whole ARN of an IAM role"),
+        ("40 tags", tags((0..40).map(|n| (format!("k{n}"), "v".repeat(256)))), ""),
+        ("41 tags", tags((0..41).map(|n| (format!("k{n}"), String::new()))), "must have at most 40 items"),
+        ("a tag with every kind of character", tags([("Größe a/b:c_d.e+f=g@h-i 1".into(), "Ü a/b:c_d.e+f=g@h-i 1".into())]), ""),
+        ("a tag's key of 128", tags([("k".repeat(128), String::new())]), ""),
+        ("a tag's key of 129", tags([("k".repeat(129), String::new())]), tag),
+        ("a tag without a key", tags([(String::new(), "v".into())]), tag),
+        ("a tag's key with a star", tags([("team*".into(), "v".into())]), tag),
+        ("a tag's value with a semicolon", tags([("k".into(), "a;b".into())]), tag),
+        ("a tag's value of 257", tags([("k".into(), "v".repeat(257))]), "may not be more than 256"),
+        ("a tag of AWS", tags([("aws:createdBy".into(), "v".into())]), reserved_tag),
+        ("a tag of AWS in another case", tags([("AwS:createdBy".into(), "v".into())]), reserved_tag),
+        ("a tag of the operator", tags([("mtls-operator.io/owner".into(), "v".into())]), reserved_tag),
+        ("a tag of the operator in another case", tags([("MTLS-operator.IO/owner".into(), "v".into())]), reserved_tag),
+        ("a tag that only contains a prefix", tags([("x-aws:a".into(), "v".into()), ("mtls-operator".into(), "v".into())]), ""),
         // serverCertificate
         ("the default, written out", json!({"spec": {"serverCertificate": {"request": {}}}}), ""),
         ("an existing certificate", json!({"spec": {"serverCertificate": {"existing": {"arn": CERTIFICATE, "ownershipVerificationArn": CERTIFICATE}}}}), ""),
@@ -327,6 +364,12 @@ pub fn domain() -> Vec<Creation> {
         ("a key with a slash", json!({"spec": {"truststore": {"key": "/partners.pem"}}}), "write the key \
                                              without s3://"),
         ("a KMS key's id", json!({"spec": {"truststore": {"kmsKeyArn": "11111111-2222-3333-4444-555555555555"}}}), "write the whole ARN of a KMS key"),
+        ("each encryption", json!({"spec": {"truststore": {"encryption": "BucketDefault"}}}), ""),
+        ("encryption by S3", json!({"spec": {"truststore": {"encryption": "SSES3"}}}), ""),
+        ("encryption by KMS without a key", json!({"spec": {"truststore": {"encryption": "SSEKMS"}}}), ""),
+        ("encryption by S3 with a KMS key", json!({"spec": {"truststore": {"encryption": "SSES3", "kmsKeyArn": KMS_KEY}}}), with_kms_key),
+        ("the bucket's encryption with a KMS key", json!({"spec": {"truststore": {"encryption": "BucketDefault", "kmsKeyArn": KMS_KEY}}}), with_kms_key),
+        ("an unknown encryption", json!({"spec": {"truststore": {"encryption": "AES256"}}}), "supported values"),
         // mappings
         ("everything", mapping("", "a1b2c3d4e5", "$default"), ""),
         ("several levels", mapping("orders/v2/items", "a1b2c3d4e5", "prod"), ""),

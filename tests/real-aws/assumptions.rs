@@ -1,6 +1,7 @@
 //! Entries of sandbox/aws/ASSUMPTIONS.md, each by its name: tried here, or listed with the reason why not.
 use std::collections::{BTreeMap, BTreeSet};
 
+use aws_sdk_acm::types::{CertificateStatus, KeyAlgorithm, ValidationMethod};
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, IntegrationType, Op, PatchOperation};
 use aws_sdk_apigatewayv2::types::{DomainNameConfiguration, MutualTlsAuthenticationInput};
 use aws_sdk_route53::types::{Change, ChangeAction, ChangeBatch, ResourceRecord, ResourceRecordSet, RrType};
@@ -440,6 +441,10 @@ pub async fn with_a_domain(account: &Account, domain: &ByHand, findings: &mut Fi
         .await;
     findings.note("another-host", status == "403", status);
 
+    let answer = ec_certificate(account, host).await;
+    let holds = answer.is_ok();
+    findings.note("ec-server-certificate", holds, format!("{answer:?}"));
+
     let many: String = (0..1001)
         .map(|n| self_signed(&format!("many {n}")).certificate)
         .collect();
@@ -502,6 +507,38 @@ pub async fn with_a_domain(account: &Account, domain: &ByHand, findings: &mut Fi
     off(account, host).await;
 }
 
+/// Puts a certificate with an elliptic curve on the domain, and the former certificate back. ACM issues the
+/// certificate by the validation record of the former one, which has the same name.
+async fn ec_certificate(account: &Account, host: &str) -> Result<(), String> {
+    let acm = aws_sdk_acm::Client::new(&account.sdk);
+    let request = acm
+        .request_certificate()
+        .domain_name(host)
+        .validation_method(ValidationMethod::Dns)
+        .key_algorithm(KeyAlgorithm::EcPrime256v1)
+        .send();
+    let arn = request
+        .await
+        .map_err(|error| format!("{error:?}"))?
+        .certificate_arn;
+    let arn = arn.ok_or("no ARN")?;
+    account
+        .eventually("the certificate with an elliptic curve is issued", async || {
+            let answer = acm.describe_certificate().certificate_arn(&arn).send().await;
+            let status = answer
+                .map_err(|error| format!("{error:?}"))?
+                .certificate
+                .and_then(|c| c.status);
+            match status {
+                Some(CertificateStatus::Issued) => Ok(()),
+                status => Err(format!("{status:?}")),
+            }
+        })
+        .await;
+    let former = update(account, host, "", Some(arn)).await?;
+    update(account, host, "", former).await.map(drop)
+}
+
 /// Sets the domain's truststore to an object with this text. Returns AWS's warnings.
 async fn trust(account: &Account, host: &str, key: &str, pem: &str) -> Result<Vec<String>, String> {
     let bucket = format!("{}-bucket", account.run);
@@ -514,7 +551,7 @@ async fn trust(account: &Account, host: &str, key: &str, pem: &str) -> Result<Ve
         .send()
         .await
         .expect("PutObject");
-    update(account, host, &format!("s3://{bucket}/{key}")).await?;
+    update(account, host, &format!("s3://{bucket}/{key}"), None).await?;
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
     let domain = gateway
         .get_domain_name()
@@ -529,15 +566,20 @@ async fn trust(account: &Account, host: &str, key: &str, pem: &str) -> Result<Ve
 }
 
 async fn off(account: &Account, host: &str) {
-    update(account, host, "").await.expect("UpdateDomainName");
+    update(account, host, "", None).await.expect("UpdateDomainName");
 }
 
-/// Waits while AWS has too many of these calls, and until the change is done.
-async fn update(account: &Account, host: &str, truststore: &str) -> Result<(), String> {
+/// Waits while AWS has too many of these calls, and until the change is done. Returns the former certificate.
+async fn update(
+    account: &Account,
+    host: &str,
+    truststore: &str,
+    certificate: Option<String>,
+) -> Result<Option<String>, String> {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
     let changed = account
         .eventually("UpdateDomainName", async || {
-            match update_once(account, &gateway, host, truststore).await {
+            match update_once(account, &gateway, host, truststore, certificate.clone()).await {
                 Err(error) if error.contains("TooManyRequests") || error.contains("ConflictException") => {
                     Err(error)
                 }
@@ -554,7 +596,8 @@ async fn update_once(
     gateway: &aws_sdk_apigatewayv2::Client,
     host: &str,
     truststore: &str,
-) -> Result<(), String> {
+    certificate: Option<String>,
+) -> Result<Option<String>, String> {
     let domain = gateway
         .get_domain_name()
         .domain_name(host)
@@ -563,7 +606,7 @@ async fn update_once(
         .expect("GetDomainName");
     let now = domain.domain_name_configurations.expect("one").remove(0);
     let config = DomainNameConfiguration::builder()
-        .set_certificate_arn(now.certificate_arn)
+        .set_certificate_arn(certificate.or(now.certificate_arn.clone()))
         .set_endpoint_type(now.endpoint_type)
         .set_security_policy(now.security_policy)
         .build();
@@ -578,7 +621,7 @@ async fn update_once(
     request
         .send()
         .await
-        .map(|_| ())
+        .map(|_| now.certificate_arn)
         .map_err(|error| format!("{} {error:?}", account.id))
 }
 
@@ -613,7 +656,7 @@ pub async fn at_the_end(account: &Account, domain: &ByHand, findings: &mut Findi
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
     account
         .eventually("UpdateDomainName", async || {
-            update_once(account, &gateway, &domain.host, "").await
+            update_once(account, &gateway, &domain.host, "", None).await
         })
         .await;
     let deleted = gateway

@@ -2,7 +2,8 @@
 
 AWS advises to wait up to 15 minutes after versioning was first enabled before objects are stored [S3 API
 Reference, PutBucketVersioning]: until then (knob `versioning_delay`) an object gets no version here. A call that
-expects another owner of the bucket is AccessDenied 403 [S3 User Guide, bucket owner condition].
+expects another owner of the bucket is AccessDenied 403 [S3 User Guide, bucket owner condition]. A bucket policy may
+demand an encryption header (knob `required_encryption`) [S3 User Guide, UsingKMSEncryption; terraform-aws-modules].
 
 Assumed: GetBucketVersioning says Enabled at once; an object that is encrypted with a key named by its alias has the
 ARN of the key.
@@ -43,6 +44,11 @@ def delete_bucket(original: Callable, name: str) -> Response:
 
 @replaces(s3, "_put_object")
 def put_object(original: Callable, bucket: str, key: str, body: bytes, headers: dict) -> Response:
+    required = {1: "AES256", 2: "aws:kms"}.get(int(knob("required_encryption")))
+    if required and headers.get("x-amz-server-side-encryption") != required:
+        message = (f"User: arn:aws:iam::{get_account_id()}:user/test is not authorized to perform: s3:PutObject on resource: "
+                   f'"arn:aws:s3:::{bucket}/{key}" with an explicit deny in a resource-based policy')
+        return aws_error("s3", "AccessDenied", message, 403)
     since = _enabled.get((get_account_id(), bucket))
     versioning = s3._bucket_versioning.get(bucket)
     if since is None or versioning is None or clock.now() - since >= knob("versioning_delay"):

@@ -48,9 +48,12 @@ KNOBS: dict[str, Knob] = {
     "duplicate_is_conflict": Knob(1, 1, "an existing domain name: 1 ConflictException 409, 0 BadRequestException 400"),
     "v2_refuses_tls_1_0": Knob(0, 0, "v2 shows a Regional domain name with the policy TLS_1_0: 0 as any other, 1 refuses it"),
     "leaf_anchor_issues": Knob(0, 0, "a certificate under one in the truststore that says CA:FALSE: 0 is refused, 1 not"),
+    "ec_certificates": Knob(1, 1, "a certificate with an elliptic curve on a domain name: 1 is taken, 0 refused"),
+    "ignore_key_algorithm": Knob(0, 0, "RequestCertificate: 0 gives the requested key, 1 always RSA_2048"),
     "keep_unresolved_header": Knob(0, 0, "a header mapping without a value: 0 removes the header, 1 lets it pass"),
     # S3
     "versioning_delay": Knob(0, 60, "s after versioning was first enabled in which an object gets no version"),
+    "required_encryption": Knob(0, 0, "header that a bucket policy demands of PutObject: 0 none, 1 AES256, 2 aws:kms"),
     # Route 53
     "route53_rate": Knob(0, 5, "Route 53 calls per second and account (0: no limit)"),
     "change_window": Knob(0, 0.5, "s after a change in which the zone answers PriorRequestNotComplete"),

@@ -15,7 +15,8 @@ a domain name which is PENDING_CERTIFICATE_REIMPORT or PENDING_OWNERSHIP_VERIFIC
 that changes either certificate, which ends that status; that one too many is TooManyRequestsException in v2 and
 LimitExceededException in v1; that DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping
 before GetApiMappings lists it; that GetDomainName and GetApiMappings of v2 refuse edge-optimized domain names,
-and show those with the policy TLS_1_0 (knob `v2_refuses_tls_1_0`); that v1 refuses another policy than TLS_1_2 while mutual TLS is on.
+and show those with the policy TLS_1_0 (knob `v2_refuses_tls_1_0`); that v1 refuses another policy than TLS_1_2
+while mutual TLS is on; that a domain name takes a certificate with an elliptic curve (knob `ec_certificates`).
 
 UpdateDomainName of v1, which MiniStack lacks, changes only the security policy: as in v2, with a time of
 UPDATING, also of a domain name that v2 refuses. UpdateDomainName of v2 does not change the policy of one with
@@ -113,6 +114,8 @@ def _certificate_error(name: str, arn: str) -> str:
         return f"The certificate {arn} does not exist."
     if acm.refresh(cert)["Status"] != "ISSUED":
         return f"Certificate {arn} is not in a valid state: {cert['Status']}"
+    if not knob("ec_certificates") and cert.get("KeyAlgorithm", "").startswith("EC_"):
+        return f"Certificate {arn} has an unsupported key algorithm."
     if not {name, "*." + name.partition(".")[2]} & set(cert["SubjectAlternativeNames"]):
         return f"The certificate provided does not cover the domain name {name}."
     return ""

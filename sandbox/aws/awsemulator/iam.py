@@ -183,6 +183,8 @@ def _needs(call: Call, method: str, path: str, headers: dict[str, str], body: by
             needs.append(Need("acm:AddTagsToCertificate", f"arn:aws:acm:{call.region}:{call.account}:certificate/new"))
         case "CreateBucket" if b"<Tag>" in body:
             needs.append(Need("s3:TagResource", resource))
+        case "PutObject" if headers.get("x-amz-tagging"):
+            needs.append(Need("s3:PutObjectTagging", resource))
         case "GetObject":
             bucket, _, key = path.strip("/").partition("/")
             needs = reading(bucket, key, current_query.get({}).get("versionId", [""])[0])

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::context::gone;
+use super::context::{gone, keys};
 
-use crate::aws::{acm::CertificateRequest, errors::Error, session::Session, tags::OWNER_TAG};
+use crate::aws::{acm::CertificateRequest, errors::Error, session::Session, tags::Tags};
 
 /// Action on a certificate. The operator can repeat it without harm.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,9 +13,15 @@ pub enum AcmAction {
     DeleteCertificate {
         arn: String,
     },
-    /// Removes the ownership tag from a certificate that stays.
+    /// Adds the tags that the spec and the operator's configuration demand.
+    TagCertificate {
+        arn: String,
+        tags: Tags,
+    },
+    /// Removes the operator's tags from a certificate that stays.
     ReleaseCertificate {
         arn: String,
+        keys: Vec<String>,
     },
 }
 
@@ -24,7 +30,10 @@ impl fmt::Display for AcmAction {
         match self {
             AcmAction::RequestCertificate(r) => write!(f, "request certificate for {}", r.names.join(", ")),
             AcmAction::DeleteCertificate { arn } => write!(f, "delete certificate {arn}"),
-            AcmAction::ReleaseCertificate { arn } => write!(f, "remove the ownership tag from {arn}"),
+            AcmAction::TagCertificate { arn, tags } => {
+                write!(f, "tag {arn} with {}", keys(tags))
+            }
+            AcmAction::ReleaseCertificate { arn, .. } => write!(f, "remove the ownership tag from {arn}"),
         }
     }
 }
@@ -35,7 +44,8 @@ impl AcmAction {
         let done = match self {
             AcmAction::RequestCertificate(request) => return session.acm.request(request).await.map(Some),
             AcmAction::DeleteCertificate { arn } => session.acm.delete(arn).await,
-            AcmAction::ReleaseCertificate { arn } => session.acm.untag(arn, OWNER_TAG).await,
+            AcmAction::TagCertificate { arn, tags } => session.acm.tag(arn, tags).await,
+            AcmAction::ReleaseCertificate { arn, keys } => session.acm.untag(arn, keys).await,
         };
         gone(done).map(|()| None)
     }

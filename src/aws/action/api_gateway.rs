@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use super::context::{ActionContext, gone};
+use super::context::{ActionContext, gone, keys};
 
 use crate::aws::{
     arn::Arn,
@@ -13,7 +13,7 @@ use crate::aws::{
     gateway::{apis::Protocol, domains::DomainRequest, integrations::Place, mappings::Mapping},
     rates::Operation,
     session::Session,
-    tags::{ADOPTED_TAG, DEPLOYED, OWNER_TAG, PENDING_TAG},
+    tags::{ADOPTED_TAG, DEPLOYED, OWNER_TAG, PENDING_TAG, Tags},
 };
 
 /// Action on a custom domain, a mapping or an API. The operator can repeat it without harm.
@@ -33,6 +33,11 @@ pub enum ApiGatewayAction {
     /// Restores the ownership tag on a domain that the operator created.
     TagDomain {
         arn: String,
+    },
+    /// Adds the tags that the spec and the operator's configuration demand.
+    AddDomainTags {
+        arn: String,
+        tags: Tags,
     },
     /// Removes the ownership tag from a domain that stays.
     ReleaseDomain {
@@ -148,6 +153,7 @@ impl fmt::Display for ApiGatewayAction {
             }
             ApiGatewayAction::AdoptDomain { arn } => write!(f, "take over {arn}"),
             ApiGatewayAction::TagDomain { arn } => write!(f, "restore the ownership tag on {arn}"),
+            ApiGatewayAction::AddDomainTags { arn, tags } => write!(f, "tag {arn} with {}", keys(tags)),
             ApiGatewayAction::ReleaseDomain { arn } => {
                 write!(f, "remove the ownership tag from {arn}")
             }
@@ -227,22 +233,17 @@ impl ApiGatewayAction {
         let owner = || context.owner.to_owned();
         match self {
             ApiGatewayAction::CreateDomain(request) => {
-                let tags = BTreeMap::from([(OWNER_TAG.to_owned(), owner())]);
-                gateway.create_domain(request, &tags).await
+                gateway.create_domain(request, &context.all_tags()).await
             }
             ApiGatewayAction::UpdateDomain(request) => gateway.update_domain(request).await,
             ApiGatewayAction::RestoreSecurityPolicy { name } => gateway.restore_security_policy(name).await,
             ApiGatewayAction::AdoptDomain { arn } => {
-                let tags = [(OWNER_TAG, owner()), (ADOPTED_TAG, "true".to_owned())];
-                gateway
-                    .tag(arn, &tags.map(|(key, value)| (key.to_owned(), value)).into())
-                    .await
+                let mut tags = context.all_tags();
+                tags.insert(ADOPTED_TAG.to_owned(), "true".to_owned());
+                gateway.tag(arn, &tags).await
             }
-            ApiGatewayAction::TagDomain { arn } => {
-                gateway
-                    .tag(arn, &BTreeMap::from([(OWNER_TAG.to_owned(), owner())]))
-                    .await
-            }
+            ApiGatewayAction::TagDomain { arn } => gateway.tag(arn, &context.all_tags()).await,
+            ApiGatewayAction::AddDomainTags { arn, tags } => gateway.tag(arn, tags).await,
             ApiGatewayAction::ReleaseDomain { arn } => gone(
                 gateway
                     .untag(arn, &[OWNER_TAG, ADOPTED_TAG].map(str::to_owned))

@@ -2,8 +2,6 @@
 
 use super::*;
 
-use std::collections::BTreeMap;
-
 use crate::aws::{
     errors::Kind,
     fake::{self, Answer},
@@ -49,7 +47,7 @@ async fn an_object_without_a_version_has_none_and_one_that_is_gone_is_none() {
 async fn a_truststore_that_got_no_version_is_not_stored() {
     let put = |headers: &[(&'static str, &'static str)]| s3(vec![("PUT", answer(200, headers, ""))]);
     let store = async |s3: S3| {
-        s3.put("b", "k", vec![], &BTreeMap::new(), None)
+        s3.put("b", "k", vec![], &Settings::default())
             .await
             .map_err(|e| e.kind)
     };

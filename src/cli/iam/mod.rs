@@ -13,6 +13,8 @@ use anyhow::Context;
 use clap::Args;
 use kube::ResourceExt;
 
+use crate::aws::tags::Tag;
+
 use super::iam::{
     document::policy,
     rights::Feature,
@@ -47,6 +49,9 @@ pub struct IamPolicy {
     /// Hosted zone id of the MtlsDomains that name none. Can be given several times. Default: any zone.
     #[arg(long)]
     zone: Vec<String>,
+    /// Tags on everything, as the operator's --aws-tags. Default: none.
+    #[arg(long, value_delimiter = ',')]
+    aws_tags: Vec<Tag>,
     /// Feature to allow beyond the least, without manifests. Can be given several times. Default: all
     /// features.
     #[arg(long, value_enum, conflicts_with = "manifests")]
@@ -71,10 +76,15 @@ pub fn print(args: IamPolicy) -> anyhow::Result<(String, Vec<String>)> {
         region: args.region,
         bucket: args.bucket,
         zones: args.zone,
+        tags: !args.aws_tags.is_empty(),
     };
     let usages = match args.manifests.as_slice() {
         [] if args.feature.is_empty() => vec![Usage::of_features(Feature::all(), &known)],
-        [] => vec![Usage::of_features(args.feature.into_iter().collect(), &known)],
+        [] => {
+            let tags = known.tags.then_some(Feature::Tags);
+            let features = args.feature.into_iter().chain(tags).collect();
+            vec![Usage::of_features(features, &known)]
+        }
         paths => {
             let domains = manifests::read(paths)?;
             for domain in &domains {

@@ -34,6 +34,8 @@ pub enum Feature {
     BucketCreation,
     /// Encrypts the truststore with a KMS key: truststore.kmsKeyArn, or the default of the bucket
     KmsKey,
+    /// Sets tags that users demand: aws.tags, and the operator's --aws-tags
+    Tags,
     /// Adopts existing resources: adoptionPolicy Unowned
     Adoption,
     /// Deletes the operator's resources once the MtlsDomain is deleted: deletionPolicy Delete or unset
@@ -133,7 +135,7 @@ pub const RIGHTS: &[Right] = &[
     ),
     needed_for(
         &[Feature::RequestedCertificate],
-        &["acm:DeleteCertificate"],
+        &["acm:DeleteCertificate", "acm:AddTagsToCertificate"],
         Resource::Certificates,
     ),
     needed_for(
@@ -303,14 +305,15 @@ pub const RIGHTS: &[Right] = &[
             "s3:PutPublicAccessBlock",
             "s3:PutBucketEncryption",
             "s3:PutBucketVersioning",
+            "s3:PutBucketTagging",
         ],
         Resource::Bucket,
     ),
     needed_for(&[Feature::AssumedRole], &[errors::ASSUME_ROLE], Resource::Role),
 ];
 
-/// Actions that a call needs besides its own, on another resource than the call: the resource, and the
-/// feature without which no such action is needed.
+/// Actions that a call needs besides its own, or only with a feature: the resource, and the feature without
+/// which no such action is needed.
 const BESIDES: &[(&str, Resource, Option<Feature>)] = &[
     ("acm:AddTagsToCertificate", Resource::Certificates, None),
     ("apigateway:AddCertificateToDomain", Resource::MutualTls, None),
@@ -323,6 +326,8 @@ const BESIDES: &[(&str, Resource, Option<Feature>)] = &[
     ("iam:CreateServiceLinkedRole", Resource::ServiceLinkedRole, None),
     ("kms:Decrypt", Resource::KmsKey, Some(Feature::KmsKey)),
     ("kms:GenerateDataKey", Resource::KmsKey, Some(Feature::KmsKey)),
+    ("s3:PutBucketTagging", Resource::Bucket, Some(Feature::Tags)),
+    ("s3:PutObjectTagging", Resource::Truststore, Some(Feature::Tags)),
 ];
 
 /// Returns the IAM actions that these features need, each with its resource. `reads_only` leaves out all

@@ -41,6 +41,7 @@ fn known() -> Known {
         region: Some("eu-west-1".into()),
         bucket: Some("truststores-{account}-{region}".into()),
         zones: vec![],
+        tags: false,
     }
 }
 
@@ -440,6 +441,42 @@ fn arguments(region: Option<&str>) -> IamPolicy {
         bucket: None,
         zone: vec![],
         feature: vec![],
+        aws_tags: vec![],
         role: None,
+    }
+}
+
+/// The rights for tags are in the policy only where the spec or the operator's flag demands tags.
+#[test]
+fn tags_need_rights_only_where_they_are_demanded() {
+    let of = |spec: Value, flag: bool| -> BTreeSet<&'static str> {
+        let known = Known {
+            tags: flag,
+            ..known()
+        };
+        let usage = Usage::of(&domain(spec), &known);
+        let all = policy(&[usage], &Principal::Operator).statement;
+        let actions = all.into_iter().flat_map(|statement| statement.action);
+        actions.filter(|action| action.contains("Tagging")).collect()
+    };
+    let tags = json!({"tags": {"team": "payments"}});
+    let made = json!({"bucketCreation": "IfMissing"});
+    for (spec, flag, expected) in [
+        (json!({}), false, &[][..]),
+        (json!({"truststore": made}), false, &["s3:GetBucketTagging"]),
+        (json!({"aws": tags}), false, &["s3:PutObjectTagging"]),
+        (json!({}), true, &["s3:PutObjectTagging"]),
+        (
+            json!({"aws": tags, "truststore": made}),
+            false,
+            &[
+                "s3:GetBucketTagging",
+                "s3:PutBucketTagging",
+                "s3:PutObjectTagging",
+            ],
+        ),
+    ] {
+        let expected: BTreeSet<_> = expected.iter().copied().collect();
+        assert_eq!(of(spec.clone(), flag), expected, "{spec} {flag}");
     }
 }

@@ -25,6 +25,8 @@ pub struct Known {
     pub bucket: Option<String>,
     /// Hosted zone ids; empty for any zone.
     pub zones: Vec<String>,
+    /// True when the operator sets tags on everything.
+    pub tags: bool,
 }
 
 /// Principal of a policy.
@@ -103,6 +105,7 @@ impl Usage {
                 .as_ref()
                 .and_then(|dns| dns.hosted_zone_id.clone())
                 .map_or(known.zones.clone(), |id| vec![id]),
+            tags: known.tags,
         };
         let part = |text: &Option<String>| text.clone().unwrap_or_else(|| ANY.to_owned());
         let object = format!(
@@ -124,7 +127,7 @@ impl Usage {
             function: authorizer(domain).and_then(|authorizer| authorizer.function_arn.clone()),
             role,
             route53_role: route53.and_then(|dns| dns.assume_role).map(|role| role.role_arn),
-            ..Usage::of_features(features(domain), &base)
+            ..Usage::of_features(features(domain, &base), &base)
         }
     }
 
@@ -233,7 +236,7 @@ fn authorizer(domain: &MtlsDomain) -> Option<&crate::api::Authorizer> {
     domain.spec.identity.as_ref()?.authorizer.as_ref()
 }
 
-fn features(domain: &MtlsDomain) -> BTreeSet<Feature> {
+fn features(domain: &MtlsDomain, known: &Known) -> BTreeSet<Feature> {
     let spec = &domain.spec;
     let truststore = spec.truststore.clone().unwrap_or_default();
     let route53 = spec
@@ -271,6 +274,10 @@ fn features(domain: &MtlsDomain) -> BTreeSet<Feature> {
             truststore.bucket_creation == Some(BucketCreation::IfMissing),
         ),
         (Feature::KmsKey, truststore.kms_key_arn.is_some()),
+        (
+            Feature::Tags,
+            known.tags || spec.aws.as_ref().is_some_and(|aws| !aws.tags.is_empty()),
+        ),
         (Feature::Adoption, adopts),
         (
             Feature::Deletion,

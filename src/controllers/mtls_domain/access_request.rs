@@ -114,6 +114,12 @@ fn to_build(domain: &MtlsDomain) -> Vec<AccessRequest> {
     let spec = &domain.spec;
     let certificate = spec.server_certificate.clone().unwrap_or_default();
     let mut all = Vec::new();
+    for (key, value) in spec.aws.iter().flat_map(|aws| &aws.tags) {
+        all.push(access_request(
+            format!("spec.aws.tags: {key}={value}"),
+            Resource::TagKey(key.clone()),
+        ));
+    }
     for name in certificate
         .request
         .into_iter()

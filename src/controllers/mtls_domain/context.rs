@@ -28,7 +28,7 @@ use crate::{
         events::{EventReason, Notice},
         object_id::ObjectId,
     },
-    aws::{call_guard::Gate, session::Sessions},
+    aws::{call_guard::Gate, session::Sessions, tags::Tags},
     background::bypass_scan::Bypasses,
     dataplane::api_gateway::contention::Contention,
     grants::index::GrantIndex,
@@ -60,6 +60,8 @@ pub struct Ctx {
     pub client: Client,
     pub cluster_id: String,
     pub truststore_bucket: Option<String>,
+    /// Value of `--aws-tags`.
+    pub aws_tags: Tags,
     /// Watched namespaces; `None`: all.
     pub watched: Option<BTreeSet<String>>,
     pub refresh: RefreshIntervals,

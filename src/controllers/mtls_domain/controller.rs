@@ -177,6 +177,7 @@ async fn reconcile_domain(domain: &MtlsDomain, ctx: &Ctx) -> Result<Next, Error>
             domain,
             cluster_id: &ctx.cluster_id,
             truststore_bucket: ctx.truststore_bucket.as_deref(),
+            aws_tags: &ctx.aws_tags,
             policy: permission.policy(),
             labels: &|namespace| ctx.labels(namespace),
             session,

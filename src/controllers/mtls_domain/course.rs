@@ -11,7 +11,7 @@ use super::{
 
 use crate::{
     api::{ManagementPolicy, MtlsDomain, conditions::Reason},
-    aws::partitions,
+    aws::{partitions, tags::Tags},
     model::{
         desired::{self, Clients, Desired},
         placement::{OperatorConfig, Placement, UnresolvedPlacement},
@@ -29,6 +29,8 @@ pub(crate) struct Facts<'a> {
     pub cluster_id: &'a str,
     /// Value of `--truststore-bucket`.
     pub truststore_bucket: Option<&'a str>,
+    /// Value of `--aws-tags`.
+    pub aws_tags: &'a Tags,
     pub policy: Option<&'a Policy>,
     /// Returns the labels of a namespace, if known.
     pub labels: &'a dyn Fn(&str) -> Option<BTreeMap<String, String>>,
@@ -178,6 +180,7 @@ fn operator_config<'a>(facts: &Facts<'a>, located: &'a Located) -> OperatorConfi
         account: &located.account,
         region: &located.region,
         truststore_bucket: facts.truststore_bucket,
+        tags: facts.aws_tags,
     }
 }
 

@@ -103,6 +103,7 @@ async fn perform(
     let context = ActionContext {
         owner: &placement.owner,
         domain_name: &placement.domain_name,
+        tags: &placement.tags,
     };
     let result = match action {
         Action::GenerateAuthority { authority, recorded } => {
@@ -125,7 +126,7 @@ async fn perform(
 async fn request_certificate(request: &AcmAction, apply_context: &ApplyContext<'_>) -> Result<(), Outcome> {
     let object = apply_context.placement.id();
     if let Some(about) = apply_context.request_limiter.wait(&object, apply_context.now) {
-        return Err(Outcome::Queued { ahead: 1, about });
+        return Err(Outcome::Limited { about });
     }
     let requested = request
         .perform(apply_context.session)

@@ -5,7 +5,7 @@
 mod courses;
 pub mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 use proptest::prelude::*;
@@ -139,13 +139,15 @@ prop_compose! {
             owner: owner.map(Into::into),
             body: Bundle { entries: entries(owner, content), ..Bundle::default() }.render(),
             kms_key: encrypted.then(|| KMS_KEY.into()),
+            encryption: None,
+            tags: BTreeSet::new(),
         }).collect();
         match bucket {
             0 => w.bucket = None,
             1 | 2 => {
                 let owner = (bucket == 1).then(|| "cluster/ns/other".into());
                 let (versioned, private, kms_key, fresh) = (false, dual_stack, None, false);
-                w.bucket = Some(Bucket { owner, versioned, private, kms_key, fresh });
+                w.bucket = Some(Bucket { owner, versioned, private, kms_key, tags: BTreeMap::new(), fresh });
             }
             _ => {}
         }

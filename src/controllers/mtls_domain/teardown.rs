@@ -10,6 +10,7 @@ use crate::{
             mappings::Mapping,
         },
         route53::RecordSet,
+        tags::{OWNER_TAG, REQUEST_TAG},
     },
     dataplane::api_gateway::{
         custom_domain::{domain_ownership, is_ours, keeps_unlisted},
@@ -184,7 +185,12 @@ fn release(
         let arn = c.arn.clone();
         let stays = c.in_use || policy == Some(DeletionPolicy::Retain);
         let action = if stays {
-            AcmAction::ReleaseCertificate { arn }
+            let keys = [OWNER_TAG, REQUEST_TAG].into_iter();
+            let keys = keys.filter(|key| c.tags.contains_key(*key)).map(str::to_owned);
+            AcmAction::ReleaseCertificate {
+                arn,
+                keys: keys.collect(),
+            }
         } else {
             AcmAction::DeleteCertificate { arn }
         };

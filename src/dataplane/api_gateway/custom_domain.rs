@@ -9,7 +9,7 @@ use crate::{
         acm::{self, CertificateStatus},
         action::ApiGatewayAction,
         gateway::domains::{Domain, DomainRequest, DomainStatus, MUTUAL_TLS_POLICY},
-        tags::{ADOPTED_TAG, OWNER_TAG},
+        tags::{self, ADOPTED_TAG, OWNER_TAG},
     },
     dns::records,
     model::{
@@ -158,8 +158,18 @@ pub(crate) fn domain(
                 "{} is AVAILABLE with this certificate and truststore version",
                 g.name
             ),
-        ),
+        )
+        .then(tagging(&d.placement, g)),
     }
+}
+
+/// Returns the action that adds the demanded tags that the domain lacks. Other tags stay.
+fn tagging(placement: &Placement, g: &Domain) -> Option<ApiGatewayAction> {
+    let tags = tags::missing(&placement.tags, &g.tags);
+    (!tags.is_empty()).then(|| ApiGatewayAction::AddDomainTags {
+        arn: g.arn.clone(),
+        tags,
+    })
 }
 
 pub fn domain_ownership(placement: &Placement, g: &Domain) -> Ownership {

@@ -31,6 +31,7 @@ fn placement() -> Placement {
         },
         truststore: None,
         unlisted_mappings: None,
+        tags: std::collections::BTreeMap::new(),
     }
 }
 

@@ -39,6 +39,7 @@ fn wanted(domain: &MtlsDomain, truststore_bucket: Option<&str>, longest: i64) ->
         account: ACCOUNT,
         region: REGION,
         truststore_bucket,
+        tags: &BTreeMap::new(),
     };
     let longest = SignedDuration::from_hours(longest);
     desired(
@@ -245,6 +246,30 @@ fn a_domain_that_is_taken_over_keeps_its_certificate_only_when_the_spec_names_no
     assert_eq!(of(json!({"request": {}})), (vec!["a.example.com".into()], false));
     let names = json!({"request": {"subjectAlternativeNames": ["b.example.com", "a.example.com"]}});
     assert_eq!(of(names).0, ["a.example.com", "b.example.com"], "each once");
+}
+
+#[test]
+fn an_unset_key_algorithm_is_none_of_the_spec_and_requests_as_rsa_2048_does() {
+    let of = |request: Value| match wanted(
+        &domain(|o| o["spec"]["serverCertificate"] = json!({"request": request})),
+        None,
+        1,
+    )
+    .unwrap()
+    .certificate
+    {
+        DesiredCertificate::Request { request, .. } => request,
+        DesiredCertificate::Existing { .. } => panic!("none is named"),
+    };
+    let (unset, rsa) = (of(json!({})), of(json!({"keyAlgorithm": "RSA_2048"})));
+    assert_eq!((unset.key_algorithm.clone(), &unset.token), (None, &rsa.token));
+    assert_eq!(
+        (unset.new_key(), rsa.new_key()),
+        (acm::KeyAlgorithm::Rsa2048, acm::KeyAlgorithm::Rsa2048)
+    );
+    let ec = of(json!({"keyAlgorithm": "EC_prime256v1"}));
+    assert_eq!(ec.key_algorithm, Some(acm::KeyAlgorithm::EcPrime256v1));
+    assert_ne!(ec.token, rsa.token);
 }
 
 #[test]

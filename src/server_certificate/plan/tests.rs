@@ -351,6 +351,96 @@ fn a_domain_that_is_taken_over_keeps_its_certificate() {
     ));
 }
 
+/// A spec without a key algorithm: the certificate that is there stays, whatever its key.
+#[test]
+fn only_an_explicit_key_algorithm_replaces_a_certificate() {
+    use acm::KeyAlgorithm::*;
+    let with_key = |key| {
+        let mut d = desired();
+        let DesiredCertificate::Request { request, .. } = &mut d.certificate else {
+            unreachable!()
+        };
+        request.token = format!("{key:?}"); // as for another spec
+        request.key_algorithm = key;
+        d
+    };
+    let requests = |d: &Desired, w: &World| {
+        let actions = certificates(d, &w.observed(), now()).into_actions();
+        actions.into_iter().find_map(|action| match action {
+            Action::Acm(AcmAction::RequestCertificate(r)) => Some(r.key_algorithm),
+            _ => None,
+        })
+    };
+    assert_eq!(
+        requests(&with_key(None), &empty()),
+        Some(Rsa2048),
+        "a new certificate"
+    );
+    for there in [EcPrime256v1, EcSecp384r1, Rsa2048, Other("RSA_4096".into())] {
+        for status in [CertificateStatus::Issued, CertificateStatus::PendingValidation] {
+            let mut w = empty();
+            w.converge(&with_key(None));
+            (w.certificates[0].key_algorithm, w.certificates[0].status) = (there.clone(), status);
+            assert_eq!(requests(&with_key(None), &w), None, "{there:?}");
+            for asked in [EcPrime256v1, EcSecp384r1, Rsa2048] {
+                let expected = (asked != there).then(|| asked.clone());
+                assert_eq!(requests(&with_key(Some(asked)), &w), expected, "{there:?}");
+            }
+        }
+    }
+    // An explicit algorithm that is removed from the spec keeps its certificate.
+    let mut w = empty();
+    w.converge(&with_key(Some(EcSecp384r1)));
+    let before = w.certificates.clone();
+    w.converge(&with_key(None));
+    assert_eq!(w.certificates, before);
+}
+
+/// Tags that are demanded later are added to what exists. Tags of others, and an existing certificate, stay.
+#[test]
+fn demanded_tags_reach_what_exists() {
+    let mut w = empty();
+    w.converge(&desired());
+    let tag = |tags: &mut BTreeMap<String, String>, key: &str, value: &str| {
+        tags.insert(key.to_owned(), value.to_owned())
+    };
+    tag(&mut w.certificates[0].tags, "theirs", "x");
+    tag(&mut w.certificates[0].tags, "team", "old");
+    let mut d = desired();
+    tag(&mut d.placement.tags, "team", "payments");
+    let mut actions: Vec<_> = plan(&d, &w.observed(), now())
+        .actions()
+        .map(|(_, action)| action.to_string())
+        .collect();
+    actions.sort();
+    assert_eq!(actions.len(), 3, "{actions:?}");
+    assert!(
+        actions[0].starts_with("tag ") && actions[1].starts_with("tag "),
+        "{actions:?}"
+    );
+    assert_eq!(actions[2], format!("upload {}", d.truststore.uri()));
+    w.converge(&d);
+    let tags = &w.certificates[0].tags;
+    assert_eq!((&*tags["theirs"], &*tags["team"]), ("x", "payments"));
+    assert_eq!(w.domain.as_ref().expect("there").tags["team"], "payments");
+    // A tag that is demanded no more stays, and so does the truststore's version.
+    let before = (w.certificates.clone(), w.versions.len());
+    assert_eq!(plan(&desired(), &w.observed(), now()).actions().count(), 0);
+    w.converge(&desired());
+    assert_eq!((w.certificates.clone(), w.versions.len()), before);
+
+    let mut w = world(vec![not_owned("arn:there", CertificateKind::Requested, &[NAME])]);
+    let mut d = existing(None);
+    tag(&mut d.placement.tags, "team", "payments");
+    w.converge(&d);
+    assert_eq!(
+        w.certificates[0].tags,
+        BTreeMap::new(),
+        "the operator only reads it"
+    );
+    assert_eq!(plan(&d, &w.observed(), now()).actions().count(), 0);
+}
+
 #[test]
 fn an_unreadable_certificate_is_unknown() {
     let mut w = empty();

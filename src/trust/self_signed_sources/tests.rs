@@ -87,6 +87,8 @@ impl World {
             bundle: bundle.clone().into(),
             kms_key: None,
             desired_kms_key: None,
+            encryption: None,
+            tags: std::collections::BTreeSet::new(),
         }));
         self.o.pinned = Ok(Some(Pinned {
             owner,

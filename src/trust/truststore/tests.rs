@@ -160,6 +160,8 @@ impl World {
             bundle: Bundle::parse(body).unwrap().into(),
             kms_key: None,
             desired_kms_key: None,
+            encryption: None,
+            tags: std::collections::BTreeSet::new(),
         }));
     }
 

@@ -3,3 +3,4 @@ mod creation;
 mod deletion;
 mod no_writes;
 mod placement;
+mod tags;

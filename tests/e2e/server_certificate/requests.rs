@@ -1,4 +1,4 @@
-//! A certificate is requested where a zone can prove it, again after a failure, and at most twelve times a
+//! A certificate is requested where a zone can prove it, again after a failure, and at most five times a
 //! day.
 use jiff::{SignedDuration, Timestamp};
 use sandbox::{control::CertificateState, prepare::hosted_zone};
@@ -121,6 +121,38 @@ fn a_failed_or_timed_out_certificate_is_requested_again_with_growing_delays() {
     });
 }
 
+/// A real account may refuse elliptic curves: a spec without a key algorithm is served there too.
+#[test]
+fn a_spec_without_a_key_algorithm_needs_no_elliptic_curve() {
+    run(async {
+        let env = TestEnv::start("nocurve").await;
+        let knobs = [("ec_certificates", 0.0)];
+        env.control().set_knobs(&env.account.id, &knobs).await.unwrap();
+        env.create_domain("d", json!({})).await;
+        env.ready("d").await;
+        let (rsa, _) = in_use(&env).await;
+
+        let request = json!({"keyAlgorithm": "EC_prime256v1"});
+        env.change("d", json!({"serverCertificate": {"request": request}}))
+            .await;
+        let condition = env
+            .condition("d", "DomainProgrammed", |c| c.status == "False")
+            .await;
+        assert!(
+            condition.message.contains("unsupported key algorithm"),
+            "{condition:?}"
+        );
+        assert_eq!(in_use(&env).await.0, rsa);
+
+        let mark = env.mark().await;
+        env.change("d", json!({"serverCertificate": null})).await;
+        env.ready("d").await;
+        env.reconciles(2).await;
+        assert_eq!(in_use(&env).await.0, rsa, "it fits, and so does the other");
+        assert_eq!(count(&env.writes(mark).await, "RequestCertificate"), 0);
+    });
+}
+
 #[test]
 fn a_request_that_acm_does_not_list_yet_makes_no_second_certificate() {
     run(async {
@@ -136,9 +168,62 @@ fn a_request_that_acm_does_not_list_yet_makes_no_second_certificate() {
     });
 }
 
+/// An ACM that ignores the key. ACM is the operator's memory, so a restart makes no second request.
+#[test]
+fn a_certificate_that_does_not_fit_is_reported_and_not_requested_again_at_once() {
+    run(async {
+        let mut env = TestEnv::start("misfit").await;
+        let knobs = [("ignore_key_algorithm", 1.0)];
+        env.control().set_knobs(&env.account.id, &knobs).await.unwrap();
+        let mark = env.mark().await;
+        let request = json!({"keyAlgorithm": "EC_prime256v1"});
+        env.create_domain("d", json!({"serverCertificate": {"request": request}}))
+            .await;
+        let condition = refused(
+            &env,
+            "CertificateFailed",
+            "with the key RSA_2048, and not EC_prime256v1",
+        )
+        .await;
+        let all = env.server_certificates().await;
+        assert!(condition.message.contains(&all[0]), "{condition:?}");
+        env.operator.kill();
+        env.operator.restart().expect("the operator starts");
+        env.reconciles(2).await;
+        assert_eq!(env.server_certificates().await, all);
+        assert_eq!(count(&env.writes(mark).await, "RequestCertificate"), 1);
+
+        // After an hour, once more.
+        becomes(
+            &env,
+            CertificateState {
+                arn: &all[0],
+                created_at: epoch(Timestamp::now() - SignedDuration::from_mins(61)),
+                ..CertificateState::default()
+            },
+        )
+        .await;
+        eventually("another request", async || {
+            match env.server_certificates().await.len() {
+                2 => Ok(()),
+                n => Err(format!("{n}")),
+            }
+        })
+        .await;
+        // The way out that the message names.
+        env.change(
+            "d",
+            json!({"serverCertificate": {"request": {"keyAlgorithm": null}}}),
+        )
+        .await;
+        env.ready("d").await;
+        assert_eq!(count(&env.writes(mark).await, "RequestCertificate"), 2);
+    });
+}
+
 /// Certificates that another user deletes leave no trace in ACM, but AWS counts them for a year.
 #[test]
-fn certificates_that_a_user_keeps_deleting_are_requested_at_most_twelve_times_a_day() {
+fn certificates_that_a_user_keeps_deleting_are_requested_at_most_five_times_a_day() {
     run(async {
         let env = TestEnv::start("deleter").await;
         env.control()
@@ -146,7 +231,7 @@ fn certificates_that_a_user_keeps_deleting_are_requested_at_most_twelve_times_a_
             .await
             .unwrap();
         env.create_domain("d", json!({})).await;
-        for n in 1..=12 {
+        for n in 1..=5 {
             let arn = eventually(&format!("request {n}"), async || {
                 match &env.server_certificates().await[..] {
                     [arn] => Ok(arn.clone()),
@@ -165,6 +250,12 @@ fn certificates_that_a_user_keeps_deleting_are_requested_at_most_twelve_times_a_
             .condition("d", "CertificateIssued", |c| c.reason == "Queued")
             .await;
         assert_eq!(queued.status, "Unknown", "{queued:?}");
+        assert!(
+            queued
+                .message
+                .contains("5 certificates for this object within a day"),
+            "{queued:?}"
+        );
         env.reconciles(2).await;
         assert_eq!(env.server_certificates().await, [""; 0]);
     });

@@ -71,6 +71,62 @@ fn a_missing_bucket_is_created_in_the_domains_region() {
     });
 }
 
+/// Bucket policies of organizations deny an upload without the header that they demand.
+#[test]
+fn the_encryption_that_a_bucket_policy_demands_is_in_the_request() {
+    run(async {
+        let env = TestEnv::start("demanded").await;
+        let demand = async |n: f64| {
+            let knobs = [("required_encryption", n)];
+            env.control().set_knobs(&env.account.id, &knobs).await.unwrap();
+        };
+        let stored = async || {
+            let used = env.gateway_domain().await;
+            let used = used.mutual_tls_authentication().unwrap();
+            let (bucket, key) = used
+                .truststore_uri()
+                .and_then(|uri| uri.strip_prefix("s3://")?.split_once('/'))
+                .unwrap();
+            let object = env.s3().head_object().bucket(bucket).key(key);
+            let object = object
+                .version_id(used.truststore_version().unwrap())
+                .send()
+                .await
+                .unwrap();
+            object.server_side_encryption.map(|e| e.as_str().to_owned())
+        };
+        demand(1.0).await;
+        env.create_domain("d", json!({})).await;
+        env.condition("d", "TruststorePublished", |c| c.reason == "PermissionDenied")
+            .await;
+        env.change("d", json!({"truststore": {"encryption": "SSES3"}}))
+            .await;
+        env.ready("d").await;
+        assert_eq!(stored().await.as_deref(), Some("AES256"));
+
+        // Another demand is a new version of the same bytes, once.
+        demand(2.0).await;
+        let mark = env.mark().await;
+        env.change("d", json!({"truststore": {"encryption": "SSEKMS"}}))
+            .await;
+        env.ready("d").await;
+        assert_eq!(stored().await.as_deref(), Some("aws:kms"));
+        let key = format!("arn:aws:kms:{}:{}:key/one", env.account.region, env.account.id);
+        env.change("d", json!({"truststore": {"kmsKeyArn": key}})).await;
+        env.ready("d").await;
+        env.reconciles(2).await;
+        let twice = ["PutObject", "UpdateDomainName", "PutObject", "UpdateDomainName"];
+        assert_eq!(env.writes(mark).await, twice);
+
+        // The header of a named key is the same with and without the field.
+        let mark = env.mark().await;
+        env.change("d", json!({"truststore": {"encryption": null}})).await;
+        env.ready("d").await;
+        env.reconciles(2).await;
+        assert_eq!(env.writes(mark).await, [""; 0]);
+    });
+}
+
 #[test]
 fn a_half_created_bucket_is_finished_by_the_next_operator() {
     run(async {

@@ -149,6 +149,7 @@ fn default_resources_are_checked_once_they_are_known() {
         account: "123456789012",
         region: "eu-west-1",
         truststore_bucket: Some("t-{account}-{region}"),
+        tags: &BTreeMap::new(),
     };
     let object = Resource::Object {
         bucket: "t-123456789012-eu-west-1".into(),

@@ -47,6 +47,7 @@ impl Case<'_> {
             domain,
             cluster_id: "c",
             truststore_bucket: self.truststore_bucket,
+            aws_tags: &BTreeMap::new(),
             policy: policy.as_ref(),
             labels: &|_| {
                 self.labels

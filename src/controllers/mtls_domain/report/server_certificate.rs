@@ -125,8 +125,6 @@ fn of_one(c: &acm::Certificate, now: Timestamp) -> Vec<(Notice, String)> {
 mod tests {
     use super::*;
 
-    use std::collections::BTreeMap;
-
     use jiff::{SignedDuration, Timestamp};
 
     use crate::{
@@ -241,7 +239,7 @@ mod tests {
             names: vec![desired().placement.domain_name],
             key_algorithm: acm::KeyAlgorithm::EcPrime256v1,
             idempotency_token: String::new(),
-            tags: BTreeMap::new(),
+            tags: w.certificates[0].tags.clone(),
         };
         w.perform(AcmAction::RequestCertificate(request).into());
         let (new, reasons) = reported(&w, &status, now() + days(80));

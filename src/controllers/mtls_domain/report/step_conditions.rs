@@ -9,6 +9,7 @@ use crate::{
     aws::errors,
     model::step::{Step, StepPlan, StepState},
     observation::seen::refusal,
+    server_certificate::request_limiter::A_DAY,
     status::{StepCondition, StepStatus},
 };
 
@@ -20,6 +21,10 @@ pub enum Outcome {
         ahead: usize,
         about: std::time::Duration,
     },
+    /// The operator itself limits the certificate requests of an object.
+    Limited {
+        about: std::time::Duration,
+    },
     /// The action was done before, and AWS does not show its effect yet.
     NotShown(String),
     Failed(errors::Error),
@@ -29,7 +34,7 @@ pub enum Outcome {
 
 impl Outcome {
     pub fn is_queued(&self) -> bool {
-        matches!(self, Outcome::Queued { .. })
+        matches!(self, Outcome::Queued { .. } | Outcome::Limited { .. })
     }
 }
 
@@ -115,20 +120,33 @@ pub fn passes(outcome: &Outcome) -> bool {
 pub(crate) fn explain(outcome: &Outcome) -> (StepStatus, Reason, String) {
     match outcome {
         Outcome::Queued { ahead, about } => {
-            let when = match (ahead, about.as_secs()) {
-                (0, _) => "next",
-                (_, 0..=300) => "within 5 minutes",
-                (_, 301..=1800) => "within 30 minutes",
-                _ => "in more than 30 minutes",
-            };
+            let when = if *ahead == 0 { "next" } else { roughly(*about) };
             (
                 StepStatus::Working,
                 Reason::Queued,
                 format!("queued for AWS quota: {when}"),
             )
         }
+        Outcome::Limited { about } => (
+            StepStatus::Working,
+            Reason::Queued,
+            format!(
+                "the operator requested {A_DAY} certificates for this object within a day, its own limit, \
+                 because AWS counts each for a year: the next request follows {}",
+                roughly(*about)
+            ),
+        ),
         Outcome::NotShown(what) => (StepStatus::Working, Reason::Progressing, what.clone()),
         Outcome::Kubernetes(why) => (StepStatus::Unreachable, Reason::Unreachable, why.clone()),
         Outcome::Failed(error) => refusal(error),
+    }
+}
+
+/// Returns a delay as text that does not change with every reconcile.
+fn roughly(about: std::time::Duration) -> &'static str {
+    match about.as_secs() {
+        0..=300 => "within 5 minutes",
+        301..=1800 => "within 30 minutes",
+        _ => "in more than 30 minutes",
     }
 }

@@ -240,6 +240,16 @@ fn each_outcome_has_its_status_reason_and_retry() {
             true,
         ),
         (
+            Outcome::Limited {
+                about: Duration::from_secs(1801),
+            },
+            StepStatus::Working,
+            Reason::Queued,
+            "5 certificates for this object within a day, its own limit, because AWS counts each for a year: \
+             the next request follows in more than 30 minutes",
+            true,
+        ),
+        (
             Outcome::NotShown("n".into()),
             StepStatus::Working,
             Reason::Progressing,

@@ -2,7 +2,10 @@
 //! finalizer, and the plan or the teardown. No cause that holds a domain up lets a write through, and each
 //! domain recovers once its causes end.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kube::{ResourceExt, core::DeserializeGuard};
 use proptest::prelude::*;
@@ -230,6 +233,7 @@ impl Scenario {
                 domain: &self.domain,
                 cluster_id: "cluster",
                 truststore_bucket: None,
+                aws_tags: &BTreeMap::new(),
                 policy: Some(policy),
                 labels: &|_| (!self.has(Cause::PolicyUnknown)).then(Default::default),
                 session,

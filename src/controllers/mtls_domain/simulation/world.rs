@@ -23,7 +23,8 @@ use crate::{
             mappings::Mapping,
         },
         route53::{self, Alias, Change, RecordSet, Zone},
-        tags::{ADOPTED_TAG, DEPLOYED, OWNER_TAG, PENDING_TAG},
+        s3::Encryption,
+        tags::{ADOPTED_TAG, DEPLOYED, OWNER_TAG, PENDING_TAG, Tags},
     },
     controllers::mtls_domain::plan::unlimited as plan,
     dataplane::api_gateway::front::front,
@@ -126,6 +127,7 @@ pub(crate) fn desired() -> Desired {
         },
         truststore: Some(truststore.clone()),
         unlisted_mappings: None,
+        tags: Tags::new(),
     };
     Desired {
         placement,
@@ -133,7 +135,7 @@ pub(crate) fn desired() -> Desired {
         certificate: DesiredCertificate::Request {
             request: DesiredRequest {
                 names: vec![NAME.into()],
-                key_algorithm: KeyAlgorithm::EcPrime256v1,
+                key_algorithm: Some(KeyAlgorithm::EcPrime256v1),
                 token: "t".into(),
             },
             keep: true,
@@ -141,6 +143,7 @@ pub(crate) fn desired() -> Desired {
         truststore,
         create_bucket: false,
         kms_key: None,
+        encryption: None,
         authorities: vec![DesiredAuthority {
             name: "partners".into(),
             state: AuthorityState::Active,
@@ -184,6 +187,9 @@ pub(crate) struct Stored {
     pub(crate) owner: Option<String>,
     pub(crate) body: String,
     pub(crate) kms_key: Option<String>,
+    pub(crate) encryption: Option<Encryption>,
+    /// Fingerprints of the tags.
+    pub(crate) tags: BTreeSet<String>,
 }
 
 impl Stored {
@@ -200,6 +206,7 @@ pub(crate) struct Bucket {
     pub(crate) private: bool,
     /// Default encryption key of the bucket.
     pub(crate) kms_key: Option<String>,
+    pub(crate) tags: Tags,
     /// True right after versioning was enabled: the next object gets no version.
     pub(crate) fresh: bool,
 }
@@ -359,6 +366,7 @@ impl World {
                     .filter(|_| b.is_ours())
                     .map(|owner| observed::Made {
                         owner,
+                        tags: b.tags.clone(),
                         private: b.private,
                         kms_key: b.kms_key.clone(),
                     }),
@@ -368,6 +376,8 @@ impl World {
                 owner: s.owner.clone(),
                 kms_key: s.kms_key.clone(),
                 desired_kms_key: s.kms_key.clone(),
+                encryption: s.encryption.map(|e| e.as_str().to_owned()),
+                tags: s.tags.clone(),
                 sha256: sha256(s.body.as_bytes()),
                 bundle: Bundle::parse(&s.body).unwrap_or_default().into(),
             })),
@@ -495,8 +505,10 @@ impl World {
             AcmAction::RequestCertificate(r) => {
                 let (arn, pending) = (self.id("arn:"), CertificateStatus::PendingValidation);
                 let c = certificate(&arn, OURS, pending, &r.names, r.key_algorithm);
+                assert_eq!(owner(&r.tags), OURS);
                 self.certificates.push(acm::Certificate {
                     created_at: Some(self.clock),
+                    tags: r.tags,
                     ..c
                 });
             }
@@ -509,14 +521,24 @@ impl World {
                     .expect("there");
                 assert_eq!(owner(&self.certificates.remove(i).tags), OURS);
             }
-            AcmAction::ReleaseCertificate { arn } => {
+            AcmAction::TagCertificate { arn, tags } => {
                 let c = self
                     .certificates
                     .iter_mut()
                     .find(|c| c.arn == arn)
                     .expect("there");
                 assert_eq!(owner(&c.tags), OURS);
-                c.tags.clear();
+                c.tags.extend(tags);
+            }
+            AcmAction::ReleaseCertificate { arn, keys } => {
+                let c = self
+                    .certificates
+                    .iter_mut()
+                    .find(|c| c.arn == arn)
+                    .expect("there");
+                assert_eq!(owner(&c.tags), OURS);
+                c.tags.retain(|key, _| !keys.contains(key));
+                assert_eq!(c.tags, BTreeMap::new());
             }
         }
     }
@@ -563,6 +585,11 @@ impl World {
                     "the ownership tag on another owner's domain"
                 );
                 g.tags.insert(OWNER_TAG.into(), OURS.into());
+            }
+            ApiGatewayAction::AddDomainTags { tags, .. } => {
+                let g = self.domain.as_mut().expect("there");
+                assert_eq!(owner(&g.tags), OURS);
+                g.tags.extend(tags);
             }
             ApiGatewayAction::ReleaseDomain { .. } => {
                 let g = self.domain.as_mut().expect("there");
@@ -692,9 +719,11 @@ impl World {
                     versioned: false,
                     private: false,
                     kms_key: None,
+                    tags: Tags::new(),
                     fresh: false,
                 });
             }
+            S3Action::TagBucket { tags, .. } => self.bucket_of_ours().tags.extend(tags),
             S3Action::BlockPublicAccess { .. } => self.bucket_of_ours().private = true,
             S3Action::EncryptBucket { kms_key, .. } => self.bucket_of_ours().kms_key = kms_key,
             S3Action::EnableVersioning { .. } => {
@@ -702,7 +731,15 @@ impl World {
                 assert!(bucket.private, "versioning before the other settings");
                 (bucket.versioned, bucket.fresh) = (true, true);
             }
-            S3Action::PutTruststore { body, kms_key, .. } => {
+            S3Action::PutTruststore {
+                body,
+                kms_key,
+                encryption,
+                tags,
+                tags_recorded,
+                ..
+            } => {
+                assert_eq!(tags.is_empty(), tags_recorded.is_none());
                 let drifted = self.domain.as_ref().is_some_and(|g| {
                     owner(&g.tags) == OURS && g.truststore.as_ref().is_some_and(|t| t.uri == URI)
                 });
@@ -727,7 +764,13 @@ impl World {
                     version,
                     owner: Some(OURS.into()),
                     body,
+                    encryption: encryption.filter(|_| kms_key.is_none()),
                     kms_key,
+                    tags: tags_recorded
+                        .iter()
+                        .flat_map(|all| all.split(','))
+                        .map(str::to_owned)
+                        .collect(),
                 });
             }
             S3Action::DeleteTruststoreVersion { version, .. } => {
@@ -1063,6 +1106,7 @@ pub(crate) fn empty() -> World {
             versioned: true,
             private: true,
             kms_key: None,
+            tags: Tags::new(),
             fresh: false,
         }),
         versions: vec![],

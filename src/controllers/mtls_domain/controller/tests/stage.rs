@@ -113,6 +113,7 @@ impl Stage {
             client: client.clone(),
             cluster_id: "cluster".into(),
             truststore_bucket: None,
+            aws_tags: std::collections::BTreeMap::new(),
             watched: None,
             refresh: RefreshIntervals::within(Duration::from_secs(900)),
             cache: ReadCache::default(),
