@@ -42,6 +42,8 @@ pub enum Kind {
     /// The resource exists already, is in use, is being changed, or is not in the state that the call
     /// requires.
     Conflict,
+    /// The name is taken: in this account, or by another account where names are unique across accounts.
+    Taken,
     /// AWS rejects the request; the request, or a resource or setting that it depends on, has to change.
     Invalid,
     /// Denied by a policy; [`Error::iam_action`] names the action to allow.
@@ -58,6 +60,7 @@ impl Kind {
         match self {
             Kind::NotFound => "not_found",
             Kind::Conflict => "conflict",
+            Kind::Taken => "taken",
             Kind::Invalid => "invalid",
             Kind::Denied => "denied",
             Kind::Throttled => "throttled",
@@ -168,6 +171,7 @@ const BY_CODE: &[(&str, Kind)] = &[
     ("AlreadyExistsException", Kind::Conflict),
     ("BucketAlreadyExists", Kind::Conflict),
     ("BucketAlreadyOwnedByYou", Kind::Conflict),
+    ("ConcurrentModification", Kind::Conflict),
     ("ConditionalRequestConflict", Kind::Conflict),
     ("ConflictException", Kind::Conflict),
     ("InvalidStateException", Kind::Conflict), // ACM: not in a state that allows this
@@ -218,8 +222,10 @@ const UNUSABLE: &[&str] = &[
 /// Ambiguous codes, where only the text tells: code, a part of the text, kind. Messages as AWS's users report
 /// them.
 const BY_TEXT: &[(&str, &str, Kind)] = &[
-    // CreateDomainName of a name that is taken, in this account or in another.
-    ("BadRequestException", "already exists", Kind::Conflict),
+    // CreateDomainName of a name that is taken, in this account or in another. ConflictException means that
+    // the change collided with another one.
+    ("BadRequestException", "already exists", Kind::Taken),
+    ("BadRequestException", "concurrent modification", Kind::Conflict),
     // Mapping to a stage that has not propagated yet: the operator checked before that the stage exists.
     ("BadRequestException", "Invalid stage identifier", Kind::Transient),
     // The caller may not read the truststore object. A missing version has another text and stays Invalid.

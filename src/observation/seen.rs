@@ -11,7 +11,7 @@ use crate::{
 pub fn unseen(error: &Error) -> Unseen {
     let (_, reason, message) = refusal(error);
     let message = match error.kind {
-        Kind::NotFound | Kind::Conflict | Kind::Invalid => error.to_string(),
+        Kind::NotFound | Kind::Conflict | Kind::Taken | Kind::Invalid => error.to_string(),
         _ => message,
     };
     Unseen {
@@ -53,7 +53,7 @@ pub fn refusal(error: &errors::Error) -> (StepStatus, Reason, String) {
         ),
         // The operator found no such domain in this account: names are unique in a Region across all
         // accounts.
-        errors::Kind::Conflict if error.operation == "apigateway:CreateDomainName" => (
+        errors::Kind::Taken if error.operation == "apigateway:CreateDomainName" => (
             StepStatus::Blocked,
             Reason::ForeignOwner,
             "another AWS account has a custom domain of this name in this Region; delete that custom domain \
@@ -79,7 +79,7 @@ pub fn refusal(error: &errors::Error) -> (StepStatus, Reason, String) {
                 .into(),
         ),
         // The resource changed since the operator read it; the next reconcile reads it again.
-        errors::Kind::NotFound | errors::Kind::Conflict => {
+        errors::Kind::NotFound | errors::Kind::Conflict | errors::Kind::Taken => {
             (StepStatus::Working, Reason::Progressing, format!("{error}; trying again"))
         }
         errors::Kind::Invalid => (StepStatus::Blocked, Reason::AwsRejected, error.to_string()),

@@ -41,7 +41,7 @@ KNOBS: dict[str, Knob] = {
     "stage_update_publishes": Knob(1, 1, "UpdateStage of a REST API: 1 publishes the default endpoint's flag, 0 does not"),
     "parameters_merge": Knob(1, 1, "UpdateIntegration of v2: request parameters that it does not name 1 stay, 0 go"),
     "rest_date_lag": Knob(0, 0, "s that the dates of REST APIs and their stages lie back, as if it had been done earlier"),
-    "duplicate_is_conflict": Knob(1, 1, "an existing domain name: 1 ConflictException 409, 0 BadRequestException 400"),
+    "duplicate_is_conflict": Knob(0, 0, "an existing domain name: 1 ConflictException 409, 0 BadRequestException 400"),
     "leaf_anchor_issues": Knob(0, 0, "a certificate under one in the truststore that says CA:FALSE: 0 is refused, 1 not"),
     "keep_unresolved_header": Knob(0, 0, "a header mapping without a value: 0 removes the header, 1 lets it pass"),
     # S3

@@ -45,8 +45,21 @@ fn a_failure_is_classified_by_its_code_and_status() {
             "BadRequestException",
             400,
             "The domain name you provided already exists.",
+            Taken,
+        ),
+        (
+            "ConflictException",
+            409,
+            "Unable to complete operation due to concurrent modification. Please try again later.",
             Conflict,
         ),
+        (
+            "BadRequestException",
+            400,
+            "Unable to complete operation due to concurrent modification. Please try again later.",
+            Conflict,
+        ),
+        ("ConcurrentModification", 400, "Another user submitted a request", Conflict),
         (
             "BadRequestException",
             400,

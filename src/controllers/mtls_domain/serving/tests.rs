@@ -279,7 +279,7 @@ fn the_next_reconcile_follows_from_plan_outcomes_and_cache() {
         ahead: 1,
         about: Duration::ZERO,
     };
-    let taken = failed(Kind::Conflict, "apigateway:CreateDomainName");
+    let taken = failed(Kind::Taken, "apigateway:CreateDomainName");
     let throttled = failed(Kind::Throttled, "acm:RequestCertificate");
     let missing = failed(Kind::NotFound, "lambda:AddPermission");
     let acts = || {
