@@ -50,6 +50,8 @@ KNOBS: dict[str, Knob] = {
     "route53_rate": Knob(0, 5, "Route 53 calls per second and account (0: no limit)"),
     "change_window": Knob(0, 0.5, "s after a change in which the zone answers PriorRequestNotComplete"),
     "insync_delay": Knob(0, 60, "s that a change stays PENDING (0: until it was read once)"),
+    "protected_records": Knob(0, 0, "record protections: 1 on every address record, which no change may touch; 0 none"),
+    "active_record_check": Knob(0, 0, "change guardrail ACTIVE_RECORD_CHECK: 1 refuses to delete address records, 0 off"),
 }
 
 _global: dict[str, float] = {}

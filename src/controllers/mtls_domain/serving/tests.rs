@@ -364,6 +364,22 @@ fn the_next_reconcile_follows_from_plan_outcomes_and_cache() {
             Requeue::ResyncLater,
         ),
         (
+            "another party has to lift the refusal",
+            acts(),
+            0,
+            Some(failed(Kind::Quota, "acm:RequestCertificate")),
+            false,
+            Requeue::AfterPause,
+        ),
+        (
+            "another party has to lift the refusal, and another step waits",
+            wait(),
+            0,
+            Some(failed(Kind::Protected, "route53:ChangeResourceRecordSets")),
+            false,
+            Requeue::Backoff,
+        ),
+        (
             "another party has to act",
             blocked(Reason::ForeignOwner),
             0,
