@@ -812,15 +812,15 @@ async fn a_domain_lives_through_its_changes_in_place() {
     let in_use = session.acm.delete(&arn).await.unwrap_err();
     assert_eq!(in_use.kind, Kind::Conflict, "{in_use}");
 
-    // The same name again: API Gateway answers 409 or, as users report, 400.
-    for by_status in [1, 0] {
+    // The same name again: API Gateway answers 400. 409 stands for a concurrent change, and is retried.
+    for (by_status, kind) in [(1, Kind::Conflict), (0, Kind::Taken)] {
         emulator(
             &format!("config?account={account}"),
             json!({"duplicate_is_conflict": by_status}),
         )
         .await;
         let twice = gateway.create_domain(&wanted, &owner).await.unwrap_err();
-        assert_eq!(twice.kind, Kind::Conflict, "{twice}");
+        assert_eq!(twice.kind, kind, "{twice}");
     }
 
     emulator(&format!("config?account={account}"), json!({"update_settle": 60})).await;

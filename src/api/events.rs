@@ -85,10 +85,11 @@ impl EventReason {
             BucketNotFound | BucketInOtherRegion | BucketNotVersioned | ForeignOwner | ContestedByOther => {
                 true
             }
-            PermissionDenied | CredentialsMissing | CertificateFailed | TruststoreRejected
-            | TruststoreFull | TrustInUse | TooManyCertificates => true,
+            PermissionDenied | CredentialsMissing | CredentialsRejected | CertificateFailed
+            | TruststoreRejected | TruststoreFull | TrustInUse | TooManyCertificates => true,
             DomainRejected => true,
-            AwsRejected | QuotaExceeded | SecretNotOwned | DomainGone | StillAnswering | OtherDomain => true,
+            AwsRejected | QuotaExceeded | RecordProtected | SecretNotOwned | DomainGone | StillAnswering
+            | OtherDomain => true,
         };
         Some(Self {
             word: reason.as_str(),

@@ -1,9 +1,11 @@
-//! Failures of calls to AWS, in six kinds. This module alone derives the kind, from the error code and the
-//! HTTP status.
+//! Failures of calls to AWS, each of one kind. This module alone derives the kind, from the error code and
+//! the HTTP status (`classify`).
 //!
-//! Services answer with codes that their models do not declare, so codes are compared as strings. The text
-//! counts only where the code is ambiguous (`BY_TEXT`). Displayed text is stable: no request ids, session
-//! names or times.
+//! Services answer with codes that their models do not declare, so codes are compared as strings. Displayed
+//! text is stable (`stable`): no request ids, session names or times, and nothing of the signed request.
+
+mod classify;
+mod stable;
 
 use std::{error::Error as StdError, sync::Arc};
 
@@ -12,6 +14,12 @@ use aws_sdk_sts::{
     config::http::HttpResponse,
     error::{ConnectorError, ProvideErrorMetadata, SdkError},
 };
+
+use self::{
+    classify::classify,
+    stable::{quotes_request, stable},
+};
+use super::denial::Denial;
 
 /// Call that assumes a role. It precedes another call, which then fails with its error: see
 /// `Error::from_sdk`.
@@ -42,10 +50,18 @@ pub enum Kind {
     /// The resource exists already, is in use, is being changed, or is not in the state that the call
     /// requires.
     Conflict,
+    /// The name is taken: in this account, or by another account where names are unique across accounts.
+    Taken,
     /// AWS rejects the request; the request, or a resource or setting that it depends on, has to change.
     Invalid,
-    /// Denied by a policy; [`Error::iam_action`] names the action to allow.
+    /// A record protection or a change guardrail of Route 53 rejects the change.
+    Protected,
+    /// Denied by a policy or a lock: see [`super::denial`]. [`Error::iam_action`] names the action.
     Denied,
+    /// AWS rejects the credentials or the time of the request, or the credential source has no credentials.
+    Credentials,
+    /// A quota on the number of resources is exhausted: waiting does not help.
+    Quota,
     /// Too many calls; the quota's bucket is empty.
     Throttled,
     /// Missing or unreadable answer, or an internal error of AWS: the call may have taken effect.
@@ -58,8 +74,12 @@ impl Kind {
         match self {
             Kind::NotFound => "not_found",
             Kind::Conflict => "conflict",
+            Kind::Taken => "taken",
             Kind::Invalid => "invalid",
+            Kind::Protected => "protected",
             Kind::Denied => "denied",
+            Kind::Credentials => "credentials",
+            Kind::Quota => "quota",
             Kind::Throttled => "throttled",
             Kind::Transient => "transient",
         }
@@ -88,6 +108,7 @@ impl Error {
             return before.clone();
         }
         let status = error.raw_response().map(|r| r.status().as_u16());
+        let is_secret = error.message().is_some_and(quotes_request);
         let code = error.code().map(str::to_owned);
         let said = error.message().map(stable);
         let (kind, message) = match &error {
@@ -112,21 +133,44 @@ impl Error {
             }
             _ => (Kind::Transient, "the answer could not be read".into()),
         };
-        Error {
+        let mut error = Error {
             kind,
             operation,
             code,
             message,
-            source: Some(Arc::new(error)),
+            // The SDK's error contains the whole message.
+            source: (!is_secret).then(|| Arc::new(error) as _),
+        };
+        if kind == Kind::Transient && error.without_credentials().is_some() {
+            error.kind = Kind::Credentials;
+        }
+        error
+    }
+
+    /// True when AWS rejects the time of the request: the operator's clock is wrong.
+    pub fn is_about_time(&self) -> bool {
+        let code = self.code.as_deref().unwrap_or_default();
+        matches!(code, "RequestExpired" | "RequestTimeTooSkewed") || classify::is_about_time(&self.message)
+    }
+
+    /// True when another party has to lift the refusal, outside the operator's IAM policy: the same call soon
+    /// is in vain.
+    pub fn is_lasting(&self) -> bool {
+        match self.kind {
+            Kind::Quota | Kind::Protected => true,
+            Kind::Denied => self.denial().is_lasting(),
+            _ => false,
         }
     }
 
-    /// Returns why AWS accepts no credentials of this process, in stable words; `None` when the call failed
-    /// for another reason. A denial by a policy shows that the credentials are valid.
+    /// Returns what denies the call, for a call of kind [`Kind::Denied`].
+    pub fn denial(&self) -> Denial {
+        Denial::of(self.code.as_deref(), self.iam_action(), &self.message)
+    }
+
+    /// Returns why this process has no credentials, in stable words; `None` when the call failed for another
+    /// reason.
     pub fn without_credentials(&self) -> Option<String> {
-        if self.code.as_deref().is_some_and(|code| UNUSABLE.contains(&code)) {
-            return Some(format!("{self}"));
-        }
         let source = self.source.as_deref()?;
         let at = chain(source).find_map(|e| e.downcast_ref::<CredentialsError>())?;
         let is_final = match at {
@@ -158,121 +202,6 @@ impl Error {
             .find(named)
             .or(actions.first())
             .unwrap_or(&self.operation)
-    }
-}
-
-/// Codes with the same meaning in every service. For other codes the shape decides ([`by_shape`]), then the
-/// status.
-const BY_CODE: &[(&str, Kind)] = &[
-    ("NotFound", Kind::NotFound), // S3's HEAD answers have no body: the SDK fills in the status' name
-    ("AlreadyExistsException", Kind::Conflict),
-    ("BucketAlreadyExists", Kind::Conflict),
-    ("BucketAlreadyOwnedByYou", Kind::Conflict),
-    ("ConditionalRequestConflict", Kind::Conflict),
-    ("ConflictException", Kind::Conflict),
-    ("InvalidStateException", Kind::Conflict), // ACM: not in a state that allows this
-    ("OperationAborted", Kind::Conflict),
-    ("PreconditionFailed", Kind::Conflict),
-    ("RequestInProgressException", Kind::Conflict),
-    ("ResourceInUseException", Kind::Conflict),
-    // S3, when the KMS key for an object does not exist or must not be used: the request has to name another
-    // key.
-    ("KMS.DisabledException", Kind::Invalid),
-    ("KMS.KMSInvalidStateException", Kind::Invalid),
-    ("KMS.NotFoundException", Kind::Invalid),
-    ("AllAccessDisabled", Kind::Denied),
-    ("AuthFailure", Kind::Denied),
-    ("InvalidAccessKeyId", Kind::Denied),
-    ("InvalidClientTokenId", Kind::Denied),
-    ("NotAuthorized", Kind::Denied),
-    ("OptInRequired", Kind::Denied),
-    ("SignatureDoesNotMatch", Kind::Denied),
-    ("UnrecognizedClientException", Kind::Denied),
-    ("BandwidthLimitExceeded", Kind::Throttled),
-    ("RequestLimitExceeded", Kind::Throttled),
-    ("RequestThrottled", Kind::Throttled),
-    ("RequestThrottledException", Kind::Throttled),
-    ("SlowDown", Kind::Throttled),
-    // Another change of the zone is in progress, possibly one of our own.
-    ("PriorRequestNotComplete", Kind::Transient),
-    // Credentials renew and clocks synchronise without the operator.
-    ("ExpiredToken", Kind::Transient),
-    ("ExpiredTokenException", Kind::Transient),
-    ("RequestExpired", Kind::Transient),
-    ("RequestTimeTooSkewed", Kind::Transient),
-    ("RequestTimeout", Kind::Transient),
-    ("RequestTimeoutException", Kind::Transient),
-];
-
-/// Codes by which AWS rejects the credentials themselves.
-const UNUSABLE: &[&str] = &[
-    "AuthFailure",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-];
-
-/// Ambiguous codes, where only the text tells: code, a part of the text, kind. Messages as AWS's users report
-/// them.
-const BY_TEXT: &[(&str, &str, Kind)] = &[
-    // CreateDomainName of a name that is taken, in this account or in another.
-    ("BadRequestException", "already exists", Kind::Conflict),
-    // Mapping to a stage that has not propagated yet: the operator checked before that the stage exists.
-    ("BadRequestException", "Invalid stage identifier", Kind::Transient),
-    // The caller may not read the truststore object. A missing version has another text and stays Invalid.
-    ("BadRequestException", "Unable to access truststore", Kind::Denied),
-    // CREATE of an existing record; DELETE of a record that has changed or is gone; CNAME beside other
-    // records.
-    ("InvalidChangeBatch", "already exists", Kind::Conflict),
-    ("InvalidChangeBatch", "do not match", Kind::Conflict),
-    ("InvalidChangeBatch", "was not found", Kind::NotFound),
-];
-
-/// Returns the kind of a failed call that AWS answered.
-fn classify(code: Option<&str>, status: Option<u16>, message: &str) -> Kind {
-    let Some(code) = code else {
-        return by_status(status);
-    };
-    // Some services send a type URI or a namespace: `com.amazonaws...#ThrottlingException:http://...`.
-    let code = code.split_once('#').map_or(code, |(_, name)| name);
-    let code = code.split_once(':').map_or(code, |(name, _)| name);
-    if let Some((_, _, kind)) = BY_TEXT
-        .iter()
-        .find(|(c, text, _)| *c == code && message.contains(text))
-    {
-        return *kind;
-    }
-    if let Some((_, kind)) = BY_CODE.iter().find(|(c, _)| *c == code) {
-        return *kind;
-    }
-    by_shape(code).unwrap_or_else(|| by_status(status))
-}
-
-fn by_shape(code: &str) -> Option<Kind> {
-    if code.starts_with("Throttl") || code.starts_with("TooManyRequests") {
-        Some(Kind::Throttled)
-    } else if code.starts_with("NoSuch") || code.ends_with("NotFound") || code.ends_with("NotFoundException")
-    {
-        Some(Kind::NotFound)
-    } else if code.starts_with("AccessDenied") || code.starts_with("Unauthorized") {
-        Some(Kind::Denied)
-    } else {
-        None
-    }
-}
-
-fn by_status(status: Option<u16>) -> Kind {
-    match status {
-        Some(404) => Kind::NotFound,
-        Some(401 | 403) => Kind::Denied,
-        Some(409 | 412) => Kind::Conflict,
-        Some(429) => Kind::Throttled,
-        Some(408) => Kind::Transient,
-        Some(300..=499) => Kind::Invalid,
-        _ => Kind::Transient,
     }
 }
 
@@ -315,50 +244,6 @@ pub fn iam_actions(operation: &'static str) -> &'static [&'static str] {
         "s3:DeleteObject" => &["s3:DeleteObjectVersion"],
         _ => &[],
     }
-}
-
-/// Returns AWS's message without the parts that differ between calls: request ids, times, and the session
-/// name in an assumed role's ARN, which changes with every renewal of the credentials.
-fn stable(message: &str) -> String {
-    let mut text = message.to_owned();
-    while let Some((start, end)) = request_id(&text) {
-        text.replace_range(start..end, "");
-    }
-    let word = |word: &str| match word.split_once(":assumed-role/") {
-        _ if is_time(word) => "(time)".to_owned(),
-        Some((account, role)) => {
-            let role = role.split('/').next().unwrap_or_default();
-            format!("{account}:assumed-role/{role}")
-        }
-        None => word.to_owned(),
-    };
-    text.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
-}
-
-/// Returns the range of a request id: the whole bracket around it, or `RequestId: <id>`.
-fn request_id(text: &str) -> Option<(usize, usize)> {
-    let lower = text.to_ascii_lowercase(); // same length
-    let (at, label) = ["request id", "requestid", "request-id"]
-        .iter()
-        .find_map(|label| Some((lower.find(label)?, label)))?;
-    if let Some(open) = text[..at]
-        .rfind('(')
-        .filter(|open| !text[*open..at].contains(')'))
-        && let Some(close) = text[at..].find(')')
-    {
-        return Some((open, at + close + 1));
-    }
-    let value = at + label.len();
-    let value = value + text[value..].find(|c| !matches!(c, ':' | '=' | ' '))?;
-    let end = text[value..].find(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | ')'));
-    Some((at, end.map_or(text.len(), |end| value + end)))
-}
-
-/// True for `20261124T120000Z` or `2026-11-24T12:00:00Z`, as signature errors contain them.
-fn is_time(word: &str) -> bool {
-    let digits: String = word.chars().filter(char::is_ascii_digit).collect();
-    let rest: String = word.chars().filter(|c| c.is_ascii_alphabetic()).collect();
-    digits.len() >= 14 && rest == "TZ"
 }
 
 /// Returns why a request got no answer, in stable words: the causes in the error chain contain addresses and

@@ -6,6 +6,7 @@ pub mod acm;
 pub mod action;
 pub mod arn;
 pub mod call_guard;
+pub mod denial;
 pub mod errors;
 pub mod gateway;
 pub mod lambda;

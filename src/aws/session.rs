@@ -136,7 +136,9 @@ impl Sessions {
             (Some(region), Some(other), _) => other.in_region(region),
             // Another caller got this failure while this caller waited: sequential attempts by all of them
             // would take too long.
-            (_, None, Some((at, error))) if *at > asked && error.kind == Kind::Transient => {
+            (_, None, Some((at, error)))
+                if *at > asked && matches!(error.kind, Kind::Transient | Kind::Credentials) =>
+            {
                 return Err(error.clone());
             }
             _ => match Session::connect(region, &self.gate).await {

@@ -13,7 +13,7 @@ use crate::{
         observed::{Made, Observed},
         step::{Actions, StepPlan, StepState},
     },
-    observation::seen::Unseen,
+    observation::seen::{self, Unseen},
 };
 
 /// Returns the corrections for a usable bucket; or the step plan for a bucket that cannot hold a truststore.
@@ -23,10 +23,8 @@ pub(crate) fn bucket(d: &Desired, o: &Observed) -> Result<Vec<S3Action>, StepPla
     match &o.bucket {
         // S3 returns the same error for a missing permission and for a bucket of another account.
         Err(why) if why.reason == Reason::PermissionDenied => {
-            let message = format!(
-                "bucket {bucket}: {}; or name another bucket, if this one is not account {account}'s",
-                why.message
-            );
+            let another = format!("; or name another bucket, if this one is not account {account}'s");
+            let message = format!("bucket {bucket}: {}", seen::with_remedy(&why.message, &another));
             Err(StepState::Unknown(Unseen {
                 message,
                 ..why.clone()

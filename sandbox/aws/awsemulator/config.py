@@ -45,7 +45,7 @@ KNOBS: dict[str, Knob] = {
     "stage_update_publishes": Knob(1, 1, "UpdateStage of a REST API: 1 publishes the default endpoint's flag, 0 does not"),
     "parameters_merge": Knob(1, 1, "UpdateIntegration of v2: request parameters that it does not name 1 stay, 0 go"),
     "rest_date_lag": Knob(0, 0, "s that the dates of REST APIs and their stages lie back, as if it had been done earlier"),
-    "duplicate_is_conflict": Knob(1, 1, "an existing domain name: 1 ConflictException 409, 0 BadRequestException 400"),
+    "duplicate_is_conflict": Knob(0, 0, "an existing domain name: 1 ConflictException 409, 0 BadRequestException 400"),
     "v2_refuses_tls_1_0": Knob(0, 0, "v2 shows a Regional domain name with the policy TLS_1_0: 0 as any other, 1 refuses it"),
     "leaf_anchor_issues": Knob(0, 0, "a certificate under one in the truststore that says CA:FALSE: 0 is refused, 1 not"),
     "ec_certificates": Knob(1, 1, "a certificate with an elliptic curve on a domain name: 1 is taken, 0 refused"),
@@ -58,6 +58,8 @@ KNOBS: dict[str, Knob] = {
     "route53_rate": Knob(0, 5, "Route 53 calls per second and account (0: no limit)"),
     "change_window": Knob(0, 0.5, "s after a change in which the zone answers PriorRequestNotComplete"),
     "insync_delay": Knob(0, 60, "s that a change stays PENDING (0: until it was read once)"),
+    "protected_records": Knob(0, 0, "record protections: 1 on every address record, which no change may touch; 0 none"),
+    "active_record_check": Knob(0, 0, "change guardrail ACTIVE_RECORD_CHECK: 1 refuses to delete address records, 0 off"),
 }
 
 _global: dict[str, float] = {}

@@ -301,7 +301,7 @@ ok("dom", "Create: ApiGatewayDomainName + HostedZoneId", lambda: c0, lambda r: h
 ok("dom", "Create: DomainNameStatus", lambda: c0, lambda r: (r.get("DomainNameStatus") in ("AVAILABLE", "UPDATING"), f"{r.get('DomainNameStatus')}"))
 ok("dom", "Create: CertificateArn, EndpointType, SecurityPolicy", lambda: c0, lambda r: has(r, "CertificateArn", "EndpointType", "SecurityPolicy"))
 ok("dom", "Create: MutualTlsAuthentication echoed", lambda: dn, lambda r: r.get("MutualTlsAuthentication", {}).get("TruststoreUri") == MT["TruststoreUri"] and r["MutualTlsAuthentication"].get("TruststoreVersion") == ts or str(r.get("MutualTlsAuthentication")))
-bad("dom", "CreateDomainName twice -> ConflictException", lambda: v2.create_domain_name(DomainName=D, DomainNameConfigurations=CFG), "ConflictException")
+bad("dom", "CreateDomainName twice -> BadRequestException", lambda: v2.create_domain_name(DomainName=D, DomainNameConfigurations=CFG), "BadRequestException")
 bad("dom", "CreateDomainName without DomainNameConfigurations", lambda: v2.create_domain_name(DomainName=f"q5.{Z}"), "BadRequestException")
 ok("dom", "GetDomainName", lambda: v2.get_domain_name(DomainName=D), lambda r: r["DomainName"] == D)
 bad("dom", "GetDomainName missing", lambda: v2.get_domain_name(DomainName=f"no.{Z}"), "NotFoundException")

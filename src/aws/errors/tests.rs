@@ -6,6 +6,8 @@ use std::{error::Error as StdError, sync::Arc};
 
 use aws_credential_types::provider::error::CredentialsError;
 
+use crate::{aws::fake, telemetry::logging};
+
 #[test]
 fn a_failure_is_classified_by_its_code_and_status() {
     use Kind::*;
@@ -16,7 +18,27 @@ fn a_failure_is_classified_by_its_code_and_status() {
         ("TooManyRequestsException", 429, "Too Many Requests", Throttled),
         ("SlowDown", 503, "", Throttled),
         ("PriorRequestNotComplete", 400, "", Transient),
-        ("ExpiredToken", 403, "", Transient),
+        ("ExpiredToken", 403, "", Credentials),
+        ("InvalidClientTokenId", 403, "", Credentials),
+        ("RequestTimeTooSkewed", 403, "", Credentials),
+        (
+            "InvalidSignatureException",
+            400,
+            "Signature expired: 1 is now earlier than 2",
+            Credentials,
+        ),
+        (
+            "AccessDeniedException",
+            403,
+            "Signature expired: 1 is now earlier than 2",
+            Credentials,
+        ),
+        (
+            "ForbiddenException",
+            403,
+            "The security token included in the request is invalid.",
+            Credentials,
+        ),
         ("ResourceNotFoundException", 400, "", NotFound),
         ("NoSuchHostedZone", 404, "", NotFound),
         ("NoSuchVersion", 404, "", NotFound),
@@ -32,9 +54,74 @@ fn a_failure_is_classified_by_its_code_and_status() {
             NotFound,
         ),
         ("KMS.NotFoundException", 400, "Invalid keyId", Invalid),
-        // LimitExceeded is a quota of things in ACM and of calls in API Gateway: the status tells
-        ("LimitExceededException", 400, "", Invalid),
+        // LimitExceeded is a quota of resources in ACM, and of resources or calls in API Gateway
+        ("LimitExceededException", 400, "", Quota),
         ("LimitExceededException", 429, "", Throttled),
+        (
+            "LimitExceededException",
+            429,
+            "The request exceeded the rate limit. Retry after 1 s",
+            Throttled,
+        ),
+        ("LimitExceededException", 400, "Rate exceeded", Throttled),
+        (
+            "LimitExceededException",
+            400,
+            "Error: you have reached your limit of 20 certificates in the last year.",
+            Quota,
+        ),
+        (
+            "LimitExceededException",
+            429,
+            "The maximum number of domain names (120) has been reached",
+            Quota,
+        ),
+        (
+            "TooManyRequestsException",
+            429,
+            "Maximum number of domain names in the Region has been reached",
+            Quota,
+        ),
+        ("TooManyRequestsException", 429, "Rate quota exceeded", Throttled),
+        (
+            "ThrottlingException",
+            400,
+            "Too many requests: quota of calls per second",
+            Throttled,
+        ),
+        (
+            "BadRequestException",
+            400,
+            "Maximum of 200 API mappings exceeded",
+            Quota,
+        ),
+        (
+            "BadRequestException",
+            400,
+            "The description exceeds the limit of 1024 characters",
+            Invalid,
+        ),
+        (
+            "BadRequestException",
+            400,
+            "Invalid name quota.example.com.",
+            Invalid,
+        ),
+        (
+            "InvalidChangeBatch",
+            400,
+            "[Number of records limit of 10000 exceeded.]",
+            Quota,
+        ),
+        ("LimitsExceeded", 400, "", Quota),
+        ("TooManyBuckets", 400, "", Quota),
+        ("ServiceQuotaExceededException", 402, "", Quota),
+        (
+            "ValidationException",
+            400,
+            "The maximum number of names is wrong",
+            Invalid,
+        ),
         // codes that no model declares
         ("SomethingNew", 400, "", Invalid),
         ("SomethingNew", 409, "already exists", Conflict),
@@ -45,6 +132,24 @@ fn a_failure_is_classified_by_its_code_and_status() {
             "BadRequestException",
             400,
             "The domain name you provided already exists.",
+            Taken,
+        ),
+        (
+            "ConflictException",
+            409,
+            "Unable to complete operation due to concurrent modification. Please try again later.",
+            Conflict,
+        ),
+        (
+            "BadRequestException",
+            400,
+            "Unable to complete operation due to concurrent modification. Please try again later.",
+            Conflict,
+        ),
+        (
+            "ConcurrentModification",
+            400,
+            "Another user submitted a request",
             Conflict,
         ),
         (
@@ -99,6 +204,31 @@ fn a_failure_is_classified_by_its_code_and_status() {
             "InvalidChangeBatch",
             400,
             "[RRSet with DNS name a. is not permitted in zone b.]",
+            Invalid,
+        ),
+        (
+            "InvalidChangeBatch",
+            400,
+            "[RRSet of type CNAME with DNS name a.b. is not permitted as it conflicts with other records \
+             with the same DNS name in zone b.]",
+            Conflict,
+        ),
+        (
+            "InvalidChangeBatch",
+            400,
+            "[Tried to delete resource record set [name='a.b.', type='A'] but it is protected]",
+            Protected,
+        ),
+        (
+            "InvalidChangeBatch",
+            400,
+            "[ALIAS_TARGET_CHECK: the alias target was not found]",
+            Protected,
+        ),
+        (
+            "InvalidChangeBatch",
+            400,
+            "[RRSet with DNS name protected.guardrail.b. is not permitted in zone b.]",
             Invalid,
         ),
         // text never overrules a clear code
@@ -158,10 +288,58 @@ fn a_message_has_nothing_that_changes_from_call_to_call() {
     ] {
         assert_eq!(stable(said), shown);
     }
+    for [one, other] in [
+        [
+            "User: arn:aws:sts::1:assumed-role/op/1732900000000 may not (arn:aws:sts::1:assumed-role/op/a)",
+            "User: arn:aws:sts::1:assumed-role/op/1732900099999 may not (arn:aws:sts::1:assumed-role/op/b)",
+        ],
+        [
+            "You are not authorized. Encoded authorization failure message: abcd_-123",
+            "You are not authorized. Encoded authorization failure message: efgh_-456",
+        ],
+        [
+            "Access Denied. Request ID: 1A, HostId: a/b+c=",
+            "Access Denied. Request ID: 2B, HostId: d/e+f=",
+        ],
+        [
+            "Token expired: current date/time 1545055440 must be before the expiration date/time1545055266",
+            "Token expired: current date/time 1545055450 must be before the expiration date/time1545055276",
+        ],
+        [
+            "Signature expired: 2026-11-29T22:55:01+00:00 is earlier than (20261129T235501Z - 15 min.)",
+            "Signature expired: 2026-11-29T22:55:02+00:00 is earlier than (20261129T235502Z - 15 min.)",
+        ],
+    ] {
+        assert_eq!(stable(one), stable(other));
+    }
+}
+
+/// AWS quotes the request, with the session token, when it computes another signature.
+#[tokio::test]
+async fn a_quoted_request_is_in_no_message_and_no_log() {
+    const TOKEN: &str = "IQoJb3JpZ2luX2VjEXAMPLE";
+    let quoted = [
+        format!(
+            "The request signature we calculated does not match the signature you provided. Check your AWS \
+             Secret Access Key and signing method.\n\nThe Canonical String for this request should be\n\
+             'POST\n/\n\nhost:acm\nx-amz-security-token:{TOKEN}\n'"
+        ),
+        format!("'{TOKEN}' not a valid key=value pair in Authorization header: 'AWS4-HMAC-SHA256 {TOKEN}'."),
+        format!("Missing 'Signature'. Authorization=AWS4-HMAC-SHA256 Credential={TOKEN}"),
+    ];
+    for message in quoted {
+        let body = serde_json::json!({"__type": "SignatureDoesNotMatch", "message": message}).to_string();
+        let session = fake::session(&fake::gate(), move |_, _| (403, body.clone()));
+        let error = session.acm.certificate("arn").await.unwrap_err();
+        assert_eq!(error.kind, Kind::Credentials, "{error}");
+        assert!(error.to_string().len() > 30, "{error}");
+        let told = format!("{error} {} {error:?}", logging::chain(&error));
+        assert!(!told.contains(TOKEN), "{told}");
+    }
 }
 
 #[test]
-fn credentials_are_missing_when_there_are_none_or_aws_does_not_accept_them() {
+fn credentials_are_missing_when_their_source_has_none() {
     let said = |code: Option<&str>, source: Option<CredentialsError>| {
         let source = source.map(|e| Arc::new(e) as Arc<dyn StdError + Send + Sync>);
         let code = code.map(str::to_owned);
@@ -190,14 +368,11 @@ fn credentials_are_missing_when_there_are_none_or_aws_does_not_accept_them() {
          sts:AssumeRoleWithWebIdentity"
         )
     );
-    assert_eq!(
-        said(Some("InvalidClientTokenId"), None).as_deref(),
-        Some("sts:GetCallerIdentity: no")
-    );
     let unanswered = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "10.0.0.1:443");
     for (code, source) in [
         (None, None),
         (Some("AccessDenied"), None),
+        (Some("InvalidClientTokenId"), None),
         (Some("ThrottlingException"), None),
         (None, Some(CredentialsError::provider_error(unanswered))),
         (

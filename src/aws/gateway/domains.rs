@@ -162,7 +162,7 @@ impl Gateway {
         }
     }
 
-    /// Creates a domain; [`Kind::Conflict`] when the name is taken, in this account or in any other. Own
+    /// Creates a domain; [`Kind::Taken`] when the name is taken, in this account or in any other. Own
     /// quota: 1 per 30 s.
     pub async fn create_domain(
         &self,

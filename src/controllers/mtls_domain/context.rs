@@ -19,7 +19,7 @@ use kube::{
 };
 use tokio::time::Instant;
 
-use super::{claims::Claims, credentials::ServiceAccount, report};
+use super::{claims::Claims, credentials::ServiceAccount, execute::Refusals, report};
 
 use crate::{
     api::{
@@ -105,6 +105,8 @@ pub struct ReconcileState {
     /// nothing since.
     pub(crate) in_sync_since: Option<(i64, Instant)>,
     pub(crate) corrections: Contention,
+    /// Generation, and its lasting refusals.
+    refused: (i64, Refusals),
     /// True for an object that the operator has observed since its creation, and that has not been Ready yet.
     is_new: bool,
     /// The status that the operator wrote last, and the status that it replaced. The watch cache may still
@@ -176,6 +178,26 @@ impl Ctx {
     pub(crate) fn resync_soon(&self, uid: &str) -> Next {
         self.update_state(uid, |state| state.backoff_attempts = 0);
         Next::requeue(self.refresh.of(uid).short)
+    }
+
+    /// Requeues at the end of a pause after a lasting refusal, and at the latest after the medium refresh
+    /// interval. Resets the backoff.
+    pub(crate) fn after_pause(&self, uid: &str, retry_at: Option<Instant>) -> Next {
+        self.update_state(uid, |state| state.backoff_attempts = 0);
+        let pause = retry_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(Instant::now()));
+        Next::requeue(pause.clamp(INITIAL_BACKOFF, self.refresh.of(uid).medium.max(INITIAL_BACKOFF)))
+    }
+
+    /// Returns the lasting refusals of this generation.
+    pub(crate) fn refusals(&self, uid: &str, generation: i64) -> Refusals {
+        self.update_state(uid, |state| match state.refused.0 == generation {
+            true => state.refused.1.clone(),
+            false => Refusals::new(),
+        })
+    }
+
+    pub(crate) fn remember_refusals(&self, uid: &str, generation: i64, refused: Refusals) {
+        self.update_state(uid, |state| state.refused = (generation, refused));
     }
 
     /// Returns the labels of a namespace; `None`: not known.

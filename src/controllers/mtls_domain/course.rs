@@ -57,8 +57,8 @@ pub(crate) struct Located {
 /// Cause of a missing session.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Blind {
-    /// The operator has no AWS credentials; holds the remedy.
-    WithoutCredentials(String),
+    /// The operator has no AWS credentials, or none that AWS accepts; holds the remedy.
+    WithoutCredentials(Unseen),
     Unseen(Unseen),
 }
 

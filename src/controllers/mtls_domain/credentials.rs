@@ -8,10 +8,12 @@ use kube::{Api, Client, api::PostParams};
 use tokio::sync::OnceCell;
 
 use crate::{
+    api::conditions::Reason,
     aws::{
         errors::{Error, Kind},
         session::{Access, Sessions},
     },
+    observation::seen::{self, Unseen},
     telemetry::logging,
 };
 
@@ -55,10 +57,16 @@ impl ServiceAccount {
             .and_then(|name| name.as_deref())
     }
 
-    /// Returns the remedy for a failure that is caused by missing credentials.
-    pub async fn remedy(&self, error: &Error) -> Option<String> {
+    /// Returns the remedy for a failure that is caused by missing or rejected credentials.
+    pub async fn remedy(&self, error: &Error) -> Option<Unseen> {
+        if error.kind == Kind::Credentials && error.code.is_some() {
+            return Some(seen::unseen(error));
+        }
         let cause = error.without_credentials()?;
-        Some(remedy(self.name().await, &cause))
+        Some(Unseen {
+            reason: Reason::CredentialsMissing,
+            message: remedy(self.name().await, &cause),
+        })
     }
 }
 
@@ -97,7 +105,8 @@ pub async fn check(sessions: Sessions, account: &ServiceAccount) {
             }
             Err(error) => error,
         };
-        match (error.kind, account.remedy(&error).await) {
+        let remedy = account.remedy(&error).await.map(|remedy| remedy.message);
+        match (error.kind, remedy) {
             (_, Some(remedy)) if logged.as_ref() != Some(&remedy) => {
                 tracing::error!("{remedy}");
                 logged = Some(remedy);

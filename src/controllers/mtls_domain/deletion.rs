@@ -46,6 +46,7 @@ pub(crate) async fn delete(
     now: Timestamp,
 ) -> Result<Next, Error> {
     let uid = domain.uid().unwrap_or_default();
+    let generation = domain.metadata.generation.unwrap_or_default();
     let cache = ctx.cache.of(&placement::access(domain, permission.policy()));
     let reader = AwsReader::live(session, &cache);
     let zones = zone_of_leftovers(placement, &reader).await;
@@ -99,6 +100,8 @@ pub(crate) async fn delete(
         old_conditions: &old.conditions,
         class: Class::SpecChange,
         since: waiting_since(old).unwrap_or(now),
+        refused: &ctx.refusals(&uid, generation),
+        longest_pause: ctx.refresh.of(&uid).medium,
         now,
     };
     let done = execute::execute(
@@ -108,8 +111,8 @@ pub(crate) async fn delete(
     .await;
     let step_condition =
         step_conditions::deletion_condition(&step_plan, done.outcomes.get(&Step::DomainProgrammed));
-    let generation = domain.metadata.generation.unwrap_or_default();
-    let why = step_condition.message.clone();
+    ctx.remember_refusals(&uid, generation, done.refused);
+    let why = report::with_way_out(domain, step_condition.reason, &step_condition.message);
     let new = report::with_conditions(old, generation, &Acceptance::Accepted, &[step_condition], now);
     let goes = leftovers
         .domain
@@ -128,6 +131,7 @@ pub(crate) async fn delete(
         StepPlan::Pending(StepState::Blocked(..), _) => ctx.resync_later(&uid),
         // The quota queue triggers its reconcile.
         _ if done.outcomes.values().any(Outcome::is_queued) => ctx.resync_later(&uid),
+        _ if done.retry_at.is_some() => ctx.after_pause(&uid, done.retry_at),
         _ => Next::requeue(ctx.backoff(&uid)),
     })
 }

@@ -2,11 +2,19 @@
 //! hides another. Writes to AWS pass the quota here: an action whose quota is one call in 30 seconds waits in
 //! a queue for its ticket, and is planned again when its ticket is granted.
 
+mod lasting;
+
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Client, api::ObjectMeta};
+use tokio::time::Instant;
 use tracing::Instrument;
 
+pub use self::lasting::Refusals;
+
+use self::lasting::{Fingerprint, Lasting};
 use super::report::step_conditions::{self, Outcome, Outcomes};
 
 use crate::{
@@ -45,6 +53,10 @@ pub struct ApplyContext<'a> {
     /// Class for the position in the queue.
     pub class: Class,
     pub since: Timestamp,
+    /// Lasting refusals of earlier reconciles of this generation.
+    pub refused: &'a Refusals,
+    /// Maximum pause after a lasting refusal.
+    pub longest_pause: Duration,
     pub now: Timestamp,
 }
 
@@ -56,6 +68,10 @@ pub struct Done {
     pub effects: usize,
     /// ID of the last change of the domain's records.
     pub change: Option<String>,
+    /// Lasting refusals, for the next reconcile.
+    pub refused: Refusals,
+    /// Time of the next attempt of an action that was refused lastingly, now or before.
+    pub retry_at: Option<Instant>,
 }
 
 /// Executes the actions in order, each step up to its first failure.
@@ -63,9 +79,19 @@ pub async fn execute(
     actions: impl Iterator<Item = (Step, &Action)>,
     apply_context: &ApplyContext<'_>,
 ) -> Done {
-    let mut done = Done::default();
+    let mut done = Done {
+        refused: apply_context.refused.clone(),
+        ..Done::default()
+    };
     for (step, action) in actions {
         if done.outcomes.contains_key(&step) {
+            continue;
+        }
+        let fingerprint = Fingerprint::of(action);
+        let before = done.refused.get(&step).filter(|b| b.is_of(fingerprint)).cloned();
+        if let Some(before) = before.as_ref().filter(|b| b.holds(fingerprint, Instant::now())) {
+            done.retry_at = done.retry_at.into_iter().chain([before.until]).min();
+            done.outcomes.insert(step, Outcome::Failed(before.error.clone()));
             continue;
         }
         // Span of the log line that each write to AWS has.
@@ -75,8 +101,33 @@ pub async fn execute(
             .instrument(span)
             .await
         {
-            Ok(()) => done.effects += 1,
+            Ok(()) => {
+                done.effects += 1;
+                if before.is_some() {
+                    done.refused.remove(&step);
+                }
+            }
             Err(outcome) => {
+                match &outcome {
+                    Outcome::Failed(error) if error.is_lasting() => {
+                        let longest = apply_context.longest_pause;
+                        let lasting = Lasting::new(
+                            fingerprint,
+                            error.clone(),
+                            before.as_ref(),
+                            longest,
+                            Instant::now(),
+                        );
+                        done.retry_at = done.retry_at.into_iter().chain([lasting.until]).min();
+                        done.refused.insert(step, lasting);
+                    }
+                    // Queued: not attempted.
+                    Outcome::Queued { .. } => {}
+                    _ if before.is_some() => {
+                        done.refused.remove(&step);
+                    }
+                    _ => {}
+                }
                 if let Outcome::Failed(error) = &outcome {
                     let (domain, error) = (&apply_context.placement.domain_name, logging::chain(error));
                     match step_conditions::stands_in(apply_context.old_conditions, step, &outcome) {

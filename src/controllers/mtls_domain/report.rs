@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
 
 use super::report::step_conditions::{Outcomes, step_condition};
 
@@ -24,8 +25,9 @@ use crate::{
         placement::Placement,
         step::{Plan, Step, StepPlan, StepState},
     },
-    observation::seen::Unseen,
+    observation::seen::{self, Unseen},
     pki::{certificate::Certificate, lint::Severity},
+    runtime::finalizer,
     status::{Acceptance, ConditionStatus, StepCondition, StepStatus, conditions, text},
     trust::truststore::told,
 };
@@ -145,13 +147,33 @@ pub fn waiting_deletion(
     if domain.metadata.deletion_timestamp.is_none() || ready.reason == Reason::Deleting.as_str() {
         return None;
     }
-    let why = if domain.spec.suspend {
-        SUSPENDED
-    } else {
-        &ready.message
+    let why = match Reason::parse(&ready.reason) {
+        _ if domain.spec.suspend => SUSPENDED.to_owned(),
+        Some(reason) => with_way_out(domain, reason, &ready.message),
+        None => ready.message.clone(),
     };
     let generation = status.observed_generation.unwrap_or_default();
-    Some(deleting(status.clone(), generation, why, false, now))
+    Some(deleting(status.clone(), generation, &why, false, now))
+}
+
+/// Returns the reason of a deletion's wait. Where AWS refuses the operator, the message names the annotation
+/// that releases the object.
+pub fn with_way_out(domain: &MtlsDomain, reason: Reason, why: &str) -> String {
+    if !seen::is_refused(reason) {
+        return why.to_owned();
+    }
+    let retain = match reason {
+        Reason::RecordProtected => "set spec.deletionPolicy to Retain, or ",
+        _ => "",
+    };
+    seen::with_remedy(
+        why,
+        &format!(
+            ". To leave all resources in AWS as they are, {retain}annotate this object with {}: {}",
+            finalizer::ABANDON,
+            domain.name_any()
+        ),
+    )
 }
 
 /// Returns what a deletion does or waits for, according to the status.
@@ -161,24 +183,21 @@ pub fn waits_for(status: &MtlsDomainStatus) -> Option<&str> {
     status.conditions.iter().find(is_it).map(|c| c.message.as_str())
 }
 
-/// Returns the status when the operator has no AWS credentials; `remedy` is the way to provide them.
+/// Returns the status when the operator has no AWS credentials, or none that AWS accepts; `remedy` is the way
+/// to provide them.
 pub fn without_credentials(
     old: &MtlsDomainStatus,
     generation: i64,
-    remedy: &str,
+    remedy: &Unseen,
     now: Timestamp,
 ) -> MtlsDomainStatus {
-    let unseen = Unseen {
-        reason: Reason::CredentialsMissing,
-        message: remedy.to_owned(),
-    };
-    let step_plan = StepPlan::from(StepState::Unknown(unseen));
-    let of_step = |step| match (step, step_condition(step, &step_plan, None)) {
-        (Step::CertificateIssued, step_condition) => StepCondition {
-            status: StepStatus::Blocked,
-            ..step_condition
+    let step_plan = StepPlan::from(StepState::Unknown(remedy.clone()));
+    let of_step = |step: Step| StepCondition {
+        status: match step {
+            Step::CertificateIssued => StepStatus::Blocked,
+            _ => StepStatus::Unreachable,
         },
-        (_, step_condition) => step_condition,
+        ..step_condition(step, &step_plan, None)
     };
     let step_conditions: Vec<_> = Step::of_every_domain().map(of_step).collect();
     with_conditions(old, generation, &Acceptance::Accepted, &step_conditions, now)

@@ -40,6 +40,9 @@ pub(crate) enum Requeue {
     /// Another party has to create something first, and no event will announce it: requeue with a longer
     /// backoff.
     SlowBackoff,
+    /// Another party has to lift a refusal by AWS: requeue after the pause, or the medium refresh interval if
+    /// that is shorter.
+    AfterPause,
     /// The domain is in sync: resync soon, from the cache.
     ResyncSoon,
     /// Another party has to act, or the cached pass was inconclusive.
@@ -64,6 +67,8 @@ pub(crate) fn requeue(plan: &Plan, effects: usize, outcomes: &Outcomes, cache_wa
         Requeue::SlowBackoff
     } else if waits || outcomes.values().any(is_retryable) {
         Requeue::Backoff
+    } else if outcomes.values().any(step_conditions::is_lasting) {
+        Requeue::AfterPause
     } else {
         requeue_when_idle(plan, cache_was_stale)
     }

@@ -169,11 +169,14 @@ pub(crate) async fn serve(
         old_conditions: &old.conditions,
         class: class(d, &observed, &plan, old, generation),
         since: waiting_since(old).unwrap_or(now),
+        refused: &ctx.refusals(&uid, generation),
+        longest_pause: ctx.refresh.of(&uid).medium,
         now,
     };
     let begun = Instant::now();
     let done = execute::execute(plan.actions(), &apply_context).await;
     timed(Stage::Execute, begun);
+    ctx.remember_refusals(&uid, generation, done.refused);
     if let Some(change) = &done.change {
         ctx.update_state(&uid, |state| state.change = Some(change.clone()));
     }
@@ -203,6 +206,7 @@ pub(crate) async fn serve(
             }
             Requeue::Backoff => Next::requeue(ctx.backoff(&uid)),
             Requeue::SlowBackoff => Next::requeue(ctx.slow_backoff(&uid)),
+            Requeue::AfterPause => ctx.after_pause(&uid, done.retry_at),
             Requeue::ResyncSoon => ctx.resync_soon(&uid),
             Requeue::ResyncLater => ctx.resync_later(&uid),
         },

@@ -1,6 +1,7 @@
 //! Resources of other owners stay untouched, and the conditions say so.
 use aws_sdk_route53::types::{ChangeAction, RrType};
 use mtls_operator::aws::tags::{OWNER_METADATA, OWNER_TAG};
+use sandbox::control::Fault;
 use serde_json::json;
 
 use crate::support::{
@@ -68,6 +69,42 @@ fn a_name_that_another_account_has_is_waited_for() {
         theirs.delete_domain("d").await;
         env.condition("d", "DomainProgrammed", |c| c.status == "True")
             .await;
+        env.delete_domain("d").await;
+    });
+}
+
+/// API Gateway answers 409, or 400 with the same text, when a change collides with another one. The text asks
+/// for another attempt.
+#[test]
+fn a_concurrent_change_is_retried_soon() {
+    run(async {
+        // The drift interval is long: nothing but the retry itself leads to another attempt in time.
+        let slow = [("MTLS_OPERATOR_DRIFT_INTERVAL", "3600s")];
+        let env = TestEnv::start_with("concurrent", &slow).await;
+        let collision = |status, code, skip| Fault {
+            operation: "CreateDomainName",
+            account: &env.account.id,
+            status,
+            code,
+            skip,
+            message: "Unable to complete operation due to concurrent modification. Please try again later.",
+            ..Fault::default()
+        };
+        let faults = [
+            collision(409, "ConflictException", 0),
+            collision(400, "BadRequestException", 0),
+        ];
+        env.control().add_faults(&faults).await.expect("two faults");
+        let mark = env.mark().await;
+        env.create_domain("d", json!({})).await;
+        env.condition("d", "DomainProgrammed", |c| {
+            assert_ne!(c.reason, "ForeignOwner", "{}", c.message);
+            c.status == "True"
+        })
+        .await;
+        let writes = env.writes(mark).await;
+        let attempts = writes.iter().filter(|w| *w == "CreateDomainName").count();
+        assert_eq!(attempts, 3, "{writes:?}");
         env.delete_domain("d").await;
     });
 }

@@ -195,7 +195,10 @@ fn the_policy_may_refuse_before_aws_answers_and_admits_only_afterwards() {
         let deleted = case.course(&deleted(|_| {})).0;
         assert_eq!(deleted, after.replace("Serve", "Delete"), "{policy:?} {labels:?}");
     }
-    let blind = Blind::WithoutCredentials("m".into());
+    let blind = Blind::WithoutCredentials(Unseen {
+        reason: Reason::CredentialsMissing,
+        message: "m".into(),
+    });
     let case = Case {
         session: Some(Err(blind)),
         ..Case::default()

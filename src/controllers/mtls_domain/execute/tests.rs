@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde_json::json;
@@ -23,7 +24,7 @@ use crate::{
         rates::{Operation, Rates},
     },
     controllers::mtls_domain::{
-        execute::{ApplyContext, Done, execute},
+        execute::{ApplyContext, Done, Refusals, execute},
         report::step_conditions::Outcome,
         simulation::world::{desired, now},
     },
@@ -35,6 +36,16 @@ use crate::{runtime::workers::Workers, telemetry::metrics::Metrics};
 /// Returns the outcome of the actions and the AWS calls that they made. AWS answers each call with
 /// `status`.
 async fn executed(rates: &str, status: u16, actions: &[(Step, Action)]) -> (Done, Vec<String>) {
+    executed_after(&Refusals::new(), rates, (status, "m"), actions).await
+}
+
+/// As [`executed`], after lasting refusals. AWS answers with this status and message.
+async fn executed_after(
+    refused: &Refusals,
+    rates: &str,
+    (status, message): (u16, &'static str),
+    actions: &[(Step, Action)],
+) -> (Done, Vec<String>) {
     let gate = Gate::new(Quota::new(Rates::with(&[rates.parse().unwrap()])), || true);
     let calls = Arc::new(Mutex::new(vec![]));
     let log = calls.clone();
@@ -49,7 +60,7 @@ async fn executed(rates: &str, status: u16, actions: &[(Step, Action)]) -> (Done
         let body = match call.contains(".s3.") {
             _ if status == 200 => arn.to_string(),
             true => format!("<Error><Code>{code}</Code></Error>"),
-            false => json!({"__type": code, "message": "m"}).to_string(),
+            false => json!({"__type": code, "message": message}).to_string(),
         };
         (status, body)
     });
@@ -71,6 +82,8 @@ async fn executed(rates: &str, status: u16, actions: &[(Step, Action)]) -> (Done
         old_conditions: &[],
         class: Class::Distrust,
         since: now(),
+        refused,
+        longest_pause: Duration::from_secs(300),
         now: now(),
     };
     let done = execute(
@@ -256,6 +269,70 @@ async fn a_step_stops_at_its_first_failure_and_the_others_continue() {
 }
 
 #[tokio::test]
+async fn a_lasting_refusal_is_not_repeated_before_the_end_of_its_pause() {
+    const DENIED: &str = "no, with an explicit deny in a service control policy";
+    let step = Step::DomainProgrammed;
+    let tag = |arn: &str| {
+        [(
+            step,
+            Action::from(ApiGatewayAction::TagDomain { arn: arn.into() }),
+        )]
+    };
+    let pauses = async |refused: &Refusals, answer, arn: &str| {
+        let (done, calls) = executed_after(refused, "*=unlimited", answer, &tag(arn)).await;
+        (done, calls.len())
+    };
+    tokio::time::pause();
+    let (first, calls) = pauses(&Refusals::new(), (403, DENIED), "a").await;
+    assert!(
+        calls == 1 && first.retry_at.is_some() && first.outcomes.len() == 1,
+        "{first:?}"
+    );
+    // Another wake-up in the meantime.
+    tokio::time::advance(Duration::from_secs(59)).await;
+    let (again, calls) = pauses(&first.refused, (200, DENIED), "a").await;
+    assert_eq!((calls, again.retry_at), (0, first.retry_at), "{again:?}");
+    assert_eq!(format!("{:?}", again.outcomes), format!("{:?}", first.outcomes));
+    let (other, calls) = pauses(&again.refused, (200, DENIED), "b").await;
+    assert_eq!(
+        (calls, other.effects, other.retry_at),
+        (1, 1, None),
+        "another action"
+    );
+    let (again, calls) = pauses(&other.refused, (200, DENIED), "a").await;
+    assert_eq!(calls, 0, "{again:?}");
+    // A reconcile without an action of the step.
+    let (idle, _) = executed_after(&again.refused, "*=unlimited", (200, DENIED), &[]).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let (second, calls) = pauses(&idle.refused, (403, DENIED), "a").await;
+    assert_eq!(calls, 1, "{second:?}");
+    tokio::time::advance(Duration::from_secs(119)).await;
+    assert_eq!(
+        pauses(&second.refused, (403, DENIED), "a").await.1,
+        0,
+        "twice as long"
+    );
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let (lifted, calls) = pauses(&second.refused, (200, DENIED), "a").await;
+    assert_eq!(
+        (calls, lifted.effects, lifted.refused.len()),
+        (1, 1, 0),
+        "{lifted:?}"
+    );
+
+    for message in [
+        "m",
+        "because no identity-based policy allows the apigateway:POST action",
+    ] {
+        let (done, _) = pauses(&Refusals::new(), (403, message), "a").await;
+        assert!(
+            done.retry_at.is_none() && done.refused.is_empty(),
+            "{message}: {done:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn certificate_requests_are_limited() {
     let wanted = CertificateRequest {
         domain_name: "api.example.com".into(),
@@ -304,6 +381,8 @@ async fn certificate_requests_are_limited() {
         old_conditions: &[],
         class: Class::Drift,
         since: now(),
+        refused: &Refusals::new(),
+        longest_pause: Duration::from_secs(300),
         now: now(),
     };
     let done = execute(
@@ -360,6 +439,8 @@ async fn the_key_of_a_generated_authority_is_on_record_before_it_is_in_a_secret(
             old_conditions: &[],
             class: Class::Drift,
             since: now(),
+            refused: &Refusals::new(),
+            longest_pause: Duration::from_secs(300),
             now: now(),
         };
         let action = Action::GenerateAuthority {

@@ -84,6 +84,9 @@ pub fn step_condition(step: Step, step_plan: &StepPlan, outcome: Option<&Outcome
         (StepPlan::Pending(StepState::Unknown(unseen), _), None) => {
             let status = match unseen.reason {
                 Reason::PermissionDenied | Reason::HostedZoneNotFound => StepStatus::Blocked,
+                Reason::CredentialsRejected | Reason::QuotaExceeded | Reason::RecordProtected => {
+                    StepStatus::Blocked
+                }
                 _ => StepStatus::Unreachable,
             };
             (status, unseen.reason, unseen.message.clone())
@@ -111,10 +114,15 @@ pub fn is_missing(outcome: &Outcome) -> bool {
     explain(outcome).1 == Reason::RefNotFound
 }
 
-/// True when a retry soon may help. It does not when another account has the domain name, and each attempt
-/// uses up AWS quota.
+/// True when a retry soon may help. It does not when another party has to lift the refusal, or when another
+/// account has the domain name, and each attempt uses up AWS quota.
 pub fn passes(outcome: &Outcome) -> bool {
-    explain(outcome).1 != Reason::ForeignOwner
+    explain(outcome).1 != Reason::ForeignOwner && !is_lasting(outcome)
+}
+
+/// True when another party has to lift the refusal. The operator repeats the action after a pause.
+pub fn is_lasting(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(error) if error.is_lasting())
 }
 
 pub(crate) fn explain(outcome: &Outcome) -> (StepStatus, Reason, String) {

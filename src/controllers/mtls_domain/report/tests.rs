@@ -149,11 +149,25 @@ fn each_aws_error_has_its_status_reason_and_message() {
             "acm:ListCertificates",
         ),
         (
-            Kind::Conflict,
+            Kind::Taken,
             "apigateway:CreateDomainName",
             StepStatus::Blocked,
             Reason::ForeignOwner,
             "another AWS account",
+        ),
+        (
+            Kind::Conflict,
+            "apigateway:CreateDomainName",
+            StepStatus::Working,
+            Reason::Progressing,
+            "trying again",
+        ),
+        (
+            Kind::Taken,
+            "apigateway:CreateApiMapping",
+            StepStatus::Working,
+            Reason::Progressing,
+            "trying again",
         ),
         (
             Kind::Conflict,
@@ -271,11 +285,18 @@ fn each_outcome_has_its_status_reason_and_retry() {
             true,
         ),
         (
-            Outcome::Failed(error(Kind::Conflict, "apigateway:CreateDomainName")),
+            Outcome::Failed(error(Kind::Taken, "apigateway:CreateDomainName")),
             StepStatus::Blocked,
             Reason::ForeignOwner,
             "another",
             false,
+        ),
+        (
+            Outcome::Failed(error(Kind::Conflict, "apigateway:CreateDomainName")),
+            StepStatus::Working,
+            Reason::Progressing,
+            "m",
+            true,
         ),
     ] {
         let found = explain(&outcome);

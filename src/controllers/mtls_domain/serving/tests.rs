@@ -272,7 +272,7 @@ fn the_next_reconcile_follows_from_plan_outcomes_and_cache() {
         ahead: 1,
         about: Duration::ZERO,
     };
-    let taken = failed(Kind::Conflict, "apigateway:CreateDomainName");
+    let taken = failed(Kind::Taken, "apigateway:CreateDomainName");
     let throttled = failed(Kind::Throttled, "acm:RequestCertificate");
     let missing = failed(Kind::NotFound, "lambda:AddPermission");
     let acts = || {
@@ -355,6 +355,22 @@ fn the_next_reconcile_follows_from_plan_outcomes_and_cache() {
             Some(taken),
             false,
             Requeue::ResyncLater,
+        ),
+        (
+            "another party has to lift the refusal",
+            acts(),
+            0,
+            Some(failed(Kind::Quota, "acm:RequestCertificate")),
+            false,
+            Requeue::AfterPause,
+        ),
+        (
+            "another party has to lift the refusal, and another step waits",
+            wait(),
+            0,
+            Some(failed(Kind::Protected, "route53:ChangeResourceRecordSets")),
+            false,
+            Requeue::Backoff,
         ),
         (
             "another party has to act",
