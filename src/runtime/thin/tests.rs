@@ -166,7 +166,9 @@ async fn a_list_without_end_does_not_hold_up_the_others() {
     let begun = tokio::time::Instant::now();
     let api: Api<ConfigMap> = Api::all(client);
     api.list(&ListParams::default().limit(10)).await.unwrap();
-    assert!(begun.elapsed() <= MAX_WAIT * 2, "{:?}", begun.elapsed());
+    // One list is read at a time, but not for as long as its answer takes.
+    let waited = begun.elapsed();
+    assert!((MAX_WAIT..=MAX_WAIT * 2).contains(&waited), "{waited:?}");
     assert!(!held.is_finished());
     held.abort();
 }

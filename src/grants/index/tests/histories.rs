@@ -377,3 +377,47 @@ proptest! {
         }
     }
 }
+
+/// Only what a change concerns is told, each time once; a certificate's own reconcile tells it too.
+#[test]
+fn a_change_tells_the_certificates_that_it_concerns() {
+    let mut world = World::new();
+    let certificate = |name: usize| Happening::Certificate {
+        name,
+        namespace: name,
+        age: name as i64,
+        common_name: name,
+        is_new: true,
+    };
+    let grant = |name: usize, common_name: usize, namespaces: usize| Happening::Grant {
+        name,
+        common_name,
+        namespaces,
+        max: None,
+        ends: None,
+        authority: false,
+    };
+    let [acme_1, acme_n, any, in_a, in_a_and_b, by_label] = [0, 1, 2, 1, 2, 3];
+    for (happening, told) in [
+        (certificate(0), vec!["a"]),
+        (certificate(1), vec!["b"]),
+        (certificate(2), vec!["c"]),
+        (grant(0, acme_1, in_a), vec!["a"]),
+        (Happening::GrantStatus(0), vec![]),
+        (grant(1, acme_n, in_a_and_b), vec!["b"]),
+        (grant(2, any, by_label), vec![]),
+        (Happening::Labels(2, Some(false)), vec![]),
+        (Happening::Labels(2, Some(true)), vec!["c"]),
+        (Happening::GrantGoes(1, true), vec!["b"]),
+        (certificate(1), vec!["b"]),
+    ] {
+        world.happens(&happening);
+        let changed = world.index.changed_certificates(&key(), world.now);
+        let changed: Vec<_> = changed.iter().map(|id| id.name.as_str()).collect();
+        assert_eq!(changed, told, "{happening:?}");
+    }
+    world.happens(&grant(1, acme_n, in_a_and_b));
+    world.happens(&Happening::Reconcile(1));
+    let changed = world.index.changed_certificates(&key(), world.now);
+    assert!(changed.is_empty(), "b's reconcile read it: {changed:?}");
+}
