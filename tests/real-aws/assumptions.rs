@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Entries that take more than a zone and some minutes to find out.
-const NOT_TRIED: [(&str, &str); 24] = [
+const NOT_TRIED: [(&str, &str); 25] = [
     (
         "list-as-late-as-describe",
         "as a rule both know a new certificate at once",
@@ -41,6 +41,10 @@ const NOT_TRIED: [(&str, &str); 24] = [
     (
         "v2-refuses-v1",
         "takes an edge-optimized domain name, which CloudFront needs 40 minutes for",
+    ),
+    (
+        "back-from-enhanced-policy",
+        "takes two changes of the security policy, of up to an hour each",
     ),
     (
         "unresolved-header",
