@@ -215,9 +215,9 @@ impl Gateway {
     /// Sets the TLS policy to the policy that mutual TLS allows, through v1: v2 does not show a domain with
     /// another policy. The other settings stay, but v2 has to return the domain again to show them.
     /// [`Kind::Conflict`] while another update is in progress. The same quota as [`Gateway::update_domain`].
-    /// `from`: the present policy. An enhanced policy has an endpoint access mode, which goes with it; a domain
-    /// with another policy has none. Source: API Gateway Developer Guide, "Choose a security policy for your
-    /// custom domain" and "How to change a security policy".
+    /// `from`: the present policy. An enhanced policy has an endpoint access mode, which goes with it; a
+    /// domain with another policy has none. Source: API Gateway Developer Guide, "Choose a security policy
+    /// for your custom domain" and "How to change a security policy".
     pub async fn restore_security_policy(&self, name: &str, from: &str) -> Result<(), Error> {
         let is_enhanced = from.starts_with("SecurityPolicy_");
         let mode = is_enhanced.then(|| replace("/endpointAccessMode", ""));

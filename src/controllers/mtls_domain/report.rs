@@ -120,8 +120,8 @@ pub enum Fate<'a> {
 }
 
 /// Returns the status of an object that is being deleted: Ready is False, and its message is `why`, the
-/// current action of the deletion or the reason of its wait. No condition stays True of a resource that may be
-/// gone.
+/// current action of the deletion or the reason of its wait. No condition stays True of a resource that may
+/// be gone.
 pub fn deleting(
     mut status: MtlsDomainStatus,
     generation: i64,
