@@ -184,7 +184,8 @@ fn roles_to_grant_and_request_have_the_rights_of_the_example() {
 fn every_flag_is_one_that_the_operator_knows() {
     let values = with(&json!({
         "truststoreBucket": "stores-{account}", "policy": {"mode": "Rules"},
-        "aws": {"region": "eu-west-1", "rates": ["*=unlimited"], "tags": {"cost center": "4711"}}, "metrics": {"auth": true},
+        "aws": {"region": "eu-west-1", "rates": ["*=unlimited"], "tags": {"cost center": "4711"}},
+        "metrics": {"auth": true},
     }));
     let all = objects(&values);
     let args = &of_kind(&all, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"];

@@ -46,9 +46,9 @@ use crate::api::{
 pub struct MtlsDomainSpec {
     /// Host name that clients call, exact and in lower case, at most 238 characters, and at most 64 unless
     /// `serverCertificate.existing` names the certificate or the operator takes the domain over. Immutable:
-    /// API Gateway cannot rename a domain. The API server rejects wildcards: on mutual TLS domains of a Region, across
-    /// all accounts, API Gateway accepts a certificate subject from one issuer only, and wildcard subjects
-    /// collide there.
+    /// API Gateway cannot rename a domain. The API server rejects wildcards: on mutual TLS domains of a
+    /// Region, across all accounts, API Gateway accepts a certificate subject from one issuer only, and
+    /// wildcard subjects collide there.
     #[x_kube(validation = Rule::new("self == oldSelf").message("domainName is immutable: create another MtlsDomain for the other name"))]
     #[x_kube(validation = Rule::new("!self.contains('*')")
         .message("write one exact host name per MtlsDomain, not a wildcard: API Gateway accepts a \

@@ -27,9 +27,9 @@ pub struct Policy {
 
 /// Resources that MtlsDomains of some namespaces may use in AWS. Every spec needs names, zones, Regions,
 /// accounts, buckets and APIs: a rule without a list for these allows all, an empty list allows none. A spec
-/// can do without roles, KMS keys, existing certificates, functions, tags and adoption: a rule without a list for
-/// these allows none. `{namespace}` in a domain suffix, a prefix or a tag's value stands for the name of the
-/// MtlsDomain's namespace.
+/// can do without roles, KMS keys, existing certificates, functions, tags and adoption: a rule without a list
+/// for these allows none. `{namespace}` in a domain suffix, a prefix or a tag's value stands for the name of
+/// the MtlsDomain's namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rule {

@@ -7,7 +7,7 @@ use crate::{
     model::{desired::DesiredRequest, observed::Observed, placement::Placement},
 };
 
-/// True for a certificate with exactly the names of the spec and, where the spec names one, its key algorithm.
+/// True for a certificate with exactly the names of the spec, and with its key algorithm where it names one.
 pub(crate) fn fits(wanted: &DesiredRequest, c: &acm::Certificate) -> bool {
     let key = wanted.key_algorithm.as_ref();
     c.names == wanted.names && key.is_none_or(|key| c.key_algorithm == *key)

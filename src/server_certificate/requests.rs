@@ -67,8 +67,8 @@ pub(crate) fn request(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: T
         };
         if last.created_at.is_none_or(|at| now < at + pause) {
             let message = format!(
-                "{why}. The operator requests another certificate, {when}; to request it at once, delete this \
-                 one in ACM"
+                "{why}. The operator requests another certificate, {when}; to request it at once, delete \
+                 this one in ACM"
             );
             return StepState::blocked(Reason::CertificateFailed, message).into();
         }
@@ -296,7 +296,7 @@ mod tests {
         }
     }
 
-    /// A certificate of another spec, of an earlier release, or of another owner is no answer to this request.
+    /// A certificate of another spec, of an earlier release or of another owner is no answer to a request.
     #[test]
     fn only_answers_to_this_request_pause_it() {
         for (tag, owner) in [

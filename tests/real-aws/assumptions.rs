@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Entries that take more than a zone and some minutes to find out.
-const NOT_TRIED: [(&str, &str); 26] = [
+const NOT_TRIED: [(&str, &str); 27] = [
     (
         "list-as-late-as-describe",
         "as a rule both know a new certificate at once",
@@ -38,6 +38,10 @@ const NOT_TRIED: [(&str, &str); 26] = [
     (
         "v2-refuses-v1",
         "takes an edge-optimized domain name, which CloudFront needs 40 minutes for",
+    ),
+    (
+        "back-from-enhanced-policy",
+        "takes two changes of the security policy, of up to an hour each",
     ),
     (
         "unresolved-header",

@@ -3,7 +3,8 @@
 AWS advises to wait up to 15 minutes after versioning was first enabled before objects are stored [S3 API
 Reference, PutBucketVersioning]: until then (knob `versioning_delay`) an object gets no version here. A call that
 expects another owner of the bucket is AccessDenied 403 [S3 User Guide, bucket owner condition]. A bucket policy may
-demand an encryption header (knob `required_encryption`) [S3 User Guide, UsingKMSEncryption; terraform-aws-modules].
+demand an encryption header (knob `required_encryption`). ``aws:kms`` without a key is the AWS managed key, which every
+principal of the account may use. [S3 User Guide, UsingKMSEncryption]
 
 Assumed: GetBucketVersioning says Enabled at once; an object that is encrypted with a key named by its alias has the
 ARN of the key.
@@ -12,7 +13,7 @@ ARN of the key.
 import uuid
 from collections.abc import Callable
 
-from ministack.core.responses import get_account_id
+from ministack.core.responses import get_account_id, get_region
 from ministack.services import s3
 
 from . import clock, iam
@@ -62,11 +63,14 @@ def put_object(original: Callable, bucket: str, key: str, body: bytes, headers: 
 
 @replaces(s3, "_resolve_sse_write_headers")
 def resolve_sse_write_headers(original: Callable, headers: dict, bucket: str) -> tuple:
+    managed = headers.get("x-amz-server-side-encryption") == "aws:kms" and not headers.get(_KEY_ID)
+    if managed:
+        headers = headers | {_KEY_ID: f"arn:aws:kms:{get_region()}:{get_account_id()}:alias/aws/s3"}
     stored, error = original(headers, bucket)
     if stored and ":alias/" in stored.get(_KEY_ID, ""):
         prefix, _, alias = stored[_KEY_ID].partition(":alias/")
         stored = stored | {_KEY_ID: f"{prefix}:key/{uuid.uuid5(uuid.NAMESPACE_URL, alias)}"}
-    if stored and _KEY_ID in stored and (refused := iam.refusal_besides(iam.Need("kms:GenerateDataKey", stored[_KEY_ID]))):
+    if stored and _KEY_ID in stored and not managed and (refused := iam.refusal_besides(iam.Need("kms:GenerateDataKey", stored[_KEY_ID]))):
         return None, refused
     return stored, error
 

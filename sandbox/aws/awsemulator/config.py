@@ -49,6 +49,7 @@ KNOBS: dict[str, Knob] = {
     "v2_refuses_tls_1_0": Knob(0, 0, "v2 shows a Regional domain name with the policy TLS_1_0: 0 as any other, 1 refuses it"),
     "leaf_anchor_issues": Knob(0, 0, "a certificate under one in the truststore that says CA:FALSE: 0 is refused, 1 not"),
     "ec_certificates": Knob(1, 1, "a certificate with an elliptic curve on a domain name: 1 is taken, 0 refused"),
+    "lone_policy_patch": Knob(0, 0, "back from an enhanced policy with /securityPolicy alone: 0 is refused, 1 is taken"),
     "ignore_key_algorithm": Knob(0, 0, "RequestCertificate: 0 gives the requested key, 1 always RSA_2048"),
     "keep_unresolved_header": Knob(0, 0, "a header mapping without a value: 0 removes the header, 1 lets it pass"),
     # S3

@@ -16,7 +16,9 @@ that changes either certificate, which ends that status; that one too many is To
 LimitExceededException in v1; that DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping
 before GetApiMappings lists it; that GetDomainName and GetApiMappings of v2 refuse edge-optimized domain names,
 and show those with the policy TLS_1_0 (knob `v2_refuses_tls_1_0`); that v1 refuses another policy than TLS_1_2
-while mutual TLS is on; that a domain name takes a certificate with an elliptic curve (knob `ec_certificates`).
+while mutual TLS is on; that a domain name takes a certificate with an elliptic curve (knob `ec_certificates`); that v1
+refuses to go back from an enhanced security policy without `/endpointAccessMode ""` in the same patch (knob
+`lone_policy_patch`).
 
 UpdateDomainName of v1, which MiniStack lacks, changes only the security policy: as in v2, with a time of
 UPDATING, also of a domain name that v2 refuses. UpdateDomainName of v2 does not change the policy of one with
@@ -44,6 +46,9 @@ from .wire import Response, aws_error, bad_request, conflict
 MAX_MAPPINGS = 200
 LOCKED = ("PENDING_CERTIFICATE_REIMPORT", "PENDING_OWNERSHIP_VERIFICATION")
 ONLY_V2 = "Only REGIONAL domain names with a security policy of TLS 1.2 can be managed through the API Gateway V2 API."
+#: enhanced security policies, which have an endpoint access mode and exclude mutual TLS
+ENHANCED = "SecurityPolicy_"
+_POLICY_PATHS = {"/securityPolicy", "/endpointAccessMode"}
 _MAPPING_KEY = re.compile(r"(?!.{301})(?:[A-Za-z0-9$_.+!*'(),-]+(?:/[A-Za-z0-9$_.+!*'(),-]+)*)?")
 
 Key = tuple[str, str, str]  # account, Region, domain name
@@ -302,12 +307,18 @@ def v1_update_domain_name(name: str, operations: list[dict]) -> Response:
         return v1._get_domain_name(name)
     if status(key)[0] == "UPDATING":
         return conflict("There is already an update in progress")
-    if [(o.get("op"), o.get("path")) for o in operations] != [("replace", "/securityPolicy")]:
+    patch = {o.get("path"): o.get("value", "") for o in operations if o.get("op") == "replace"}
+    if len(patch) != len(operations) or "/securityPolicy" not in patch or patch.keys() - _POLICY_PATHS:
         return bad_request("Only the security policy can be changed here")
-    before, policy = latest(key), operations[0]["value"]
+    before, policy, mode = latest(key), patch["/securityPolicy"], patch.get("/endpointAccessMode")
     if before and before.truststore and policy != "TLS_1_2":
         return bad_request("Mutual TLS needs the security policy TLS_1_2")
+    if mode and not policy.startswith(ENHANCED):
+        return bad_request("/endpointAccessMode Invalid request input")
+    if record.get("endpointAccessMode") and mode is None and not policy.startswith(ENHANCED) and not knob("lone_policy_patch"):
+        return bad_request("/endpointAccessMode Invalid request input")
     record["securityPolicy"] = policy
+    record["endpointAccessMode"] = (mode or "BASIC") if policy.startswith(ENHANCED) else None
     if before:
         _serving[key] = [s for s in (current(key), replace(before, since=clock.now() + knob("update_settle"))) if s]
     return v1._v1_response(_v1_view(record))

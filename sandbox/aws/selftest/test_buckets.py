@@ -36,3 +36,13 @@ def test_the_owner_that_a_call_expects(aws):
     bucket = make(aws)
     aws.s3.head_bucket(**bucket, ExpectedBucketOwner=aws.account)
     assert refused(aws.s3.get_bucket_tagging, **bucket, ExpectedBucketOwner="999999999999")[:2] == ("AccessDenied", 403)
+
+
+def test_an_encryption_header_that_a_bucket_policy_demands(aws):
+    bucket = make(aws)
+    for demand, right, wrong in ((1, "AES256", "aws:kms"), (2, "aws:kms", "AES256")):
+        aws.knobs(required_encryption=demand)
+        for headers in ({}, {"ServerSideEncryption": wrong}):
+            code, status, message = refused(aws.s3.put_object, **bucket, Key="t.pem", Body=b"x", **headers)
+            assert (code, status) == ("AccessDenied", 403) and "explicit deny in a resource-based policy" in message
+        aws.s3.put_object(**bucket, Key="t.pem", Body=b"x", ServerSideEncryption=right)

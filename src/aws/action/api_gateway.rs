@@ -25,6 +25,8 @@ pub enum ApiGatewayAction {
     /// Restores the TLS policy that mutual TLS requires. An update of other fields cannot change the policy.
     RestoreSecurityPolicy {
         name: String,
+        /// The present policy.
+        from: String,
     },
     /// Adds the ownership tag to a domain without a tag.
     AdoptDomain {
@@ -148,7 +150,7 @@ impl fmt::Display for ApiGatewayAction {
                     r.name, r.truststore_version
                 )
             }
-            ApiGatewayAction::RestoreSecurityPolicy { name } => {
+            ApiGatewayAction::RestoreSecurityPolicy { name, .. } => {
                 write!(f, "restore the TLS policy of domain {name}")
             }
             ApiGatewayAction::AdoptDomain { arn } => write!(f, "take over {arn}"),
@@ -236,7 +238,9 @@ impl ApiGatewayAction {
                 gateway.create_domain(request, &context.all_tags()).await
             }
             ApiGatewayAction::UpdateDomain(request) => gateway.update_domain(request).await,
-            ApiGatewayAction::RestoreSecurityPolicy { name } => gateway.restore_security_policy(name).await,
+            ApiGatewayAction::RestoreSecurityPolicy { name, from } => {
+                gateway.restore_security_policy(name, from).await
+            }
             ApiGatewayAction::AdoptDomain { arn } => {
                 let mut tags = context.all_tags();
                 tags.insert(ADOPTED_TAG.to_owned(), "true".to_owned());

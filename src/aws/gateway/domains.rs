@@ -67,6 +67,10 @@ pub enum DomainStatus {
     Available,
     /// A change is in progress; the domain serves its previous configuration and accepts no other change.
     Updating,
+    /// Not ready yet, says v1.
+    Pending,
+    /// The answer names no status.
+    Unstated,
     /// The re-imported certificate does not match.
     PendingCertificateReimport,
     /// The ownership certificate has expired; API Gateway locks the domain until it gets another.
@@ -79,10 +83,21 @@ impl DomainStatus {
         match word {
             "AVAILABLE" => DomainStatus::Available,
             "UPDATING" => DomainStatus::Updating,
+            "PENDING" => DomainStatus::Pending,
+            "" => DomainStatus::Unstated,
             "PENDING_CERTIFICATE_REIMPORT" => DomainStatus::PendingCertificateReimport,
             "PENDING_OWNERSHIP_VERIFICATION" => DomainStatus::PendingOwnershipVerification,
             other => DomainStatus::Other(other.to_owned()),
         }
+    }
+
+    /// True while API Gateway is working on the domain, or does not say that it is not: the domain may serve
+    /// its previous configuration, and accepts no change.
+    pub fn is_in_progress(&self) -> bool {
+        matches!(
+            self,
+            DomainStatus::Updating | DomainStatus::Pending | DomainStatus::Unstated
+        )
     }
 
     /// Returns API Gateway's name of the status.
@@ -90,6 +105,8 @@ impl DomainStatus {
         match self {
             DomainStatus::Available => "AVAILABLE",
             DomainStatus::Updating => "UPDATING",
+            DomainStatus::Pending => "PENDING",
+            DomainStatus::Unstated => "without a status",
             DomainStatus::PendingCertificateReimport => "PENDING_CERTIFICATE_REIMPORT",
             DomainStatus::PendingOwnershipVerification => "PENDING_OWNERSHIP_VERIFICATION",
             DomainStatus::Other(word) => word,
@@ -198,14 +215,18 @@ impl Gateway {
     /// Sets the TLS policy to the policy that mutual TLS allows, through v1: v2 does not show a domain with
     /// another policy. The other settings stay, but v2 has to return the domain again to show them.
     /// [`Kind::Conflict`] while another update is in progress. The same quota as [`Gateway::update_domain`].
-    /// Source: API Gateway Developer Guide, "Choose a security policy for your custom domain".
-    pub async fn restore_security_policy(&self, name: &str) -> Result<(), Error> {
-        let patch = replace("/securityPolicy", MUTUAL_TLS_POLICY);
+    /// `from`: the present policy. An enhanced policy has an endpoint access mode, which goes with it; a
+    /// domain with another policy has none. Source: API Gateway Developer Guide, "Choose a security policy
+    /// for your custom domain" and "How to change a security policy".
+    pub async fn restore_security_policy(&self, name: &str, from: &str) -> Result<(), Error> {
+        let is_enhanced = from.starts_with("SecurityPolicy_");
+        let mode = is_enhanced.then(|| replace("/endpointAccessMode", ""));
+        let patch = [replace("/securityPolicy", MUTUAL_TLS_POLICY)];
         let send = self
             .v1
             .update_domain_name()
             .domain_name(name)
-            .patch_operations(patch)
+            .set_patch_operations(Some(patch.into_iter().chain(mode).collect()))
             .send();
         self.context.call("apigateway:UpdateDomainName", send).await?;
         Ok(())
@@ -306,7 +327,9 @@ fn only_v1(
         ownership_certificate_arn: None,
         truststore: None,
         status: DomainStatus::of(answer.domain_name_status.as_ref().map_or("", |s| s.as_str())),
-        status_message: None,
+        status_message: answer
+            .domain_name_status_message
+            .filter(|message| !message.is_empty()),
         target: normalise(
             &answer
                 .regional_domain_name

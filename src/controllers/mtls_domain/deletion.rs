@@ -14,7 +14,7 @@ use super::{
     permission::Permission,
     quota_class::waiting_since,
     report::{
-        self,
+        self, Fate,
         step_conditions::{self, Outcome},
     },
     teardown,
@@ -114,11 +114,12 @@ pub(crate) async fn delete(
     ctx.remember_refusals(&uid, generation, done.refused);
     let why = report::with_way_out(domain, step_condition.reason, &step_condition.message);
     let new = report::with_conditions(old, generation, &Acceptance::Accepted, &[step_condition], now);
-    let goes = leftovers
-        .domain
-        .as_ref()
-        .is_ok_and(|g| !teardown::stays(placement, policy, g.as_ref()));
-    let new = report::deleting(new, generation, &why, goes, now);
+    let fate = match &leftovers.domain {
+        Ok(g) if teardown::stays(placement, policy, g.as_ref()) => Fate::Stay,
+        Ok(_) => Fate::Deleted,
+        Err(unseen) => Fate::Unknown(unseen),
+    };
+    let new = report::deleting(new, generation, &why, &fate, now);
     ctx.write(domain, old, &new).await?;
     if matches!(
         step_plan,

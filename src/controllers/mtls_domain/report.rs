@@ -112,22 +112,51 @@ pub fn unclear(old: &MtlsDomainStatus, generation: i64, unseen: &Unseen, now: Ti
     with_conditions(old, generation, &acceptance, &[], now)
 }
 
+/// Fate of the resources in AWS of an object that is being deleted.
+pub enum Fate<'a> {
+    Deleted,
+    /// They stay, or the deletion has not begun.
+    Stay,
+    /// The domain could not be read.
+    Unknown(&'a Unseen),
+}
+
 /// Returns the status of an object that is being deleted: Ready is False, and its message is `why`, the
-/// current action of the deletion or the reason of its wait. `goes`: the object's resources in AWS are
-/// deleted, not retained.
+/// current action of the deletion or the reason of its wait. No condition stays True of a resource that may
+/// be gone.
 pub fn deleting(
     mut status: MtlsDomainStatus,
     generation: i64,
     why: &str,
-    goes: bool,
+    fate: &Fate,
     now: Timestamp,
 ) -> MtlsDomainStatus {
-    let gone: Vec<_> = Step::ALL
-        .iter()
-        .filter(|step| goes && step.goes_with_the_domain())
-        .map(|step| step.condition())
-        .collect();
-    conditions::deleting(&mut status.conditions, generation, &gone, why, now);
+    let all = Step::ALL.iter().filter(|step| step.goes_with_the_domain());
+    let all: Vec<_> = all.map(|step| step.condition()).collect();
+    let gone = match fate {
+        Fate::Deleted => &all[..],
+        Fate::Stay | Fate::Unknown(_) => &[],
+    };
+    if let Fate::Unknown(unseen) = fate {
+        let is_true = |c: &Condition| c.status == ConditionStatus::True.as_str();
+        let stands = |type_: &ConditionType| {
+            let mut conditions = status.conditions.iter();
+            conditions.any(|c| c.type_ == type_.as_str() && is_true(c))
+        };
+        let stale: Vec<_> = all.iter().copied().filter(stands).collect();
+        for type_ in stale {
+            conditions::set(
+                &mut status.conditions,
+                generation,
+                type_,
+                ConditionStatus::Unknown,
+                unseen.reason,
+                &unseen.message,
+                now,
+            );
+        }
+    }
+    conditions::deleting(&mut status.conditions, generation, gone, why, now);
     status
 }
 
@@ -153,7 +182,7 @@ pub fn waiting_deletion(
         None => ready.message.clone(),
     };
     let generation = status.observed_generation.unwrap_or_default();
-    Some(deleting(status.clone(), generation, &why, false, now))
+    Some(deleting(status.clone(), generation, &why, &Fate::Stay, now))
 }
 
 /// Returns the reason of a deletion's wait. Where AWS refuses the operator, the message names the annotation

@@ -13,7 +13,7 @@ use crate::{
         tags::{OWNER_TAG, REQUEST_TAG},
     },
     dataplane::api_gateway::{
-        custom_domain::{domain_ownership, is_ours, keeps_unlisted},
+        custom_domain::{domain_ownership, in_progress, is_ours, keeps_unlisted},
         identity,
     },
     dns::records,
@@ -99,9 +99,9 @@ pub fn teardown(
             path: m.path.clone(),
         };
         actions.extend(mappings.iter().map(delete).map(Action::from));
-        if g.status == DomainStatus::Updating {
-            let updating = format!("API Gateway is updating {}", g.name);
-            return StepState::wait(Reason::WaitingForDomain, updating).with(actions);
+        // Without a status the deletion is tried: it must not wait for a status that never comes.
+        if g.status.is_in_progress() && g.status != DomainStatus::Unstated {
+            return StepState::wait(Reason::WaitingForDomain, in_progress(g)).with(actions);
         }
         let delete = Actions::from(ApiGatewayAction::DeleteDomain { name: g.name.clone() });
         return StepPlan::in_progress(
@@ -134,7 +134,9 @@ pub fn teardown(
     );
     if let Some(certificate) = used.first() {
         let in_use = format!(
-            "ACM still reports {} as in use; this can last up to an hour after its domain is deleted",
+            "ACM still reports {} as in use; this can last up to an hour after its domain is deleted. If it \
+             lasts longer, set spec.deletionPolicy to Retain, which leaves the certificate in AWS, and have \
+             AWS Support remove the association",
             certificate.arn
         );
         return StepState::wait(Reason::WaitingForCertificate, in_use).with(actions);

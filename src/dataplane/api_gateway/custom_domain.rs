@@ -78,20 +78,20 @@ pub(crate) fn domain(
     if let Some(why) = unmanageable(g, &domain_ownership) {
         return StepState::blocked(Reason::DomainRejected, why).into();
     }
-    if g.status == DomainStatus::Updating {
-        return StepState::wait(
-            Reason::WaitingForDomain,
-            format!("API Gateway is updating {}", g.name),
-        )
-        .into();
+    if g.status.is_in_progress() {
+        return StepState::wait(Reason::WaitingForDomain, in_progress(g)).into();
     }
     if g.security_policy != MUTUAL_TLS_POLICY {
         return StepPlan::in_progress(
             format!(
-                "restoring the TLS policy {MUTUAL_TLS_POLICY} of the custom domain {}",
+                "restoring the TLS policy {MUTUAL_TLS_POLICY} of the custom domain {}, for which API Gateway \
+                 takes up to an hour",
                 g.name
             ),
-            ApiGatewayAction::RestoreSecurityPolicy { name: g.name.clone() },
+            ApiGatewayAction::RestoreSecurityPolicy {
+                name: g.name.clone(),
+                from: g.security_policy.clone(),
+            },
         );
     }
     // The present certificate and truststore are usable for an update of other fields, as long as API Gateway
@@ -170,6 +170,14 @@ fn tagging(placement: &Placement, g: &Domain) -> Option<ApiGatewayAction> {
         arn: g.arn.clone(),
         tags,
     })
+}
+
+/// Returns what a domain waits for that API Gateway is working on.
+pub(crate) fn in_progress(g: &Domain) -> String {
+    match g.status {
+        DomainStatus::Updating => format!("API Gateway is updating {}", g.name),
+        _ => format!("{} is {}: waiting for API Gateway", g.name, g.status.as_str()),
+    }
 }
 
 pub fn domain_ownership(placement: &Placement, g: &Domain) -> Ownership {

@@ -21,9 +21,9 @@ pub fn front(placement: &Placement, domain: &Seen<Option<Domain>>) -> ObservedFr
             is_managed: ownership.is_ours()
                 && unmanageable(g, &ownership).is_none()
                 && g.security_policy == MUTUAL_TLS_POLICY,
-            progress: match g.status {
+            progress: match &g.status {
                 DomainStatus::Available => Progress::Settled,
-                DomainStatus::Updating => Progress::Changing,
+                status if status.is_in_progress() => Progress::Changing,
                 _ => Progress::Waiting,
             },
             certificate_arn: g.certificate_arn.clone(),

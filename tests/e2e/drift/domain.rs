@@ -114,6 +114,17 @@ async fn unseen(env: &TestEnv, act: impl AsyncFnOnce()) {
 
 /// Sets a TLS policy that mutual TLS does not work with.
 async fn lower_policy(env: &TestEnv) {
+    policy(env, &[("/securityPolicy", "TLS_1_0")]).await;
+}
+
+/// Sets an enhanced policy, which has an endpoint access mode and excludes mutual TLS.
+async fn enhanced_policy(env: &TestEnv) {
+    let enhanced = "SecurityPolicy_TLS13_1_3_2025_09";
+    let patch = [("/securityPolicy", enhanced), ("/endpointAccessMode", "BASIC")];
+    policy(env, &patch).await;
+}
+
+async fn policy(env: &TestEnv, patch: &[(&str, &str)]) {
     let v1 = aws_sdk_apigateway::Client::new(&env.account.sdk());
     unseen(env, async || {
         trust(env, "", "").await;
@@ -132,14 +143,13 @@ async fn lower_policy(env: &TestEnv) {
             }
         })
         .await;
-        let patch = PatchOperation::builder()
-            .op(Op::Replace)
-            .path("/securityPolicy")
-            .value("TLS_1_0")
-            .build();
+        let operation = |(path, value): &(&str, &str)| {
+            let operation = PatchOperation::builder().op(Op::Replace);
+            operation.path(*path).value(*value).build()
+        };
         v1.update_domain_name()
             .domain_name(env.host())
-            .patch_operations(patch)
+            .set_patch_operations(Some(patch.iter().map(operation).collect()))
             .send()
             .await
             .unwrap();
@@ -296,6 +306,15 @@ pub async fn rows() -> Figures {
             &twice,
             &twice,
             lower_policy,
+        )
+        .await;
+    table
+        .corrected(
+            "an enhanced security policy",
+            EveryMinute,
+            &twice,
+            &twice,
+            enhanced_policy,
         )
         .await;
     table

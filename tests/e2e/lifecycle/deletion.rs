@@ -3,6 +3,7 @@
 use aws_sdk_route53::types::RrType;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use mtls_operator::aws::tags::OWNER_TAG;
+use sandbox::control::Fault;
 use serde_json::json;
 
 use crate::support::{
@@ -172,5 +173,60 @@ fn an_abandoned_domain_is_deleted_without_a_write_to_aws() {
         ] {
             assert!(note.contains(&part), "{note}");
         }
+    });
+}
+
+/// Users report certificates that ACM calls in use for good, until AWS Support removes the association.
+#[test]
+fn a_certificate_that_stays_in_use_is_left_in_aws_when_the_spec_says_retain() {
+    run(async {
+        let env = TestEnv::start("inuse").await;
+        let knobs = [("in_use_linger", 1e9)];
+        env.control().set_knobs(&env.account.id, &knobs).await.unwrap();
+        env.create_domain("d", json!({})).await;
+        env.ready("d").await;
+        let arn = env.server_certificates().await.remove(0);
+        env.domains().delete("d", &DeleteParams::default()).await.unwrap();
+        let ready = env
+            .condition("d", "Ready", |c| c.message.contains("still reports"))
+            .await;
+        for part in [&*arn, "spec.deletionPolicy to Retain", "AWS Support"] {
+            assert!(ready.message.contains(part), "{ready:?}");
+        }
+        env.change("d", json!({"deletionPolicy": "Retain"})).await;
+        env.domain_gone("d").await;
+        let left = env
+            .acm()
+            .list_tags_for_certificate()
+            .certificate_arn(&arn)
+            .send()
+            .await
+            .expect("the certificate is there");
+        assert_eq!(left.tags(), []);
+    });
+}
+
+#[test]
+fn a_deletion_that_cannot_read_the_domain_reports_nothing_as_there() {
+    run(async {
+        let env = TestEnv::start("unread").await;
+        env.create_domain("d", json!({})).await;
+        env.ready("d").await;
+        let down = Fault {
+            service: "apigatewayv2",
+            operation: "GetDomainName",
+            account: &env.account.id,
+            times: -1,
+            status: 503,
+            ..Fault::default()
+        };
+        let fault = env.control().add_faults(&[down]).await.unwrap().remove(0).id;
+        env.domains().delete("d", &DeleteParams::default()).await.unwrap();
+        for type_ in ["CertificateIssued", "MappingsProgrammed", "DNSProgrammed"] {
+            let c = env.condition("d", type_, |c| c.status != "True").await;
+            assert_eq!((c.status.as_str(), c.reason.as_str()), ("Unknown", "Unreachable"));
+        }
+        env.control().remove_fault(fault).await.unwrap();
+        env.domain_gone("d").await;
     });
 }

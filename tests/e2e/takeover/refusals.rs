@@ -124,6 +124,7 @@ fn a_status_that_only_aws_ends_is_shown_with_its_message() {
         for (status, remedy) in [
             ("PENDING_CERTIFICATE_REIMPORT", "import a certificate"),
             ("PENDING_OWNERSHIP_VERIFICATION", "ownershipVerificationArn"),
+            ("FAILED", "API Gateway gives no details"),
         ] {
             say(status, "the emulator says why").await;
             let locked = env
@@ -136,5 +137,30 @@ fn a_status_that_only_aws_ends_is_shown_with_its_message() {
             say("", "").await;
             env.ready("d").await;
         }
+    });
+}
+
+#[test]
+fn a_domain_that_is_pending_is_waited_for() {
+    run(async {
+        let env = TestEnv::start("pending").await;
+        env.create_domain("d", json!({})).await;
+        env.ready("d").await;
+        let say = async |status: &str| {
+            let (account, host) = (&env.account.id, env.host());
+            let set = env.control().set_domain_status(account, &host, status, "").await;
+            assert_eq!(set.unwrap(), 1);
+        };
+        let mark = env.mark().await;
+        say("PENDING").await;
+        let waits = env
+            .condition("d", "DomainProgrammed", |c| c.reason == "WaitingForDomain")
+            .await;
+        assert_eq!(waits.status, "Unknown");
+        assert!(waits.message.contains("PENDING"), "{waits:?}");
+        env.reconciles(2).await;
+        assert_eq!(env.writes(mark).await, [""; 0]);
+        say("").await;
+        env.ready("d").await;
     });
 }

@@ -120,6 +120,7 @@ fn scarce_actions() -> Vec<(Action, Operation)> {
         (
             ApiGatewayAction::RestoreSecurityPolicy {
                 name: "api.example.com".into(),
+                from: "TLS_1_0".into(),
             },
             Operation::UpdateDomainName,
         ),

@@ -15,7 +15,7 @@ use crate::{
     controllers::mtls_domain::{
         plan::unlimited as plan,
         report::{
-            blind, living_leaves, observing, report,
+            Fate, blind, deleting, living_leaves, observing, report,
             step_conditions::{Outcome, Outcomes, deletion_condition, explain, passes, step_condition},
             unclear, with_bypasses,
         },
@@ -536,4 +536,48 @@ fn every_step_reports_that_nothing_can_be_read() {
         condition_of(&new, ConditionType::ResolvedRefs),
         (String::new(), String::new())
     );
+}
+
+/// A deletion whose reads fail: no condition stays True of a resource that may be gone.
+#[test]
+fn an_unreadable_domain_makes_the_conditions_of_its_deletion_unknown() {
+    let (d, o) = settled();
+    let plan = plan(&d, &o, now());
+    let done = report(
+        &MtlsDomainStatus::default(),
+        1,
+        &d.placement,
+        &plan,
+        &o,
+        &Outcomes::new(),
+        now(),
+    );
+    let status_of = |status: &MtlsDomainStatus, type_: ConditionType| {
+        let mut all = status.conditions.iter();
+        let c = all.find(|c| c.type_ == type_.as_str()).expect("present");
+        (c.status.clone(), c.reason.clone())
+    };
+    let text = |status: &str, reason: Reason| (status.to_owned(), reason.as_str().to_owned());
+    let unseen = Unseen {
+        reason: Reason::Unreachable,
+        message: "no answer".into(),
+    };
+    let gone = deleting(done.clone(), 2, "deleting", &Fate::Deleted, now());
+    for (before, fate, expected) in [
+        (
+            &done,
+            Fate::Unknown(&unseen),
+            text("Unknown", Reason::Unreachable),
+        ),
+        (&done, Fate::Stay, text("True", Reason::Issued)),
+        (&done, Fate::Deleted, text("False", Reason::Deleting)),
+        (&gone, Fate::Unknown(&unseen), text("False", Reason::Deleting)),
+    ] {
+        let new = deleting(before.clone(), 2, "no answer", &fate, now());
+        assert_eq!(status_of(&new, ConditionType::CertificateIssued), expected);
+        assert_eq!(
+            status_of(&new, ConditionType::Ready),
+            text("False", Reason::Deleting)
+        );
+    }
 }

@@ -3,14 +3,18 @@
 use crate::{
     api::{AdoptionPolicy, conditions::Reason},
     aws::{
-        gateway::domains::{Domain, DomainStatus},
+        gateway::domains::{Domain, DomainStatus, IpAddressType},
         tags::{ADOPTED_TAG, OWNER_TAG},
     },
     controllers::mtls_domain::{
         plan::unlimited as plan,
         simulation::world::{front_again, now, settled},
     },
-    model::{desired::Desired, observed::Observed},
+    model::{
+        desired::Desired,
+        observed::Observed,
+        step::{Step, StepPlan, StepState},
+    },
 };
 
 fn planned(d: &Desired, o: &Observed) -> Vec<String> {
@@ -100,4 +104,39 @@ fn another_tls_policy_is_restored_on_an_owned_domain_and_kept_on_any_other() {
     d.adoption = AdoptionPolicy::Unowned;
     domain_of(&mut o).tags.clear();
     assert_eq!(planned(&d, &o), [""; 0]);
+}
+
+/// API Gateway works on a domain that is PENDING, or does not say that it has finished.
+#[test]
+fn a_domain_that_is_pending_or_without_a_status_is_waited_for() {
+    for (status, says) in [
+        (DomainStatus::Updating, "API Gateway is updating api.example.com"),
+        (DomainStatus::Pending, "api.example.com is PENDING: waiting"),
+        (
+            DomainStatus::Unstated,
+            "api.example.com is without a status: waiting",
+        ),
+    ] {
+        let (d, mut o) = settled();
+        domain_of(&mut o).ip_address_type = IpAddressType::Dualstack;
+        domain_of(&mut o).status = status;
+        let plan = plan(&d, &o, now());
+        let StepPlan::Pending(StepState::Wait(reason, message), _) = &plan.steps[&Step::DomainProgrammed]
+        else {
+            panic!("{:?}", plan.steps)
+        };
+        assert_eq!(*reason, Reason::WaitingForDomain);
+        assert!(message.contains(says), "{message}");
+        assert_eq!(planned(&d, &o), [""; 0]);
+    }
+    let (d, mut o) = settled();
+    domain_of(&mut o).status = DomainStatus::Other("FAILED".into());
+    domain_of(&mut o).status_message = Some("it failed".into());
+    let plan = plan(&d, &o, now());
+    let StepPlan::Pending(StepState::Blocked(reason, message), _) = &plan.steps[&Step::DomainProgrammed]
+    else {
+        panic!("{:?}", plan.steps)
+    };
+    assert_eq!(*reason, Reason::DomainRejected);
+    assert!(message.contains("FAILED: it failed"), "{message}");
 }
