@@ -140,7 +140,8 @@ impl Denial {
             ),
             Denial::ObjectLock => format!(
                 "S3 Object Lock protects the object from {action}: wait until its retention period ends or \
-                 its legal hold is removed, or set spec.deletionPolicy to Retain, which leaves the object in AWS"
+                 its legal hold is removed, or set spec.deletionPolicy to Retain, which leaves the object \
+                 in AWS"
             ),
             Denial::Key => format!(
                 "the KMS key's policy {denies} {action}: allow it there for the operator's role, or name \

@@ -115,8 +115,8 @@ pub fn refusal(error: &errors::Error) -> (StepStatus, Reason, String) {
         Kind::Quota => blocked(
             Reason::QuotaExceeded,
             &format!(
-                "a quota of the AWS account is exhausted, so AWS rejects {}: delete what is unused, or request \
-                 a higher quota in Service Quotas or from AWS Support",
+                "a quota of the AWS account is exhausted, so AWS rejects {}: delete what is unused, or \
+                 request a higher quota in Service Quotas or from AWS Support",
                 error.operation
             ),
         ),
