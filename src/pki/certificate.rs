@@ -186,6 +186,13 @@ impl Certificate {
         &self.der[self.spki.clone()]
     }
 
+    /// True when the certificate is of this public key (DER SubjectPublicKeyInfo), in whatever form it has
+    /// the algorithm and its parameters.
+    pub fn has_key(&self, spki: &[u8]) -> bool {
+        let bits = |spki| Some(SubjectPublicKeyInfo::from_der(spki).ok()?.1.subject_public_key);
+        bits(spki).is_some_and(|key| bits(self.spki_der()) == Some(key))
+    }
+
     /// True when the certificate's issuer name is `issuer`'s subject and `issuer`'s key verifies its
     /// signature. Does not check `issuer`'s right to sign, or its validity.
     pub fn is_issued_by(&self, issuer: &Certificate) -> bool {
