@@ -95,7 +95,7 @@ impl Observed {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// The certificates, or their error; the certificates that only complete their chains; and whether the
-    /// operator can issue under the first certificate.
+    /// operator can issue under the first certificate, which then is the certificate of the private key.
     Read {
         certificates: Result<Vec<Certificate>, ParseError>,
         completing: Result<Vec<Certificate>, ParseError>,
@@ -132,13 +132,17 @@ pub enum LeafIssuer {
 
 /// Answer to the question whether the operator can issue leaves under an authority, wherever its private key
 /// is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CanIssue {
     Yes,
     /// The source has nothing to issue with.
     No,
-    /// The source has something to issue with that belongs to another certificate, or cannot be used.
-    Broken,
+    /// The source has something to issue with that cannot be used.
+    Broken {
+        why: String,
+        /// True when the private key is the reason, so that the certificates alone do not show it.
+        of_key: bool,
+    },
 }
 
 /// Bucket of the truststore.

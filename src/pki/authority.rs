@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::{
     certificate::Certificate,
     chain::chain,
-    keys::{self, Encoding, KeyError, KeyKind},
+    keys::{self, Encoding, KeyError, KeyKind, KeyStrength},
     name::normal_form,
     pem_certificates::parse_pem_bundle,
     pem_error::ParseError,
@@ -173,10 +173,12 @@ pub enum SigningAuthorityError {
     Chain(ParseError),
     #[error("tls.key: {0}")]
     Key(#[from] KeyError),
-    #[error("tls.key is not the key of the first certificate in tls.crt ({subject})")]
+    #[error("tls.key does not belong to any certificate in tls.crt (the first is {subject})")]
     KeyMismatch { subject: String },
+    #[error("the certificate of tls.key, {subject}, is in ca.crt: put it into tls.crt")]
+    InChain { subject: String },
     #[error(
-        "the first certificate in tls.crt ({subject}) is not an authority: it needs CA:TRUE and, with keyUsage, keyCertSign"
+        "the certificate of tls.key, {subject}, is not an authority: it needs CA:TRUE and, with keyUsage, keyCertSign"
     )]
     NotAnAuthority { subject: String },
     #[error("tls.key is of a kind that API Gateway does not take: use RSA from 2048 bits, P-256 or P-384")]
@@ -187,34 +189,52 @@ pub enum SigningAuthorityError {
     ChainIncomplete { subject: String, issuer: String },
 }
 
+impl SigningAuthorityError {
+    /// True when the private key is the reason, so that the certificates alone do not show it.
+    pub fn is_of_key(&self) -> bool {
+        use SigningAuthorityError::{InChain, Key, KeyMismatch};
+        matches!(self, Key(_) | KeyMismatch { .. } | InChain { .. })
+    }
+}
+
 impl SigningAuthority {
-    /// Loads an authority from the Secret's `tls.crt` (its first certificate is the authority), `tls.key` and
-    /// `ca.crt`.
+    /// Loads an authority from the Secret's `tls.crt` (the authority is the certificate of the key, wherever it
+    /// stands), `tls.key` and `ca.crt`.
     pub fn from_pem(
         tls_crt: &(impl AsRef<[u8]> + ?Sized),
         tls_key: &(impl AsRef<[u8]> + ?Sized),
         ca_crt: Option<&[u8]>,
     ) -> Result<SigningAuthority, SigningAuthorityError> {
         let mut pool = parse_pem_bundle(tls_crt).map_err(SigningAuthorityError::Certificate)?;
-        let authority = pool.remove(0);
-        if let Some(ca_crt) = ca_crt.filter(|text| !pem_text::is_blank(text)) {
-            pool.extend(parse_pem_bundle(ca_crt).map_err(SigningAuthorityError::Chain)?);
-        }
+        let beside = match ca_crt.filter(|text| !pem_text::is_blank(text)) {
+            Some(ca_crt) => parse_pem_bundle(ca_crt).map_err(SigningAuthorityError::Chain)?,
+            None => Vec::new(),
+        };
         let key = keys::parse(tls_key)?;
-        let subject = || authority.subject.clone();
-        if key.subject_public_key_info() != authority.spki_der() {
-            return Err(SigningAuthorityError::KeyMismatch { subject: subject() });
+        let subject = |certificate: &Certificate| certificate.subject.clone();
+        let Some(at) = of_key(&pool, &key) else {
+            return Err(match of_key(&beside, &key) {
+                Some(at) => SigningAuthorityError::InChain {
+                    subject: subject(&beside[at]),
+                },
+                None => SigningAuthorityError::KeyMismatch {
+                    subject: subject(&pool[0]),
+                },
+            });
+        };
+        let authority = pool.remove(at);
+        pool.extend(beside);
+        if !may_issue(&authority) {
+            return Err(SigningAuthorityError::NotAnAuthority {
+                subject: subject(&authority),
+            });
         }
-        if !authority.is_ca || !authority.may_sign {
-            return Err(SigningAuthorityError::NotAnAuthority { subject: subject() });
-        }
-        let algorithm = KeyPair::algorithm(&key);
         let known = [
             &rcgen::PKCS_ECDSA_P256_SHA256,
             &rcgen::PKCS_ECDSA_P384_SHA384,
             &rcgen::PKCS_RSA_SHA256,
         ];
-        if !known.contains(&algorithm) {
+        if !known.contains(&KeyPair::algorithm(&key)) || authority.key == KeyStrength::Other {
             return Err(SigningAuthorityError::UnsupportedKey);
         }
         let chain = chain(&authority, &pool).map_err(|chain| {
@@ -237,6 +257,18 @@ impl SigningAuthority {
     pub(crate) fn key(&self) -> &KeyPair {
         &self.key
     }
+}
+
+/// Returns the place of the key's certificate, of the first authority if it has several. The certificate may
+/// have the key in another form, such as with all parameters of its curve.
+fn of_key(certificates: &[Certificate], key: &KeyPair) -> Option<usize> {
+    let own = key.subject_public_key_info();
+    let authority = certificates.iter().position(|c| c.has_key(&own) && may_issue(c));
+    authority.or_else(|| certificates.iter().position(|c| c.has_key(&own)))
+}
+
+fn may_issue(certificate: &Certificate) -> bool {
+    certificate.is_ca && certificate.may_sign
 }
 
 impl AuthorityChain {
@@ -283,105 +315,4 @@ impl AuthorityChain {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    use jiff::{SignedDuration, Timestamp};
-
-    use crate::pki::{keys::KeyKind, pem_certificates::parse_pem_bundle};
-
-    pub(crate) fn at(text: &str) -> Timestamp {
-        text.parse().unwrap()
-    }
-
-    pub(crate) fn request(common_name: &str) -> AuthorityRequest {
-        AuthorityRequest {
-            common_name: common_name.to_owned(),
-            organizations: vec![],
-            duration: SignedDuration::from_hours(87600),
-            key: KeyKind::EcdsaP256,
-        }
-    }
-
-    pub(crate) fn issuer(common_name: &str, now: Timestamp) -> SigningAuthority {
-        let made = generate(&request(common_name), now).unwrap();
-        SigningAuthority::from_pem(&made.certificate_pem, &made.key_pem, None).unwrap()
-    }
-
-    #[test]
-    fn a_generated_authority_can_issue() {
-        let now = at("2026-11-24T12:00:00.5Z");
-        let organizations = vec!["Acme".to_owned(), "Acme Labs".to_owned()];
-        let made = generate(
-            &AuthorityRequest {
-                organizations,
-                ..request("Partners")
-            },
-            now,
-        )
-        .unwrap();
-        let issuer = SigningAuthority::from_pem(&made.certificate_pem, &made.key_pem, Some(b"")).unwrap();
-        let ca = issuer.chain().authority();
-        assert_eq!(ca.subject, "CN=Partners,O=Acme Labs,O=Acme");
-        assert_eq!(
-            (ca.version, ca.is_ca, ca.may_sign, ca.self_signed),
-            (3, true, true, true)
-        );
-        assert_eq!(ca.not_before, at("2026-11-24T11:45:00Z"));
-        assert_eq!(ca.not_after, at("2036-11-21T12:00:00Z"));
-        assert_eq!(ca.serial.len(), 32);
-        assert!(ca.subject_key_id.is_some());
-        assert_eq!(issuer.chain().certificates(), std::slice::from_ref(ca));
-        assert!(issuer.chain().intermediates().is_empty());
-        assert_eq!(issuer.chain().ca_pem(), made.certificate_pem);
-        let again = generate(&request("Partners"), now).unwrap();
-        assert_ne!(
-            parse_pem_bundle(&again.certificate_pem).unwrap()[0].serial,
-            ca.serial
-        );
-    }
-
-    #[test]
-    fn a_subject_that_could_mislead_a_reader_is_refused() {
-        let error = |request| {
-            generate(&request, at("2026-11-24T12:00:00Z"))
-                .err()
-                .unwrap()
-                .to_string()
-        };
-        assert!(error(request("a=b")).starts_with("commonName: "));
-        let organizations = vec!["ok".to_owned(), "a,b".to_owned()];
-        assert!(
-            error(AuthorityRequest {
-                organizations,
-                ..request("a")
-            })
-            .starts_with("organizations[1]: ")
-        );
-    }
-
-    #[test]
-    fn a_secret_that_cannot_issue_is_refused_with_a_reason() {
-        let now = at("2026-11-24T12:00:00Z");
-        let a = generate(&request("a"), now).unwrap();
-        let b = generate(&request("b"), now).unwrap();
-        let load = |crt: &str, key: &str, ca: Option<&str>| match SigningAuthority::from_pem(
-            crt,
-            key,
-            ca.map(str::as_bytes),
-        ) {
-            Ok(_) => "ok".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        assert_eq!(
-            load(&a.certificate_pem, &a.key_pem, Some(&b.certificate_pem)),
-            "ok"
-        );
-        assert!(load(&a.certificate_pem, &b.key_pem, None).contains("not the key"));
-        assert!(load("", &b.key_pem, None).starts_with("tls.crt: it holds no certificate"));
-        assert!(load(&a.certificate_pem, "", None).starts_with("tls.key: there is no PEM block"));
-        assert!(load(&a.certificate_pem, &a.key_pem, Some("x")).starts_with("ca.crt: it is not PEM"));
-        let chained = format!("{}{}", a.certificate_pem, &*a.key_pem);
-        assert!(load(&chained, &a.key_pem, None).contains("private key"));
-    }
-}
+pub(crate) mod tests;

@@ -1,9 +1,7 @@
 //! Facts about X.509 certificates, and their parsing from PEM. Pure: decides nothing, knows no time.
 
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA512_ASN1, ECDSA_P384_SHA512_ASN1, ECDSA_P521_SHA256_ASN1, ECDSA_P521_SHA384_ASN1,
-    ECDSA_P521_SHA512_ASN1, UnparsedPublicKey, VerificationAlgorithm,
-};
+pub mod signature;
+
 use jiff::Timestamp;
 use x509_cert::der::{
     Encode, Tag,
@@ -11,14 +9,14 @@ use x509_cert::der::{
     pem::{LineEnding, encode_string},
 };
 use x509_parser::{
-    asn1_rs::BitString,
     extensions::{GeneralName, ParsedExtension},
     oid_registry::OID_X509_EXT_NAME_CONSTRAINTS,
     prelude::{FromDer, X509Certificate},
     public_key::PublicKey,
-    verify::verify_signature,
-    x509::{AlgorithmIdentifier, SubjectPublicKeyInfo},
+    x509::SubjectPublicKeyInfo,
 };
+
+use self::signature::{SignatureClass, verifies};
 
 use super::{
     digest::sha256,
@@ -80,16 +78,6 @@ pub struct Certificate {
     pub email_addresses: Vec<String>,
     /// True when there are subject alternative names of another kind (IP addresses, UPNs, ...).
     pub other_names: bool,
-}
-
-/// Class of the signature's hash. API Gateway takes SHA-256 or stronger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignatureClass {
-    /// SHA-256, SHA-384 or SHA-512 with RSA (also PSS) or ECDSA.
-    Sha2,
-    Sha1,
-    /// Others: Ed25519, SHA-224, MD5, ...
-    Other,
 }
 
 impl Certificate {
@@ -198,6 +186,13 @@ impl Certificate {
         &self.der[self.spki.clone()]
     }
 
+    /// True when the certificate is of this public key (DER SubjectPublicKeyInfo), in whatever form it has
+    /// the algorithm and its parameters.
+    pub fn has_key(&self, spki: &[u8]) -> bool {
+        let bits = |spki| Some(SubjectPublicKeyInfo::from_der(spki).ok()?.1.subject_public_key);
+        bits(spki).is_some_and(|key| bits(self.spki_der()) == Some(key))
+    }
+
     /// True when the certificate's issuer name is `issuer`'s subject and `issuer`'s key verifies its
     /// signature. Does not check `issuer`'s right to sign, or its validity.
     pub fn is_issued_by(&self, issuer: &Certificate) -> bool {
@@ -251,68 +246,6 @@ fn is_signed_by(x509: &X509Certificate<'_>, spki: &SubjectPublicKeyInfo<'_>) -> 
         x509.tbs_certificate.as_ref(),
         spki,
     )
-}
-
-/// True when the key of `spki` made this signature over `signed`.
-pub(crate) fn verifies(
-    algorithm: &AlgorithmIdentifier<'_>,
-    signature: &BitString<'_>,
-    signed: &[u8],
-    spki: &SubjectPublicKeyInfo<'_>,
-) -> bool {
-    match ecdsa_beyond_x509_parser(algorithm, KeyStrength::of(spki)) {
-        Some(known) => UnparsedPublicKey::new(known, &spki.subject_public_key.data)
-            .verify(signed, &signature.data)
-            .is_ok(),
-        None => verify_signature(spki, algorithm, signature, signed).is_ok(),
-    }
-}
-
-/// Returns the algorithm of an ECDSA signature that x509-parser cannot verify: it knows P-256 and P-384 with
-/// SHA-256 and SHA-384 only.
-fn ecdsa_beyond_x509_parser(
-    algorithm: &AlgorithmIdentifier<'_>,
-    key: KeyStrength,
-) -> Option<&'static dyn VerificationAlgorithm> {
-    match (algorithm.algorithm.to_id_string().as_str(), key) {
-        (ECDSA_SHA512, KeyStrength::EcdsaP256) => Some(&ECDSA_P256_SHA512_ASN1),
-        (ECDSA_SHA512, KeyStrength::EcdsaP384) => Some(&ECDSA_P384_SHA512_ASN1),
-        (ECDSA_SHA512, KeyStrength::EcdsaP521) => Some(&ECDSA_P521_SHA512_ASN1),
-        (ECDSA_SHA384, KeyStrength::EcdsaP521) => Some(&ECDSA_P521_SHA384_ASN1),
-        (ECDSA_SHA256, KeyStrength::EcdsaP521) => Some(&ECDSA_P521_SHA256_ASN1),
-        _ => None,
-    }
-}
-
-const ECDSA_SHA256: &str = "1.2.840.10045.4.3.2";
-const ECDSA_SHA384: &str = "1.2.840.10045.4.3.3";
-const ECDSA_SHA512: &str = "1.2.840.10045.4.3.4";
-
-impl SignatureClass {
-    pub(crate) fn of(algorithm: &AlgorithmIdentifier<'_>) -> SignatureClass {
-        match algorithm.algorithm.to_id_string().as_str() {
-            "1.2.840.113549.1.1.11" | "1.2.840.113549.1.1.12" | "1.2.840.113549.1.1.13" => {
-                SignatureClass::Sha2
-            }
-            ECDSA_SHA256 | ECDSA_SHA384 | ECDSA_SHA512 => SignatureClass::Sha2,
-            // RSASSA-PSS names its hash in the parameters, SHA-1 when they are silent (RFC 8017, A.2.3).
-            "1.2.840.113549.1.1.10" => match algorithm.parameters.as_ref().map(|p| pss_hash(p.data)) {
-                Some(true) => SignatureClass::Sha2,
-                _ => SignatureClass::Sha1,
-            },
-            "1.2.840.113549.1.1.5" | "1.3.14.3.2.29" | "1.2.840.10045.4.1" => SignatureClass::Sha1,
-            _ => SignatureClass::Other,
-        }
-    }
-}
-
-/// True when PSS parameters name SHA-256, SHA-384 or SHA-512: their identifiers differ in the last octet
-/// only.
-fn pss_hash(parameters: &[u8]) -> bool {
-    const SHA2: [u8; 10] = [0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
-    parameters
-        .windows(11)
-        .any(|window| window[..10] == SHA2 && (1..=3).contains(&window[10]))
 }
 
 fn serial(raw: &[u8]) -> String {

@@ -10,7 +10,7 @@ use x509_parser::{
 };
 
 use super::{
-    certificate::{SignatureClass, verifies},
+    certificate::signature::{SignatureClass, verifies},
     keys::{KeyStrength, RsaFlaw, rsa_flaw},
     leaf::{LeafRequest, validate, validate_length},
     name,

@@ -1,5 +1,7 @@
 //! Private keys: generation, parsing from PEM, encoding as PEM. In memory only: no files, no network.
 
+mod refused;
+
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
     rsa,
@@ -273,6 +275,10 @@ pub enum KeyError {
     Public,
     #[error(transparent)]
     Pem(#[from] ParseError),
+    #[error(
+        "the private key is {kind}, which API Gateway does not support: use RSA from 2048 bits, P-256 or P-384"
+    )]
+    Unsupported { kind: String },
     #[error("the private key is damaged or of an unknown kind")]
     Unreadable,
     #[error("the private key cannot be written in this encoding")]
@@ -294,7 +300,8 @@ pub fn generate(kind: KeyKind) -> Result<KeyPair, KeyError> {
 /// Parses the first private key of a PEM file: PKCS#8, PKCS#1 or SEC1. Skips blocks before it, such as `EC
 /// PARAMETERS`.
 pub fn parse(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<KeyPair, KeyError> {
-    KeyPair::try_from(private_block(text.as_ref())?.der.as_slice()).map_err(|_| KeyError::Unreadable)
+    let block = private_block(text.as_ref())?;
+    KeyPair::try_from(block.der.as_slice()).map_err(|_| refused::reason(&block.der))
 }
 
 /// Returns the encoding of the first private key of a PEM file; `None` when there is none.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    certificate::{Certificate, SignatureClass},
+    certificate::{Certificate, signature::SignatureClass},
     chain::{Broken, MAX_CHAIN, Pool},
     constraints,
     keys::KeyStrength,

@@ -203,8 +203,8 @@ fn unseen(error: &impl std::error::Error) -> Source {
     })
 }
 
-/// Reads the entries `tls.crt`, which begins with the authority, and `ca.crt`, which completes its chain or
-/// stands alone.
+/// Reads the entries `tls.crt`, which holds the authority, and `ca.crt`, which completes its chain or stands
+/// alone. The certificate of the key comes first, wherever it stands in `tls.crt`.
 fn of_secret(name: &str, secret: &Secret) -> Source {
     let data = secret.data.as_ref();
     let bytes = |key: &str| {
@@ -214,7 +214,7 @@ fn of_secret(name: &str, secret: &Secret) -> Source {
     let (tls_crt, ca_crt) = (bytes("tls.crt"), bytes("ca.crt"));
     // A Secret of type kubernetes.io/tls must have this entry, so it may be blank.
     let tls_key = bytes("tls.key").filter(|key| !pem_text::is_blank(key));
-    let (certificates, completing) = match (tls_crt, ca_crt) {
+    let (mut certificates, completing) = match (tls_crt, ca_crt) {
         (Some(tls_crt), ca_crt) => (
             parse_pem_bundle(tls_crt),
             ca_crt.map_or(Ok(vec![]), parse_pem_bundle),
@@ -223,8 +223,21 @@ fn of_secret(name: &str, secret: &Secret) -> Source {
         (None, None) => return Source::Missing(format!("the Secret {name} has neither tls.crt nor ca.crt")),
     };
     let can_issue = match (tls_crt, tls_key) {
-        (Some(crt), Some(key)) if SigningAuthority::from_pem(crt, key, ca_crt).is_ok() => CanIssue::Yes,
-        (Some(_), Some(_)) => CanIssue::Broken,
+        (Some(crt), Some(key)) => match SigningAuthority::from_pem(crt, key, ca_crt) {
+            Ok(issuer) => {
+                let at = certificates
+                    .iter_mut()
+                    .find_map(|all| Some((all.iter().position(|c| c == issuer.chain().authority())?, all)));
+                if let Some((at, all)) = at {
+                    all[..=at].rotate_right(1);
+                }
+                CanIssue::Yes
+            }
+            Err(error) => CanIssue::Broken {
+                why: error.to_string(),
+                of_key: error.is_of_key(),
+            },
+        },
         _ => CanIssue::No,
     };
     Source::Read {

@@ -139,15 +139,13 @@ pub(crate) fn source(
     let (certificates, can_issue) = match found {
         // The generated key has another certificate beside it: the operator does not trust that certificate.
         Some(Source::Read {
-            can_issue: CanIssue::Broken,
+            can_issue: CanIssue::Broken { .. },
             ..
-        }) if matches!(wanted.source, DesiredSource::Generated { .. }) => {
-            (Err(SourceError::Missing), CanIssue::Broken)
-        }
+        }) if matches!(wanted.source, DesiredSource::Generated { .. }) => (Err(SourceError::Missing), false),
         // The operator did not generate the Secret, or cannot know: it ignores the Secret's contents, for
         // trust and for distrust.
         Some(Source::Read { .. }) if generated_authority::ownership(d, o, wanted) != Ownership::Ours => {
-            (Err(SourceError::Missing), CanIssue::No)
+            (Err(SourceError::Missing), false)
         }
         Some(Source::Read {
             certificates,
@@ -165,13 +163,13 @@ pub(crate) fn source(
                     Ok(certificates.clone())
                 }
             };
-            (certificates, *can_issue)
+            (certificates, *can_issue == CanIssue::Yes)
         }
-        Some(Source::Unseen(_)) => (Err(SourceError::Unseen), CanIssue::No),
-        _ => (Err(SourceError::Missing), CanIssue::No),
+        Some(Source::Unseen(_)) => (Err(SourceError::Unseen), false),
+        _ => (Err(SourceError::Missing), false),
     };
     // A Secret without its key may still have valid leaves: the bundle records that it could issue.
-    let issues = can_issue == CanIssue::Yes && wanted.may_issue();
+    let issues = can_issue && wanted.may_issue();
     let longest_leaf = issues.then_some(d.longest_leaf);
     compile::Source {
         authority,

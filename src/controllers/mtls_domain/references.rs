@@ -19,7 +19,7 @@ use crate::{
         lint::{self, Severity},
     },
     runtime::workers::LIMIT,
-    status::text::{MOST_TOLD, WHOLE, listed},
+    status::text::{MOST_TOLD, WHOLE, listed, shown},
     trust::{
         generated_authority::{self, Ownership},
         truststore::told,
@@ -63,17 +63,19 @@ pub(crate) fn resolved_refs(
             (Some(Source::Unseen(why)), _) => unseen = Some(why),
             (
                 Some(Source::Read {
-                    can_issue: CanIssue::Broken,
+                    can_issue: CanIssue::Broken { why, of_key },
                     ..
                 }),
                 _,
-            ) if wanted.may_issue() => problems.push((
-                Reason::InvalidCACertificateRef,
-                format!(
-                    "authority {}: the private key does not belong to its certificate",
-                    wanted.name
-                ),
-            )),
+            ) if wanted.may_issue() => {
+                // A finding on the certificates says the same.
+                if *of_key || !is_refused(compiled, &wanted.name) {
+                    problems.push((
+                        Reason::InvalidCACertificateRef,
+                        shown(&format!("authority {}: {why}", wanted.name)),
+                    ));
+                }
+            }
             // The operator generated both, and the certificate issues nothing without its key.
             (
                 Some(Source::Read {
@@ -199,6 +201,18 @@ pub(crate) fn resolved_refs(
             None => StepPlan::done(Reason::ResolvedRefs, "everything the spec refers to is there"),
         },
     }
+}
+
+/// True when a finding that [`resolved_refs`] reports refuses certificates of the authority.
+fn is_refused(compiled: Option<&Compiled>, authority: &str) -> bool {
+    compiled.iter().flat_map(|c| &c.findings).any(|finding| {
+        finding.severity == Severity::Refused
+            && finding.authority == authority
+            && !matches!(
+                finding.reason,
+                lint::Reason::SourceMissing | lint::Reason::WouldBeEmpty
+            )
+    })
 }
 
 /// Returns the missing part of an authority's source, or of one of its objects (`<authority>/<object>`).

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::pki::{
-    certificate::{Certificate, SignatureClass, sha256, timestamp},
+    certificate::{Certificate, sha256, signature::SignatureClass, timestamp},
     keys::KeyStrength,
     pem_certificates::parse_pem_bundle,
 };

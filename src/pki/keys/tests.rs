@@ -83,6 +83,52 @@ fn keys_made_by_openssl_are_read() {
 }
 
 #[test]
+fn a_key_that_cannot_sign_is_refused_by_its_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = |args: &str| {
+        let parameters = dir.path().join("parameters");
+        openssl(&args.replace("PARAMETERS", parameters.to_str().unwrap()))
+    };
+    made("dsaparam -out PARAMETERS 2048");
+    let cases = [
+        ("gendsa PARAMETERS", "a DSA key"),
+        ("genrsa 1024", "an RSA key of 1024 bits"),
+        ("genrsa -traditional 1024", "an RSA key of 1024 bits"),
+        ("ecparam -name secp256k1 -genkey -noout", "on another curve"),
+        (
+            "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:secp256k1",
+            "on another curve",
+        ),
+        (
+            "ecparam -name secp256k1 -param_enc explicit -genkey -noout",
+            "explicit curve parameters",
+        ),
+        ("genpkey -algorithm ed448", "an Ed448 key"),
+        ("genpkey -algorithm x25519", "X25519"),
+        (
+            "genpkey -algorithm RSA-PSS -pkeyopt rsa_keygen_bits:2048",
+            "RSASSA-PSS",
+        ),
+    ];
+    for (args, expected) in cases {
+        let error = parse(&made(args)).map(drop).expect_err(args).to_string();
+        assert!(
+            error.contains(expected) && error.contains("use RSA from 2048 bits, P-256 or P-384"),
+            "{args}: {error}"
+        );
+    }
+    let traditional = openssl(&format!("dsa -in {} -out -", {
+        let file = dir.path().join("dsa");
+        std::fs::write(&file, made("gendsa PARAMETERS")).unwrap();
+        file.display().to_string()
+    }));
+    assert!(parse(&traditional).unwrap_err().to_string().contains("a DSA key"));
+    let label = |pem: String| pem.replace(" ENCRYPTED PRIVATE", " PRIVATE");
+    let encrypted = label(openssl("genrsa -aes128 -passout pass:secret 2048"));
+    assert!(matches!(parse(&encrypted), Err(KeyError::Encrypted)));
+}
+
+#[test]
 fn a_text_without_a_key_is_refused_with_a_reason() {
     assert!(matches!(parse(""), Err(KeyError::NoKey)));
     assert!(matches!(parse("hello"), Err(KeyError::NoKey)));

@@ -108,9 +108,111 @@ fn the_key_of_a_secret_matches_in_every_encoding() {
     for shape in shapes {
         assert_eq!(of(shape), CanIssue::Yes, "{}", String::from_utf8_lossy(shape));
     }
+    let broken = |why: &str| CanIssue::Broken {
+        why: why.to_owned(),
+        of_key: true,
+    };
     assert_eq!(
         [of(other.key_pem.as_bytes()), of(b"garbage"), of(b" \n"), of(b"")],
-        [CanIssue::Broken, CanIssue::Broken, CanIssue::No, CanIssue::No]
+        [
+            broken("tls.key does not belong to any certificate in tls.crt (the first is CN=a)"),
+            broken("tls.key: there is no PEM block with a private key"),
+            CanIssue::No,
+            CanIssue::No
+        ]
+    );
+}
+
+/// Certificates and key of a hierarchy by openssl: a root, an authority below it, and the one that issues.
+fn hierarchy() -> ([String; 3], String) {
+    let dir = tempfile::tempdir().unwrap();
+    let openssl = |args: &str| {
+        let out = std::process::Command::new("openssl")
+            .args(args.split(' '))
+            .current_dir(&dir)
+            .output()
+            .unwrap();
+        assert!(
+            out.status.success(),
+            "{args}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
+    };
+    std::fs::write(dir.path().join("ext"), "basicConstraints=critical,CA:TRUE\n").unwrap();
+    let ec = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    openssl(&format!(
+        "req -x509 {ec} -keyout root.key -out root.crt -subj /CN=Root"
+    ));
+    for (below, above) in [("middle", "root"), ("issuing", "middle")] {
+        openssl(&format!(
+            "req -new {ec} -keyout {below}.key -out csr -subj /CN={below}"
+        ));
+        openssl(&format!(
+            "x509 -req -in csr -CA {above}.crt -CAkey {above}.key -CAcreateserial -days 9 -extfile ext -out {below}.crt"
+        ));
+    }
+    let text = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    (
+        ["root.crt", "middle.crt", "issuing.crt"].map(text),
+        text("issuing.key"),
+    )
+}
+
+#[test]
+fn the_certificate_of_the_key_issues_wherever_it_stands() {
+    let ([root, middle, issuing], key) = hierarchy();
+    let (stranger, _) = made("Stranger");
+    let orders: [&[&String]; 8] = [
+        &[&issuing, &middle, &root],
+        &[&issuing, &root, &middle],
+        &[&middle, &issuing, &root],
+        &[&middle, &root, &issuing],
+        &[&root, &issuing, &middle],
+        &[&root, &middle, &issuing],
+        &[&root, &issuing, &middle, &issuing, &root],
+        &[&stranger, &root, &middle, &issuing],
+    ];
+    let wanted = parse_pem_bundle(&issuing).unwrap().remove(0);
+    for order in orders {
+        let text: String = order.iter().map(|pem| pem.as_str()).collect();
+        let Source::Read {
+            certificates: Ok(found),
+            can_issue,
+            ..
+        } = read(&[("tls.crt", &text), ("tls.key", &key)])
+        else {
+            panic!("{text}");
+        };
+        assert_eq!(can_issue, CanIssue::Yes, "{found:?}");
+        assert_eq!((&found[0], found.len()), (&wanted, order.len()));
+        let mut rest = parse_pem_bundle(&text).unwrap();
+        rest.remove(rest.iter().position(|c| *c == wanted).unwrap());
+        assert_eq!(found[1..], rest, "the others keep their order");
+    }
+    let broken = |tls_crt: &str, tls_key: &str, ca_crt: &str| match read(&[
+        ("tls.crt", tls_crt),
+        ("tls.key", tls_key),
+        ("ca.crt", ca_crt),
+    ]) {
+        Source::Read {
+            can_issue: CanIssue::Broken { why, of_key },
+            ..
+        } => (why, of_key),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        broken(&issuing, &key, &root),
+        (
+            "the chain stops at CN=issuing: add its issuer (CN=middle) to tls.crt or ca.crt, up to the \
+             self-signed root"
+                .to_owned(),
+            false
+        )
+    );
+    let (why, of_key) = broken(&format!("{middle}{root}"), &key, &issuing);
+    assert!(
+        of_key && why == "the certificate of tls.key, CN=issuing, is in ca.crt: put it into tls.crt",
+        "{why}"
     );
 }
 

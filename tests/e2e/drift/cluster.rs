@@ -163,7 +163,7 @@ pub async fn rows() -> Figures {
             "the certificate of a generated authority replaced",
             AtOnce,
             &[],
-            broken("the private key does not belong to its certificate"),
+            broken("tls.key does not belong to any certificate in tls.crt"),
             async |env| damage(env, AUTHORITY, &[("tls.crt", &other.pem), ("ca.crt", &other.pem)]).await,
             &undo,
         )

@@ -18,6 +18,7 @@ use crate::{
         authority::{self, AuthorityRequest, tests::request},
         certificate::Certificate,
         pem_certificates::parse_pem_bundle,
+        pem_error::ParseError,
     },
 };
 
@@ -226,4 +227,41 @@ fn distrust_removes_the_certificates_of_the_entry_with_any_planted_secret() {
         );
         assert_eq!(resolved(&d, &o).0, None, "{what}");
     }
+}
+
+#[test]
+fn a_key_that_cannot_issue_has_its_own_reason_once() {
+    let own = made("Own");
+    let broken = |why: &str, of_key| CanIssue::Broken {
+        why: why.to_owned(),
+        of_key,
+    };
+    let secret = |found: Source| {
+        let (mut d, mut o) = settled();
+        d.authorities[0].source = DesiredSource::Secret { name: "own".into() };
+        o.authorities.insert(d.authorities[0].name.clone(), found);
+        resolved(&d, &o)
+    };
+    let (reason, message, _) = secret(read(
+        &[&own],
+        broken("tls.key: the private key is encrypted", true),
+    ));
+    assert_eq!(reason, Some(Reason::InvalidCACertificateRef));
+    assert!(
+        message.starts_with("authority partners: tls.key: the private key is encrypted"),
+        "{message}"
+    );
+    // Without a finding, the reason of the certificates is told too.
+    let (_, message, _) = secret(read(&[&own], broken("the chain stops", false)));
+    assert!(message.contains("the chain stops"), "{message}");
+    let unreadable = Source::Read {
+        certificates: Err(ParseError::NotPem),
+        completing: Ok(vec![]),
+        can_issue: broken("tls.crt: it is not PEM", false),
+    };
+    let (_, message, _) = secret(unreadable);
+    assert!(
+        message.contains("there is no -----BEGIN CERTIFICATE----- line") && !message.contains("tls.crt"),
+        "{message}"
+    );
 }
