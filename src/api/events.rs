@@ -89,6 +89,7 @@ impl EventReason {
             | TruststoreFull | TrustInUse | TooManyCertificates => true,
             DomainRejected => true,
             AwsRejected | QuotaExceeded | SecretNotOwned | DomainGone | StillAnswering | OtherDomain => true,
+            SecretRejected => true,
         };
         Some(Self {
             word: reason.as_str(),

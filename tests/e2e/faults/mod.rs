@@ -4,4 +4,5 @@ mod aws_errors;
 mod crash;
 mod incomplete_lists;
 mod lost_objects;
+mod rejected_secrets;
 mod soak;
