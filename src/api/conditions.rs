@@ -251,8 +251,8 @@ pub enum Reason {
     /// `secretRef`, in an authority of another name.
     SecretNotOwned,
     /// The Kubernetes API server rejects a Secret that the operator writes: a quota, an admission policy or
-    /// webhook, missing rights, or `immutable: true`. The message has its sentence and what to do. The operator
-    /// retries.
+    /// webhook, missing rights, or `immutable: true`. The message has its sentence and what to do. The
+    /// operator retries.
     SecretRejected,
     /// The MtlsDomain no longer exists, or is being deleted.
     DomainGone,

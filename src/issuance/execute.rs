@@ -58,7 +58,7 @@ pub enum Error {
 impl Error {
     /// Returns the reason of the condition when a retry does not help by itself: another spec or another
     /// authority, or another answer of the API server to the same Secret.
-    pub fn verdict(&self) -> Option<Reason> {
+    pub fn lasting(&self) -> Option<Reason> {
         match self {
             Error::Issue(IssueError::Constrained(_) | IssueError::IssuerName { .. }) => {
                 Some(Reason::InvalidCACertificateRef)

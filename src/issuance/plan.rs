@@ -83,15 +83,15 @@ pub fn conditions_after_issue(d: &Desired, trust: Option<&Trust>, leaf: &Certifi
 }
 
 /// Returns the condition Issued after a failed issue. After a failed renewal, the condition stays True and
-/// its message contains the failure, unless the API server rejects the Secret: somebody has to act before the
-/// leaf expires. `verdict`: reason why a retry does not help by itself.
+/// its message contains the failure, unless the API server rejects the Secret: a user has to act before the
+/// leaf expires. `lasting`: reason why a retry does not help by itself.
 pub fn after_failure(
     planned: StepCondition,
     leaf: Option<&Certificate>,
-    verdict: Option<Reason>,
+    lasting: Option<Reason>,
     message: &str,
 ) -> StepCondition {
-    match (leaf, verdict) {
+    match (leaf, lasting) {
         (Some(leaf), Some(Reason::SecretRejected)) if planned.status == StepStatus::Done => {
             let message = format!("{message}. Until then {}", in_secret(leaf).message);
             step_condition(StepStatus::Blocked, Reason::SecretRejected, message)

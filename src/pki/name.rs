@@ -60,8 +60,8 @@ pub(crate) fn rdns(name: &X509Name<'_>) -> Vec<String> {
 }
 
 /// Returns the text of an attribute's value, in any string type of X.520; `None` for another type, and for
-/// bytes that are no text in their type. TeletexString, and ASCII types with other octets, read as Latin-1, as
-/// OpenSSL and the programs that write them have it.
+/// bytes that are no text in their type. TeletexString, and ASCII types with other octets, read as Latin-1,
+/// as OpenSSL and the programs that write them have it.
 pub(crate) fn value<'n>(part: &AttributeTypeAndValue<'n>) -> Option<Cow<'n, str>> {
     let value = part.attr_value();
     let data = value.data;

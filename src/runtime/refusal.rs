@@ -30,7 +30,7 @@ impl std::error::Error for Answer {
 }
 
 /// True when the API server, an admission policy or a webhook does not want the object: the same request
-/// fails again until somebody changes one of them. A webhook chooses the code of its refusal.
+/// fails again until a user changes one of them. A webhook chooses the code of its refusal.
 pub(super) fn is_rejection(status: &Status) -> bool {
     let is_denied =
         status.message.contains("denied the request") || status.message.contains("denied request");
@@ -72,14 +72,14 @@ mod tests {
     /// Answers as API servers give them.
     const IMMUTABLE: &str =
         "Secret \"c\" is invalid: data: Forbidden: field is immutable when `immutable` is set";
-    const QUOTA: &str = "secrets \"c\" is forbidden: exceeded quota: q, requested: secrets=1, used: secrets=5, \
-                         limited: secrets=5";
+    const QUOTA: &str = "secrets \"c\" is forbidden: exceeded quota: q, requested: secrets=1, \
+                         used: secrets=5, limited: secrets=5";
     const POLICY: &str = "secrets \"c\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied \
                           request: no keys here";
     const WEBHOOK: &str = "admission webhook \"validate.kyverno.svc-fail\" denied the request: \n\nresource \
                            Secret/acme/c was blocked";
-    const ROLE: &str = "secrets is forbidden: User \"u\" cannot create resource \"secrets\" in API group \"\" in \
-                        the namespace \"acme\"";
+    const ROLE: &str = "secrets is forbidden: User \"u\" cannot create resource \"secrets\" in API group \
+                        \"\" in the namespace \"acme\"";
     const WEBHOOK_DOWN: &str = "Internal error occurred: failed calling webhook \"x\": connection refused";
 
     async fn refused(code: u16, reason: &'static str, message: &'static str) -> crate::runtime::Error {

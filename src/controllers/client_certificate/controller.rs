@@ -356,7 +356,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             tracing::warn!(certificate = %cert.name_any(), error = %logging::chain(&error), "not issued");
             let failed = |step_condition: StepCondition| match step_condition.type_ {
                 ConditionType::Issued => {
-                    plan::after_failure(step_condition, plan.leaf.as_ref(), error.verdict(), &message)
+                    plan::after_failure(step_condition, plan.leaf.as_ref(), error.lasting(), &message)
                 }
                 _ => step_condition,
             };
@@ -364,7 +364,7 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             say(&accepted, &step_conditions, None).await?;
             // Publishes an Event for each new failure message. A failed renewal does not change Ready, so no
             // other Event reports it. A rejected Secret does.
-            let is_reported = error.verdict() == Some(Reason::SecretRejected);
+            let is_reported = error.lasting() == Some(Reason::SecretRejected);
             if !is_reported && !report::issued_says(&old, &message) {
                 ctx.events
                     .publish(&cert.object_ref(&()), Notice::NotIssued, "Issue", &message)

@@ -27,7 +27,7 @@ fn a_failure_that_only_another_authority_ends_makes_issued_false() {
         subject: "CN=Root".into(),
     });
     assert_eq!(
-        [&constrained, &expired, &execute::Error::NoKey].map(execute::Error::verdict),
+        [&constrained, &expired, &execute::Error::NoKey].map(execute::Error::lasting),
         [Some(Reason::InvalidCACertificateRef), None, None]
     );
     let planned = || {
@@ -37,8 +37,8 @@ fn a_failure_that_only_another_authority_ends_makes_issued_false() {
             "nothing is issued yet".into(),
         )
     };
-    let told = |verdict| {
-        let StepCondition { status, reason, .. } = after_failure(planned(), None, verdict, "cannot issue");
+    let told = |lasting| {
+        let StepCondition { status, reason, .. } = after_failure(planned(), None, lasting, "cannot issue");
         (status, reason)
     };
     for reason in [Reason::InvalidCACertificateRef, Reason::SecretRejected] {
@@ -52,9 +52,9 @@ fn a_failure_that_only_another_authority_ends_makes_issued_false() {
 fn a_rejected_secret_makes_issued_false_beside_a_usable_leaf() {
     let made = authority::generate(&authority::tests::request("a"), at("2026-11-24T12:00:00Z")).unwrap();
     let leaf = made.certificate;
-    let told = |verdict| {
+    let told = |lasting| {
         let planned = step_condition(StepStatus::Done, Reason::Issued, String::new());
-        after_failure(planned, Some(&leaf), verdict, "no room")
+        after_failure(planned, Some(&leaf), lasting, "no room")
     };
     let held = format!("the Secret holds CN=a with serial number {}", leaf.serial_text());
     let StepCondition {

@@ -117,12 +117,14 @@ fn a_chain_may_change_the_string_type() {
     };
     run("ecparam -name prime256v1 -genkey -noout -out ca.key");
     run(
-        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout leaf.key -out leaf.csr -subj /CN=x",
+        "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout leaf.key -out leaf.csr -subj \
+         /CN=x",
     );
     for (kind, mask) in MASKS {
         let config = format!(
             "[req]\nprompt=no\nutf8=yes\nstring_mask=MASK:{mask}\ndistinguished_name=d\nx509_extensions=x\n\
-             [d]\nO=Acme Trust\nCN=Root CA\n[x]\nbasicConstraints=critical,CA:TRUE\nsubjectKeyIdentifier=hash\n"
+             [d]\nO=Acme Trust\nCN=Root CA\n[x]\n\
+             basicConstraints=critical,CA:TRUE\nsubjectKeyIdentifier=hash\n"
         );
         fs::write(dir.path().join("config"), config).unwrap();
         run(&format!(

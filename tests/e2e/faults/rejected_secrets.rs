@@ -29,7 +29,8 @@ async fn deny(env: &TestEnv, sentence: &str) {
         "spec": {
             "matchConstraints": {
                 "resourceRules": [{
-                    "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["secrets"],
+                    "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+                    "resources": ["secrets"],
                 }],
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
             },
