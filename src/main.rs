@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         None => (start(cli.run), ExitCode::FAILURE),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("mtls-operator: {error:#}");
+        eprintln!("mtls-operator: {}", logging::chain(error.as_ref()));
         failure
     })
 }

@@ -287,9 +287,9 @@ pub struct Keystores {
 pub struct Pkcs12Keystore {
     /// Secret in this namespace with the password. It needs the label
     /// `mtls-operator.io/keystore-password: "true"`: a Secret that is not meant for a keystore is never used.
-    /// The operator uses the bytes as they are, including a line break at the end. Java needs an ASCII
-    /// password. While the Secret is missing, an existing keystore stays until its certificate is due for
-    /// renewal.
+    /// The operator uses the bytes as they are, including a line break at the end. They are UTF-8, without
+    /// characters above U+FFFF such as emojis, which PKCS #12 cannot hold. Java needs an ASCII password.
+    /// While the Secret is missing, an existing keystore stays until its certificate is due for renewal.
     pub password_secret_ref: SecretKeyRef,
 }
 

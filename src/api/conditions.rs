@@ -258,6 +258,10 @@ pub enum Reason {
     /// Secret, and the operator issues nothing with it. Delete the Secret, or use it on purpose: with
     /// `secretRef`, in an authority of another name.
     SecretNotOwned,
+    /// The Kubernetes API server rejects a Secret that the operator writes: a quota, an admission policy or
+    /// webhook, missing rights, or `immutable: true`. The message has its sentence and what to do. The
+    /// operator retries.
+    SecretRejected,
     /// The MtlsDomain no longer exists, or is being deleted.
     DomainGone,
 

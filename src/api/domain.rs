@@ -55,7 +55,8 @@ pub struct MtlsDomainSpec {
                   certificate subject on mutual TLS domains of a Region from one issuer only, across all \
                   accounts, and wildcard subjects collide"))]
     #[x_kube(validation = Rule::new("self.contains('*') || self.matches('^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?[.])+[a-z]([a-z0-9-]{0,61}[a-z0-9])$')")
-        .message("write a full host name in lower case, without scheme, port or trailing dot, as in api.example.com"))]
+        .message("write a full host name in lower case, without scheme, port or trailing dot, as in api.example.com, \
+                  and an internationalized name in Punycode, as in xn--mller-kva.example"))]
     #[schemars(length(min = 1, max = 238))]
     pub domain_name: String,
 

@@ -88,8 +88,8 @@ impl EventReason {
             PermissionDenied | CredentialsMissing | CredentialsRejected | CertificateFailed
             | TruststoreRejected | TruststoreFull | TrustInUse | TooManyCertificates => true,
             DomainRejected => true,
-            AwsRejected | QuotaExceeded | RecordProtected | SecretNotOwned | DomainGone | StillAnswering
-            | OtherDomain => true,
+            AwsRejected | QuotaExceeded | RecordProtected | SecretNotOwned | SecretRejected | DomainGone
+            | StillAnswering | OtherDomain => true,
         };
         Some(Self {
             word: reason.as_str(),

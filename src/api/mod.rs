@@ -96,7 +96,8 @@ fn not_our_keys() -> Rule {
 fn host_names() -> Rule {
     const NAME: &str = "^([*][.])?([a-z0-9_]([a-z0-9_-]*[a-z0-9])?[.])*[a-z0-9]([a-z0-9-]*[a-z0-9])?$";
     Rule::new(format!("self.all(n, n.matches('{NAME}'))")).message(
-        "write host names in lower case, without scheme, port or trailing dot, as in api.example.com",
+        "write host names in lower case, without scheme, port or trailing dot, as in api.example.com, and \
+         internationalized names in Punycode, as in xn--mller-kva.example",
     )
 }
 

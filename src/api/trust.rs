@@ -102,7 +102,7 @@ pub struct Authority {
     pub generate: Option<GeneratedAuthority>,
 
     /// Secret in this namespace. With `tls.crt` and `tls.key` the authority can issue: it is the certificate
-    /// of the key, at any place in `tls.crt`. A `ca.crt` with `tls.crt` only completes the chain of `tls.crt`:
+    /// of the key, at any place in `tls.crt`. A `ca.crt` with `tls.crt` only completes its chain:
     /// `status.truststore.warnings` names other certificates in it, which are not trusted. With `ca.crt`
     /// alone, its certificates are trusted and the authority cannot issue. Each key at most 1 MiB and 500
     /// certificates.

@@ -18,7 +18,7 @@ use super::{
 };
 
 use crate::{
-    api::ClientCertificate,
+    api::{ClientCertificate, conditions::Reason},
     pki::{
         certificate::Certificate,
         inspect::SecretData,
@@ -56,12 +56,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// True when only another spec or another authority helps.
-    pub fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Error::Issue(IssueError::Constrained(_) | IssueError::IssuerName { .. })
-        )
+    /// Returns the reason of the condition when a retry does not help by itself: another spec or another
+    /// authority, or another answer of the API server to the same Secret.
+    pub fn lasting(&self) -> Option<Reason> {
+        match self {
+            Error::Issue(IssueError::Constrained(_) | IssueError::IssuerName { .. }) => {
+                Some(Reason::InvalidCACertificateRef)
+            }
+            Error::Kubernetes(error) => error.rejection().map(|_| Reason::SecretRejected),
+            _ => None,
+        }
     }
 }
 

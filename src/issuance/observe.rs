@@ -142,25 +142,35 @@ fn password_in(found: Option<Secret>, at: &SecretKeyRef) -> Result<Password, Pro
         let label = secret.labels().get(KEYSTORE_PASSWORD);
         label.is_some_and(|value| value == "true")
     });
+    let unusable = |what: &str| {
+        Err(problem(
+            Reason::InvalidSpec,
+            format!("spec.keystores.pkcs12.passwordSecretRef: the password {what}: choose another one"),
+        ))
+    };
     let password = labelled.and_then(|mut secret| {
         let bytes = secret.data.as_mut()?.remove(&at.key)?.0;
-        let text = String::from_utf8(bytes).ok().filter(|text| !text.is_empty())?;
-        Some(Password {
-            text: Zeroizing::new(text),
-            uid: secret.uid()?,
-            version: secret.resource_version()?,
-        })
+        let (uid, version) = (secret.uid()?, secret.resource_version()?);
+        Some((bytes, uid, version)).filter(|(bytes, ..)| !bytes.is_empty())
     });
-    password.ok_or_else(|| {
-        problem(
-            Reason::RefNotFound,
-            format!(
-                "spec.keystores.pkcs12.passwordSecretRef: there is no Secret {} with the label \
-                 {KEYSTORE_PASSWORD}: \"true\" and a password in its key {}",
-                at.name, at.key
-            ),
-        )
-    })
+    if let Some((bytes, uid, version)) = password {
+        let Ok(text) = String::from_utf8(bytes).map(Zeroizing::new) else {
+            return unusable("is not in UTF-8");
+        };
+        // The key of the keystore's MAC comes from a BMPString (RFC 7292, appendix B.1).
+        if text.chars().any(|c| u32::from(c) >= 0xffff) {
+            return unusable("has a character, such as an emoji, that PKCS #12 cannot hold");
+        }
+        return Ok(Password { text, uid, version });
+    }
+    Err(problem(
+        Reason::RefNotFound,
+        format!(
+            "spec.keystores.pkcs12.passwordSecretRef: there is no Secret {} with the label \
+             {KEYSTORE_PASSWORD}: \"true\" and a password in its key {}",
+            at.name, at.key
+        ),
+    ))
 }
 
 /// Returns the authority that the spec names, or the domain's issuing authority, or the only authority that
@@ -221,11 +231,18 @@ fn only_one(mut able: Vec<(String, Result<Issuer, Problem>)>, domain: &str) -> R
             ),
         ));
     }
-    // The only usable issuer, or else the problem of the only authority.
+    // The only usable issuer, or else the problem of the only authority, or of the only one with a key.
+    let is_of_key = |problem: &Problem| problem.reason == Reason::InvalidCACertificateRef;
+    let of_keys = || {
+        let with = able.iter().enumerate();
+        with.filter(|(_, (_, issuer))| issuer.as_ref().is_err_and(is_of_key))
+            .map(|(at, _)| at)
+    };
     let only = able
         .iter()
         .position(|(_, issuer)| issuer.is_ok())
-        .or((able.len() == 1).then_some(0));
+        .or((able.len() == 1).then_some(0))
+        .or_else(|| of_keys().next().filter(|_| of_keys().count() == 1));
     match only {
         Some(only) => able.swap_remove(only).1,
         None => Err(problem(

@@ -83,20 +83,21 @@ pub fn conditions_after_issue(d: &Desired, trust: Option<&Trust>, leaf: &Certifi
 }
 
 /// Returns the condition Issued after a failed issue. After a failed renewal, the condition stays True and
-/// its message contains the failure. `is_final`: only another spec or another authority helps.
+/// its message contains the failure, unless the API server rejects the Secret: a user has to act before the
+/// leaf expires. `lasting`: reason why a retry does not help by itself.
 pub fn after_failure(
     planned: StepCondition,
     leaf: Option<&Certificate>,
-    is_final: bool,
+    lasting: Option<Reason>,
     message: &str,
 ) -> StepCondition {
-    match leaf {
-        Some(leaf) if planned.status == StepStatus::Done => next_one(in_secret(leaf), message),
-        _ if is_final => step_condition(
-            StepStatus::Blocked,
-            Reason::InvalidCACertificateRef,
-            message.to_owned(),
-        ),
+    match (leaf, lasting) {
+        (Some(leaf), Some(Reason::SecretRejected)) if planned.status == StepStatus::Done => {
+            let message = format!("{message}. Until then {}", in_secret(leaf).message);
+            step_condition(StepStatus::Blocked, Reason::SecretRejected, message)
+        }
+        (Some(leaf), _) if planned.status == StepStatus::Done => next_one(in_secret(leaf), message),
+        (_, Some(reason)) => step_condition(StepStatus::Blocked, reason, message.to_owned()),
         _ => step_condition(StepStatus::Unreachable, planned.reason, message.to_owned()),
     }
 }

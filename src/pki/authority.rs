@@ -198,8 +198,8 @@ impl SigningAuthorityError {
 }
 
 impl SigningAuthority {
-    /// Loads an authority from the Secret's `tls.crt` (the authority is the certificate of the key, wherever it
-    /// stands), `tls.key` and `ca.crt`.
+    /// Loads an authority from the Secret's `tls.crt` (the authority is the certificate of the key, wherever
+    /// it stands), `tls.key` and `ca.crt`.
     pub fn from_pem(
         tls_crt: &(impl AsRef<[u8]> + ?Sized),
         tls_key: &(impl AsRef<[u8]> + ?Sized),

@@ -1,13 +1,12 @@
 //! Certificate signing requests: requests by a requester who keeps the private key, within the limits of a
 //! spec. Pure.
 
+mod attributes;
+
 use jiff::SignedDuration;
-use x509_parser::{
-    certification_request::X509CertificationRequest,
-    extensions::{GeneralName, ParsedExtension},
-    prelude::FromDer,
-    x509::X509Name,
-};
+use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer, x509::X509Name};
+
+use self::attributes::NamesError;
 
 use super::{
     certificate::signature::{SignatureClass, verifies},
@@ -56,12 +55,14 @@ pub enum CsrError {
     Key,
     #[error(transparent)]
     Rsa(#[from] RsaFlaw),
-    #[error("its subject has {0}, which cannot be certified: use CN, O, OU, C, L and ST, each in text")]
+    #[error("its subject has {0}, which cannot be certified: use CN, O, OU, C, L and ST")]
     SubjectPart(String),
+    #[error("its subject has {part} in {kind} that is no text: have it written as UTF8String")]
+    NoText { part: String, kind: String },
     #[error("its subject has {0}: one CN and at most {MAX_PARTS} of each other part are possible")]
     Count(&'static str),
-    #[error("it asks for alternative names other than DNS names, URIs and mail addresses: leave them out")]
-    OtherNames,
+    #[error(transparent)]
+    Names(#[from] NamesError),
     #[error("it asks for more than {MAX_NAMES} alternative names of one kind")]
     TooManyNames,
     #[error("the request cannot be certified: {0}")]
@@ -105,19 +106,7 @@ pub fn read(text: &(impl AsRef<[u8]> + ?Sized), duration: SignedDuration) -> Res
     }
     let mut request = subject(&info.subject)?;
     request.duration = duration;
-    for extension in csr.requested_extensions().into_iter().flatten() {
-        let ParsedExtension::SubjectAlternativeName(names) = extension else {
-            continue;
-        };
-        for name in &names.general_names {
-            match name {
-                GeneralName::DNSName(name) => request.dns_names.push((*name).to_owned()),
-                GeneralName::URI(uri) => request.uris.push((*uri).to_owned()),
-                GeneralName::RFC822Name(mail) => request.email_addresses.push((*mail).to_owned()),
-                _ => return Err(CsrError::OtherNames),
-            }
-        }
-    }
+    attributes::add_names(&mut request, info.raw)?;
     if [&request.dns_names, &request.uris, &request.email_addresses]
         .iter()
         .any(|names| names.len() > MAX_NAMES)
@@ -151,10 +140,11 @@ fn subject(name: &X509Name<'_>) -> Result<LeafRequest, CsrError> {
                 ));
             }
         };
-        let value = part
-            .as_str()
-            .map_err(|_| CsrError::SubjectPart(format!("a value of {oid} that is no text")))?;
-        values.push(value.to_owned());
+        let value = name::value(part).ok_or_else(|| CsrError::NoText {
+            part: name::short_name(&oid).unwrap_or(&oid).to_owned(),
+            kind: name::type_name(part.attr_value().tag()),
+        })?;
+        values.push(value.into_owned());
     }
     let lists = [
         &request.countries,

@@ -17,6 +17,8 @@ use x509_cert::der::{
 use x509_parser::{public_key::PublicKey, x509::SubjectPublicKeyInfo};
 use zeroize::Zeroizing;
 
+use self::refused::Refused;
+
 use super::{
     pem::{self, Block},
     pem_error::{Kind, ParseError},
@@ -301,7 +303,11 @@ pub fn generate(kind: KeyKind) -> Result<KeyPair, KeyError> {
 /// PARAMETERS`.
 pub fn parse(text: &(impl AsRef<[u8]> + ?Sized)) -> Result<KeyPair, KeyError> {
     let block = private_block(text.as_ref())?;
-    KeyPair::try_from(block.der.as_slice()).map_err(|_| refused::reason(&block.der))
+    KeyPair::try_from(block.der.as_slice()).map_err(|_| match refused::reason(&block.der) {
+        Some(Refused::Encrypted) => KeyError::Encrypted,
+        Some(Refused::Unsupported(kind)) => KeyError::Unsupported { kind },
+        None => KeyError::Unreadable,
+    })
 }
 
 /// Returns the encoding of the first private key of a PEM file; `None` when there is none.

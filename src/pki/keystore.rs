@@ -147,6 +147,29 @@ mod tests {
     }
 
     #[test]
+    fn openssl_reads_passwords_outside_ascii() {
+        let issuer = issuer("Partners", at("2026-11-01T00:00:00Z"));
+        let (tls_key, chain) = made(&issuer, KeyKind::EcdsaP256, Encoding::Pkcs8);
+        for password in ["żółw-Grüße", "пароль", "パスワード", "a$b\"c d\\e", "\u{fffd}"] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), write(&tls_key, &chain, password).unwrap()).unwrap();
+            let out = Command::new("openssl")
+                .args(["pkcs12", "-nodes", "-passin", &format!("pass:{password}"), "-in"])
+                .arg(file.path())
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&out.stdout);
+            assert!(
+                text.contains("BEGIN PRIVATE KEY"),
+                "{password}: {}",
+                String::from_utf8_lossy(&out.stderr)
+            );
+        }
+        // The observation refuses these passwords by their field.
+        assert!(write(&tls_key, &chain, "pass\u{1f511}word").is_err());
+    }
+
+    #[test]
     fn keystores_are_compared_without_their_random_parts() {
         let issuer = issuer("Partners", at("2026-11-01T00:00:00Z"));
         let (tls_key, chain) = made(&issuer, KeyKind::EcdsaP256, Encoding::Pkcs1);

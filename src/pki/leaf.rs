@@ -114,7 +114,8 @@ pub fn validate(request: &LeafRequest) -> Result<(), Problem> {
             "dnsNames",
             &request.dns_names,
             is_dns_name,
-            "must be a DNS name, with at most a leading *. as wildcard",
+            "must be a DNS name in ASCII, internationalized in Punycode (xn--mller-kva.example), with at \
+             most a leading *. as wildcard",
         ),
         (
             "uris",

@@ -1,6 +1,10 @@
 //! Certificates in a PEM text, within the limits of a source. Pure.
 
 use memchr::memmem;
+use x509_parser::{
+    asn1_rs::{Any, Tag},
+    prelude::FromDer,
+};
 
 use super::{
     certificate::Certificate,
@@ -105,7 +109,22 @@ pub(crate) fn certificate(block: &Block) -> Result<Certificate, ParseError> {
         der = certificate;
     }
     Certificate::from_der(der).ok_or_else(|| match Kind::of_der(der) {
+        Some(Kind::Certificate) | None if is_whole(der) => ParseError::Irregular { line },
         Some(Kind::Certificate) | None => ParseError::NotCertificate { line },
         Some(kind) => ParseError::Mislabelled { line, kind },
     })
+}
+
+/// True when the DER has the three parts of a certificate and ends with them: nothing of it is missing.
+fn is_whole(der: &[u8]) -> bool {
+    let parts = || {
+        let (rest, outer) = Any::from_der(der).ok()?;
+        let (after_body, body) = Any::from_der(outer.data).ok()?;
+        let (after_algorithm, algorithm) = Any::from_der(after_body).ok()?;
+        let (end, signature) = Any::from_der(after_algorithm).ok()?;
+        let tags = [outer.tag(), body.tag(), algorithm.tag(), signature.tag()];
+        let is_it = tags == [Tag::Sequence, Tag::Sequence, Tag::Sequence, Tag::BitString];
+        Some(is_it && rest.is_empty() && end.is_empty())
+    };
+    parts().unwrap_or(false)
 }

@@ -87,6 +87,11 @@ pub enum ParseError {
     )]
     NotCertificate { line: usize },
     #[error(
+        "line {line}: the certificate that begins here is not as RFC 5280 demands (a date that does not exist, or \
+         without a time zone, for example): have it issued again"
+    )]
+    Irregular { line: usize },
+    #[error(
         "line {line}: the settings of this TRUSTED CERTIFICATE exclude TLS clients (clientAuth): leave it \
          out, or remove the settings with openssl x509 -in FILE -out NEW"
     )]

@@ -105,6 +105,24 @@ pub async fn write_secret(
     .map_err(Error::on("apply", "Secret", &namespace, &name))
 }
 
+/// Succeeds when the API server would create this Secret, which it does not do. A webhook that no dry run may
+/// call says nothing about the Secret.
+pub async fn try_create_secret(client: &Client, wanted: &Secret) -> Result<(), Error> {
+    let (namespace, name) = (wanted.namespace().unwrap_or_default(), wanted.name_any());
+    let params = PostParams {
+        dry_run: true,
+        field_manager: Some(MANAGER.into()),
+    };
+    match Api::<Secret>::namespaced(client.clone(), &namespace)
+        .create(&params, wanted)
+        .await
+        .map_err(Error::on("create", "Secret", &namespace, &name))
+    {
+        Err(error) if !error.is_conflict() && !error.is_of_dry_run() => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Returns the keys below a part of the Secret (a JSON pointer: `/f:metadata/f:labels`, `/f:data`) that the
 /// operator wrote, according to managedFields.
 pub fn written_by_us(found: &Secret, part: &str) -> BTreeSet<String> {

@@ -11,6 +11,7 @@ pub mod finalizer;
 pub mod leader_election;
 pub mod merge;
 pub mod reconcile;
+pub mod refusal;
 pub mod status_writer;
 pub mod thin;
 pub mod threads;
@@ -19,6 +20,10 @@ pub mod watch;
 pub mod workers;
 
 use kube::core::Status;
+
+use crate::telemetry::logging::sentence;
+
+use refusal::Answer;
 
 /// Field manager of all writes, value of the `managed-by` label, and reporting controller of the Events.
 pub const MANAGER: &str = "mtls-operator";
@@ -32,7 +37,7 @@ pub struct Error {
     /// Object of the request: kind, namespace and name.
     what: String,
     #[source]
-    source: Box<kube::Error>,
+    source: Answer,
 }
 
 impl Error {
@@ -47,13 +52,13 @@ impl Error {
         move |source| Error {
             verb,
             what,
-            source: Box::new(source),
+            source: Answer(Box::new(source)),
         }
     }
 
     /// Returns the API server's answer; `None` when no answer came, or another server sent it.
     fn answer(&self) -> Option<&Status> {
-        match &*self.source {
+        match &*self.source.0 {
             kube::Error::Api(status) => Some(status),
             _ => None,
         }
@@ -63,6 +68,23 @@ impl Error {
     pub fn is_conflict(&self) -> bool {
         self.answer()
             .is_some_and(|s| s.is_conflict() || s.is_already_exists())
+    }
+
+    /// True when a dry run failed for the reason only that it was one: a webhook with side effects.
+    fn is_of_dry_run(&self) -> bool {
+        self.answer()
+            .is_some_and(|status| status.message.contains("does not support dry run"))
+    }
+
+    /// Returns why the API server rejects the object, with the remedy and its own sentence; `None` when a
+    /// retry may help by itself.
+    pub fn rejection(&self) -> Option<String> {
+        let status = self.answer().filter(|status| refusal::is_rejection(status))?;
+        let (sentence, what) = (sentence(status), &self.what);
+        let remedy = refusal::remedy(&sentence);
+        Some(format!(
+            "the API server rejects the {what} ({remedy}): {sentence}"
+        ))
     }
 }
 

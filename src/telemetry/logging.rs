@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use kube::{core::Status, runtime::watcher};
 use tracing::Subscriber;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter, reload, util::SubscriberInitExt};
 
@@ -92,15 +93,15 @@ pub fn init(filter: &str, format: Format) -> Result<Level, Error> {
 
 /// Formats an error with all its causes, for one log line: `error = %chain(&error)`. (As a `dyn Error` field,
 /// which tracing supports too, JSON output would lose the causes.) A cause that an error prints itself is not
-/// repeated.
-pub fn chain(error: &dyn StdError) -> impl Display + '_ {
-    struct Chain<'a>(&'a dyn StdError);
+/// repeated, and an answer of the API server is its own sentence.
+pub fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Display + 'a {
+    struct Chain<'a>(&'a (dyn StdError + 'static));
     impl Display for Chain<'_> {
         fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-            let mut said = self.0.to_string();
+            let mut said = words(self.0);
             f.write_str(&said)?;
-            for cause in std::iter::successors(self.0.source(), |e: &&dyn StdError| (*e).source()) {
-                let cause = cause.to_string();
+            for cause in std::iter::successors(source(self.0), |e| source(*e)) {
+                let cause = words(cause);
                 if !said.contains(&cause) {
                     write!(f, ": {cause}")?;
                     said = cause;
@@ -110,6 +111,37 @@ pub fn chain(error: &dyn StdError) -> impl Display + '_ {
         }
     }
     Chain(error)
+}
+
+/// Returns the sentence of an answer, in one line; its reason or code, when it has none.
+pub fn sentence(status: &Status) -> String {
+    let words: Vec<_> = status.message.split_whitespace().collect();
+    match (words.is_empty(), status.reason.as_str()) {
+        (false, _) => words.join(" "),
+        (true, "") => format!("HTTP {}", status.code),
+        (true, reason) => reason.to_owned(),
+    }
+}
+
+/// Returns the words of one error without its causes, as far as they would hold an answer of the API server
+/// as a Rust structure.
+fn words(error: &(dyn StdError + 'static)) -> String {
+    if let Some(kube::Error::Api(status)) = error.downcast_ref() {
+        return sentence(status);
+    }
+    match error.downcast_ref() {
+        Some(watcher::Error::InitialListFailed(_)) => "the list failed".to_owned(),
+        Some(watcher::Error::WatchStartFailed(_)) => "the watch did not start".to_owned(),
+        Some(watcher::Error::WatchError(status)) => sentence(status),
+        Some(watcher::Error::WatchFailed(_)) => "the watch failed".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+fn source<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    let is_answer = matches!(error.downcast_ref(), Some(kube::Error::Api(_)))
+        || matches!(error.downcast_ref(), Some(watcher::Error::WatchError(_)));
+    error.source().filter(|_| !is_answer)
 }
 
 type Lines = Box<dyn Subscriber + Send + Sync>;
@@ -231,6 +263,31 @@ pub mod tests {
         }
         let error = Layer::Outer(Box::new(Layer::Middle(Box::new(Layer::Inner))));
         assert_eq!(chain(&error).to_string(), "outer: middle: inner");
+    }
+
+    #[test]
+    fn an_answer_of_the_api_server_is_its_own_sentence() {
+        let status = || {
+            let mut status = Status::failure("leases is forbidden:\nnot for you", "Forbidden").with_code(403);
+            status.metadata = Some(Default::default());
+            status.boxed()
+        };
+        let errors: [Box<dyn StdError>; 4] = [
+            Box::new(kube::Error::Api(status())),
+            Box::new(watcher::Error::InitialListFailed(kube::Error::Api(status()))),
+            Box::new(watcher::Error::WatchStartFailed(kube::Error::Api(status()))),
+            Box::new(watcher::Error::WatchError(status())),
+        ];
+        let said = errors.map(|error| chain(&*error).to_string());
+        assert_eq!(
+            said,
+            [
+                "leases is forbidden: not for you",
+                "the list failed: leases is forbidden: not for you",
+                "the watch did not start: leases is forbidden: not for you",
+                "leases is forbidden: not for you"
+            ]
+        );
     }
 
     #[test]

@@ -25,6 +25,8 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::logging;
+
 /// Time for which the decision on a token holds.
 const HOLDS: Duration = Duration::from_secs(60);
 /// Longest time of the reviews of one request, with the wait for those of others.
@@ -67,7 +69,7 @@ impl IntoResponse for Refusal {
             Refusal::Late => (StatusCode::SERVICE_UNAVAILABLE, text).into_response(),
             Refusal::Failed(error) => {
                 tracing::warn!(
-                    %error,
+                    error = %logging::chain(&error),
                     "no metrics: the reviews of --metrics-auth need the right to create tokenreviews and \
                      subjectaccessreviews"
                 );

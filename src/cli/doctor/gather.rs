@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Api, ResourceExt, api::ListParams};
+use rcgen::PublicKeyData;
 use zeroize::Zeroizing;
 
 use super::{
@@ -191,6 +192,11 @@ async fn client(
         }
     };
     let mut others = pem_certificates::certificates_beside_keys(&text).context("the client certificate")?;
+    // A file may have the issuers first, as bundles of some authorities have them.
+    let own = keys::parse(&key).ok().map(|key| key.subject_public_key_info());
+    if let Some(at) = own.and_then(|own| others.iter().position(|c| c.has_key(&own))) {
+        others[..=at].rotate_right(1);
+    }
     // PEM in the form that the TLS library reads.
     let (chain, key) = (
         others.iter().map(Certificate::to_pem).collect::<String>(),
@@ -239,4 +245,41 @@ pub(crate) async fn call(
         Ok(status) => Answer::Status(status),
         Err(why) => Answer::None(why.to_owned()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::{
+        pki::authority::{generate, tests::request},
+        runtime::fake,
+    };
+
+    #[tokio::test]
+    async fn the_caller_is_the_certificate_of_the_key_wherever_it_stands() {
+        let now = Timestamp::now();
+        let [own, other] = ["own", "other"].map(|name| generate(&request(name), now).unwrap());
+        let kubernetes = fake::client(|_, _, _| fake::refusal(404, "NotFound"));
+        let dir = tempfile::tempdir().unwrap();
+        let (cert, key) = (dir.path().join("crt"), dir.path().join("key"));
+        std::fs::write(&key, &*own.key_pem).unwrap();
+        let (own, other) = (own.certificate_pem, other.certificate_pem);
+        for text in [
+            format!("{own}{other}"),
+            format!("{other}{own}"),
+            format!("{other}{own}{other}"),
+        ] {
+            std::fs::write(&cert, text).unwrap();
+            let files = Caller::Files {
+                cert: cert.clone(),
+                key: key.clone(),
+            };
+            let (client, identity) = client(&kubernetes, files).await.unwrap();
+            let client = client.unwrap();
+            assert_eq!(client.certificate.subject, "CN=own");
+            assert!(client.others.iter().all(|other| other.subject == "CN=other"));
+            assert!(identity.is_some());
+        }
+    }
 }

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     api::{
         ClientCertificate,
-        conditions::ConditionType,
+        conditions::{ConditionType, Reason},
         events::{EventReason, Notice},
         object_id::ObjectId,
     },
@@ -356,15 +356,16 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
             tracing::warn!(certificate = %cert.name_any(), error = %logging::chain(&error), "not issued");
             let failed = |step_condition: StepCondition| match step_condition.type_ {
                 ConditionType::Issued => {
-                    plan::after_failure(step_condition, plan.leaf.as_ref(), error.is_final(), &message)
+                    plan::after_failure(step_condition, plan.leaf.as_ref(), error.lasting(), &message)
                 }
                 _ => step_condition,
             };
             let step_conditions: Vec<_> = plan.step_conditions.into_iter().map(failed).collect();
             say(&accepted, &step_conditions, None).await?;
             // Publishes an Event for each new failure message. A failed renewal does not change Ready, so no
-            // other Event reports it.
-            if !report::issued_says(&old, &message) {
+            // other Event reports it. A rejected Secret does.
+            let is_reported = error.lasting() == Some(Reason::SecretRejected);
+            if !is_reported && !report::issued_says(&old, &message) {
                 ctx.events
                     .publish(&cert.object_ref(&()), Notice::NotIssued, "Issue", &message)
                     .await;
@@ -375,6 +376,11 @@ async fn reconcile_certificate(cert: &ClientCertificate, ctx: &Ctx) -> Result<Ne
 }
 
 fn describe(error: &execute::Error, d: &Desired) -> String {
+    if let execute::Error::Kubernetes(error) = error
+        && let Some(rejection) = error.rejection()
+    {
+        return rejection;
+    }
     use std::error::Error as _;
     let cause = error.source().map(|s| format!(": {s}")).unwrap_or_default();
     format!("cannot issue into the Secret {}: {error}{cause}", d.secret_name)

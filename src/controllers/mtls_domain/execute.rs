@@ -31,7 +31,7 @@ use crate::{
         step::Step,
     },
     pki::authority,
-    runtime::{apply, finalizer, workers::Workers},
+    runtime::{self, apply, finalizer, workers::Workers},
     server_certificate::request_limiter::RequestLimiter,
     telemetry::logging,
     trust::generated_authority,
@@ -236,6 +236,31 @@ async fn generate(
     };
     let (request, now) = (request.clone(), apply_context.now);
     let namespace = &apply_context.placement.namespace;
+    let with = |certificate: &str, key: &str| {
+        let data = [
+            ("tls.crt", certificate),
+            ("tls.key", key),
+            ("ca.crt", certificate),
+        ];
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(secret.clone()),
+                namespace: Some(namespace.clone()),
+                labels: Some(generated_authority::labels(&apply_context.placement.name, name)),
+                ..ObjectMeta::default()
+            },
+            type_: Some("kubernetes.io/tls".into()),
+            data: Some(
+                data.map(|(key, value)| (key.to_owned(), ByteString(value.into())))
+                    .into(),
+            ),
+            ..Secret::default()
+        }
+    };
+    // No key is made and recorded, again and again, for a Secret that the API server rejects.
+    apply::try_create_secret(apply_context.client, &with("", ""))
+        .await
+        .map_err(|error| failed(&error))?;
     let made = apply_context
         .workers
         .run(namespace, move |_| authority::generate(&request, now))
@@ -261,33 +286,22 @@ async fn generate(
         }
         Err(error) => return Err(Outcome::Kubernetes(error.to_string())),
     }
-    let data = [
-        ("tls.crt", made.certificate_pem.as_bytes()),
-        ("tls.key", made.key_pem.as_bytes()),
-        ("ca.crt", made.certificate_pem.as_bytes()),
-    ];
-    let secret = Secret {
-        metadata: ObjectMeta {
-            name: Some(secret.clone()),
-            namespace: Some(apply_context.placement.namespace.clone()),
-            labels: Some(generated_authority::labels(&apply_context.placement.name, name)),
-            ..ObjectMeta::default()
-        },
-        type_: Some("kubernetes.io/tls".into()),
-        data: Some(
-            data.into_iter()
-                .map(|(key, value)| (key.to_owned(), ByteString(value.to_vec())))
-                .collect(),
-        ),
-        ..Secret::default()
-    };
+    let secret = with(&made.certificate_pem, &made.key_pem);
     match apply::write_secret(apply_context.client, secret, None).await {
         Ok(_) => {
             tracing::info!(authority = name, "generated");
             Ok(())
         }
         Err(error) if error.is_conflict() => Ok(()), // it exists: the next reconcile reads it
-        Err(error) => Err(Outcome::Kubernetes(error.to_string())),
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+/// Returns the outcome of a write that the API server refused or did not answer.
+fn failed(error: &runtime::Error) -> Outcome {
+    match error.rejection() {
+        Some(why) => Outcome::Rejected(why),
+        None => Outcome::Kubernetes(logging::chain(error).to_string()),
     }
 }
 

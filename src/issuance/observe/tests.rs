@@ -62,6 +62,37 @@ fn a_secret_without_a_password_or_without_the_label_reads_as_none() {
     ] {
         assert_eq!(told(found), told(None), "all of them tell the same");
     }
+    for (password, why) in [
+        ("pass\u{1f511}word", "PKCS #12 cannot hold"),
+        ("\u{10000}", "PKCS #12 cannot hold"),
+    ] {
+        let refused = told(with("true", &[("password", password)]));
+        assert_eq!(
+            (refused.status, refused.reason),
+            (StepStatus::Blocked, Reason::InvalidSpec)
+        );
+        assert!(
+            refused
+                .message
+                .starts_with("spec.keystores.pkcs12.passwordSecretRef: the password has")
+                && refused.message.contains(why)
+                && !refused.message.contains(password),
+            "{}",
+            refused.message
+        );
+        // Without the label, it reads as none too.
+        assert_eq!(told(with("false", &[("password", password)])), told(None));
+    }
+    let latin = with("true", &[("password", "x")]).map(|mut secret| {
+        let data = secret.data.as_mut().unwrap();
+        data.insert(
+            "password".into(),
+            k8s_openapi::ByteString(b"Gr\xfc\xdfe".to_vec()),
+        );
+        secret
+    });
+    assert!(told(latin).message.contains("the password is not in UTF-8"));
+    assert!(password_in(with("true", &[("password", "żółw-Grüße\u{fffd}")]), &at).is_ok());
 }
 
 #[test]
@@ -98,6 +129,11 @@ fn of_several_authorities_one_has_to_be_named() {
     assert_eq!(
         of(vec![cannot("a", lost), cannot("b", lost)]).unwrap_err().0,
         Reason::AuthorityNotFound
+    );
+    assert_eq!(
+        of(vec![cannot("a", Reason::AuthorityNotFound), cannot("b", lost)]).unwrap_err(),
+        (lost, "m".into()),
+        "why the only one with a key cannot"
     );
     assert_eq!(of(vec![]).unwrap_err().0, Reason::AuthorityNotFound);
     let (reason, message) = of(vec![can("a"), cannot("x", lost), can("b")]).unwrap_err();

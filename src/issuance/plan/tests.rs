@@ -8,7 +8,11 @@ use crate::{
         execute,
         simulation::world::{PROPAGATION, World, spec},
     },
-    pki::{constraints::Violation, leaf::IssueError},
+    pki::{
+        authority::{self, tests::at},
+        constraints::Violation,
+        leaf::IssueError,
+    },
     status::{StepCondition, StepStatus},
 };
 
@@ -23,8 +27,8 @@ fn a_failure_that_only_another_authority_ends_makes_issued_false() {
         subject: "CN=Root".into(),
     });
     assert_eq!(
-        [&constrained, &expired, &execute::Error::NoKey].map(execute::Error::is_final),
-        [true, false, false]
+        [&constrained, &expired, &execute::Error::NoKey].map(execute::Error::lasting),
+        [Some(Reason::InvalidCACertificateRef), None, None]
     );
     let planned = || {
         step_condition(
@@ -33,12 +37,39 @@ fn a_failure_that_only_another_authority_ends_makes_issued_false() {
             "nothing is issued yet".into(),
         )
     };
-    let told = |is_final| {
-        let StepCondition { status, reason, .. } = after_failure(planned(), None, is_final, "cannot issue");
+    let told = |lasting| {
+        let StepCondition { status, reason, .. } = after_failure(planned(), None, lasting, "cannot issue");
         (status, reason)
     };
-    assert_eq!(told(true), (StepStatus::Blocked, Reason::InvalidCACertificateRef));
-    assert_eq!(told(false), (StepStatus::Unreachable, Reason::Issuing));
+    for reason in [Reason::InvalidCACertificateRef, Reason::SecretRejected] {
+        assert_eq!(told(Some(reason)), (StepStatus::Blocked, reason));
+    }
+    assert_eq!(told(None), (StepStatus::Unreachable, Reason::Issuing));
+}
+
+/// A renewal that fails for a while leaves Issued True; one that the API server rejects needs a user.
+#[test]
+fn a_rejected_secret_makes_issued_false_beside_a_usable_leaf() {
+    let made = authority::generate(&authority::tests::request("a"), at("2026-11-24T12:00:00Z")).unwrap();
+    let leaf = made.certificate;
+    let told = |lasting| {
+        let planned = step_condition(StepStatus::Done, Reason::Issued, String::new());
+        after_failure(planned, Some(&leaf), lasting, "no room")
+    };
+    let held = format!("the Secret holds CN=a with serial number {}", leaf.serial_text());
+    let StepCondition {
+        status,
+        reason,
+        message,
+        ..
+    } = told(Some(Reason::SecretRejected));
+    assert_eq!((status, reason), (StepStatus::Blocked, Reason::SecretRejected));
+    assert_eq!(message, format!("no room. Until then {held}"));
+    let later = told(None);
+    assert_eq!(
+        (later.status, later.message),
+        (StepStatus::Done, format!("{held}; the next one: no room"))
+    );
 }
 
 #[test]

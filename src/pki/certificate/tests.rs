@@ -5,13 +5,16 @@ use std::process::Command;
 use crate::pki::{
     certificate::{Certificate, sha256, signature::SignatureClass, timestamp},
     keys::KeyStrength,
+    pem,
     pem_certificates::parse_pem_bundle,
+    pem_error::ParseError,
 };
 use jiff::Timestamp;
 use proptest::prelude::*;
 use x509_cert::der::{
     Decode, Encode, Tag,
     asn1::{Any, AnyRef},
+    pem::{LineEnding, encode_string},
 };
 
 /// Self-signed certificate by the openssl CLI, as people make them.
@@ -225,4 +228,138 @@ thread_local! {
     static SAMPLE: Certificate = openssl(
         &[&EC[..], &["-subj", "/CN=x", "-addext", "subjectAltName=DNS:a"]].concat(),
     );
+}
+
+/// DER element with a length of at most two octets.
+fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+    let head = match content.len() {
+        length @ 0..128 => vec![tag, length as u8],
+        length @ 128..256 => vec![tag, 0x81, length as u8],
+        length => vec![tag, 0x82, (length >> 8) as u8, length as u8],
+    };
+    [head, content.to_vec()].concat()
+}
+
+/// Parts of a certificate that programs write in unusual ways.
+struct Odd {
+    version: Option<u8>,
+    serial: &'static [u8],
+    not_before: (u8, &'static str),
+    not_after: (u8, &'static str),
+}
+
+const USUAL: Odd = Odd {
+    version: Some(2),
+    serial: &[7],
+    not_before: (UTC, "260101000000Z"),
+    not_after: (UTC, "360101000000Z"),
+};
+const UTC: u8 = 0x17;
+const GENERALIZED: u8 = 0x18;
+
+impl Odd {
+    /// Returns an authority, without a valid signature.
+    fn pem(&self) -> String {
+        let algorithm = b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02".to_vec();
+        let name = tlv(0x30, &tlv(0x31, &tlv(0x30, b"\x06\x03\x55\x04\x03\x0c\x03Odd")));
+        let key = crate::pki::keys::generate(crate::pki::keys::KeyKind::EcdsaP256).unwrap();
+        let time = |(tag, text): (u8, &str)| tlv(tag, text.as_bytes());
+        let authority = b"\x30\x0f\x06\x03\x55\x1d\x13\x01\x01\xff\x04\x05\x30\x03\x01\x01\xff";
+        let body = [
+            self.version.map_or(vec![], |version| tlv(0xa0, &[2, 1, version])),
+            tlv(2, self.serial),
+            algorithm.clone(),
+            name.clone(),
+            tlv(0x30, &[time(self.not_before), time(self.not_after)].concat()),
+            name,
+            rcgen::PublicKeyData::subject_public_key_info(&key),
+            tlv(0xa3, &tlv(0x30, authority)),
+        ];
+        let signature = tlv(3, b"\0\x30\x06\x02\x01\x01\x02\x01\x01");
+        let der = tlv(0x30, &[tlv(0x30, &body.concat()), algorithm, signature].concat());
+        encode_string("CERTIFICATE", LineEnding::LF, &der).unwrap()
+    }
+}
+
+#[test]
+fn unusual_certificates_are_read_or_refused_with_their_reason() {
+    let whole: &[u8] = &[
+        0x80, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+    ];
+    let serial = |serial| Odd { serial, ..USUAL };
+    let not_before = |tag, text| Odd {
+        not_before: (tag, text),
+        ..USUAL
+    };
+    let not_after = |tag, text| Odd {
+        not_after: (tag, text),
+        ..USUAL
+    };
+    let read = |serial: &str| Ok(serial.to_owned());
+    let refused = || Err(ParseError::Irregular { line: 1 });
+    let cases = [
+        ("usual", USUAL, read("07")),
+        ("zero serial", serial(&[0]), read("00")),
+        ("negative serial", serial(&[0xff, 0xfe]), read("fffe")),
+        (
+            "serial of 21 octets",
+            serial(whole),
+            read("8002030405060708090a0b0c0d0e0f101112131415"),
+        ),
+        ("no seconds", not_before(UTC, "2601010000Z"), read("07")),
+        ("an offset", not_before(UTC, "260101000000+0100"), read("07")),
+        (
+            "a fraction",
+            not_after(GENERALIZED, "20360101000000.5Z"),
+            read("07"),
+        ),
+        ("local time", not_after(GENERALIZED, "20360101000000"), refused()),
+        ("30 February", not_after(UTC, "360230000000Z"), refused()),
+        (
+            "ends before it begins",
+            not_after(UTC, "250101000000Z"),
+            read("07"),
+        ),
+        ("no end", not_after(GENERALIZED, "99991231235959Z"), read("07")),
+        (
+            "GeneralizedTime before 2050",
+            not_after(GENERALIZED, "20360101000000Z"),
+            read("07"),
+        ),
+        (
+            "version 1 with extensions",
+            Odd {
+                version: None,
+                ..USUAL
+            },
+            read("07"),
+        ),
+        (
+            "version 9",
+            Odd {
+                version: Some(8),
+                ..USUAL
+            },
+            read("07"),
+        ),
+    ];
+    for (what, odd, expected) in cases {
+        let pem = odd.pem();
+        assert_eq!(
+            parse_pem_bundle(&pem).map(|all| all[0].serial.clone()),
+            expected,
+            "{what}"
+        );
+        // A certificate that lost its end is damaged, whatever its fields.
+        let mut der = pem::scan(pem.as_bytes()).next().unwrap().unwrap().der.to_vec();
+        der.truncate(der.len() - 10);
+        let cut = encode_string("CERTIFICATE", LineEnding::LF, &der).unwrap();
+        assert_eq!(
+            parse_pem_bundle(&cut),
+            Err(ParseError::NotCertificate { line: 1 }),
+            "{what}"
+        );
+    }
+    let text = ParseError::Irregular { line: 1 }.to_string();
+    assert!(text.contains("have it issued again"), "{text}");
 }

@@ -93,7 +93,8 @@ pub(crate) fn refuse_reused_subjects(
                 offer.state = OfferState::Reused;
                 let message = "is the subject of another certificate that is trusted already, with another \
                                key, and API Gateway refuses two: the old one stays, the new one is not \
-                               published. Give the new authority another subject";
+                               published. Give the new authority another subject, or renew the old one with \
+                               its key (AD CS: certutil -renewCert ReuseKeys)";
                 findings.push(Finding {
                     severity: Severity::Refused,
                     authority: offer.source.authority.clone(),

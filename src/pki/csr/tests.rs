@@ -225,3 +225,192 @@ fn a_request_beyond_the_limits_is_refused() {
             .unwrap();
     assert_eq!(read(&forged, DAY), Err(CsrError::Signature));
 }
+
+/// DER element with a length of at most two octets.
+fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len();
+    let head = match length {
+        0..128 => vec![tag, length as u8],
+        128..256 => vec![tag, 0x81, length as u8],
+        _ => vec![tag, 0x82, (length >> 8) as u8, length as u8],
+    };
+    [head, content.to_vec()].concat()
+}
+
+/// Request that holds this subject (the DER of its RDNs) and these attributes (DER).
+fn handmade(subject: &[u8], attributes: &[u8]) -> String {
+    let key = crate::pki::keys::generate(crate::pki::keys::KeyKind::EcdsaP256).unwrap();
+    let info = tlv(
+        0x30,
+        &[
+            vec![2, 1, 0],
+            tlv(0x30, subject),
+            rcgen::PublicKeyData::subject_public_key_info(&key),
+            tlv(0xa0, attributes),
+        ]
+        .concat(),
+    );
+    let algorithm = b"\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02";
+    let signature = rcgen::SigningKey::sign(&key, &info).unwrap();
+    let signature = tlv(3, &[&[0], &signature[..]].concat());
+    let der = tlv(0x30, &[info, algorithm.to_vec(), signature].concat());
+    x509_cert::der::pem::encode_string(
+        "NEW CERTIFICATE REQUEST",
+        x509_cert::der::pem::LineEnding::CRLF,
+        &der,
+    )
+    .unwrap()
+}
+
+/// Attribute of a name: its type by the last octet below 2.5.4, and its value.
+fn part(kind: u8, tag: u8, value: &[u8]) -> Vec<u8> {
+    tlv(
+        0x31,
+        &tlv(0x30, &[vec![6, 3, 0x55, 4, kind], tlv(tag, value)].concat()),
+    )
+}
+
+const STANDARD: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x09\x0e";
+const MICROSOFT: &[u8] = b"\x06\x0a\x2b\x06\x01\x04\x01\x82\x37\x02\x01\x0e";
+
+/// Attribute with a list of extensions, of these alternative names each (tag and value).
+fn asks(kind: &[u8], lists: &[&[(u8, &[u8])]]) -> Vec<u8> {
+    let extension = |names: &[(u8, &[u8])]| {
+        let names: Vec<u8> = names.iter().flat_map(|(tag, name)| tlv(*tag, name)).collect();
+        let value = tlv(4, &tlv(0x30, &names));
+        tlv(0x30, &[&b"\x06\x03\x55\x1d\x11"[..], &value].concat())
+    };
+    let extensions: Vec<u8> = lists.iter().flat_map(|names| extension(names)).collect();
+    let set = tlv(0x31, &tlv(0x30, &extensions));
+    tlv(0x30, &[kind, &set].concat())
+}
+
+#[test]
+fn alternative_names_are_read_from_both_attributes_or_refused() {
+    /// Version of Windows, which certreq adds: an attribute of another kind.
+    const OS_VERSION: &[u8] =
+        b"\x30\x1a\x06\x0a\x2b\x06\x01\x04\x01\x82\x37\x0d\x02\x03\x31\x0c\x16\x0a10.0.17763";
+    const A: (u8, &[u8]) = (0x82, b"a.example");
+    const B: (u8, &[u8]) = (0x82, b"b.example");
+    let cn = part(3, 0x13, b"client");
+    let garbage = |kind: &[u8]| tlv(0x30, &[kind, &tlv(0x31, &[4, 1, 0])].concat());
+    let cases: Vec<(&str, Vec<u8>, Result<&[&str], NamesError>)> = vec![
+        (
+            "standard",
+            asks(STANDARD, &[&[A, B]]),
+            Ok(&["a.example", "b.example"]),
+        ),
+        ("Microsoft's", asks(MICROSOFT, &[&[A]]), Ok(&["a.example"])),
+        (
+            "after another",
+            [OS_VERSION, &asks(MICROSOFT, &[&[A]])].concat(),
+            Ok(&["a.example"]),
+        ),
+        (
+            "both alike",
+            [asks(STANDARD, &[&[A]]), asks(MICROSOFT, &[&[A]])].concat(),
+            Ok(&["a.example"]),
+        ),
+        (
+            "both differ",
+            [asks(STANDARD, &[&[A]]), asks(MICROSOFT, &[&[B]])].concat(),
+            Err(NamesError::TwoLists),
+        ),
+        (
+            "twice, and differ",
+            [asks(STANDARD, &[&[A]]), asks(STANDARD, &[&[B]])].concat(),
+            Err(NamesError::TwoLists),
+        ),
+        (
+            "one without names",
+            [asks(STANDARD, &[]), asks(MICROSOFT, &[&[A]])].concat(),
+            Ok(&["a.example"]),
+        ),
+        (
+            "two extensions",
+            asks(STANDARD, &[&[A], &[B]]),
+            Ok(&["a.example", "b.example"]),
+        ),
+        ("none", vec![], Ok(&[])),
+        (
+            "in Latin-1",
+            asks(STANDARD, &[&[(0x82, b"m\xfcller.example")]]),
+            Err(NamesError::Unreadable),
+        ),
+        (
+            "in Latin-1, Microsoft's",
+            asks(MICROSOFT, &[&[A, (0x82, b"m\xfcller.example")]]),
+            Err(NamesError::Unreadable),
+        ),
+        (
+            "an address",
+            asks(MICROSOFT, &[&[(0x87, &[10, 0, 0, 1])]]),
+            Err(NamesError::Other),
+        ),
+        (
+            "no extensions",
+            garbage(MICROSOFT),
+            Err(NamesError::Extensions("1.3.6.1.4.1.311.2.1.14".into())),
+        ),
+    ];
+    for (what, attributes, expected) in cases {
+        let found = read(&handmade(&cn, &attributes), DAY).map(|csr| csr.request.dns_names);
+        assert_eq!(
+            found,
+            expected
+                .map(|names| names.iter().map(|name| (*name).to_owned()).collect())
+                .map_err(CsrError::Names),
+            "{what}"
+        );
+    }
+    let broken = read(&handmade(&cn, &garbage(STANDARD)), DAY);
+    assert!(broken.is_err(), "{broken:?}");
+}
+
+#[test]
+fn every_string_type_of_a_subject_is_read() {
+    let bmp: Vec<u8> = "Müller".encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let universal: Vec<u8> = "Müller"
+        .chars()
+        .flat_map(|c| u32::from(c).to_be_bytes())
+        .collect();
+    let strings = [
+        (0x0c, "Müller".as_bytes()),
+        (0x1e, &bmp),
+        (0x1c, &universal),
+        (0x14, b"M\xfcller"),
+        (0x13, b"M\xfcller"),
+    ];
+    for (tag, value) in strings {
+        // CN, L, ST, O and OU.
+        let subject = [3, 7, 8, 10, 11].map(|kind| part(kind, tag, value)).concat();
+        let request = read(&handmade(&subject, &[]), DAY).unwrap().request;
+        let parts = [
+            &vec![request.common_name],
+            &request.localities,
+            &request.provinces,
+            &request.organizations,
+            &request.organizational_units,
+        ];
+        for found in parts {
+            assert_eq!(found, &["Müller"], "{tag:#x}");
+        }
+    }
+    let country = [part(6, 0x1e, b"\0D\0E"), part(3, 0x13, b"x")].concat();
+    assert_eq!(
+        read(&handmade(&country, &[]), DAY).unwrap().request.countries,
+        ["DE"]
+    );
+    let problem = |subject: &[u8]| read(&handmade(subject, &[]), DAY).unwrap_err().to_string();
+    let of = |value: Vec<u8>| problem(&[value, part(3, 0x13, b"x")].concat());
+    assert_eq!(
+        of(part(10, 0x1e, b"\xd8\x3d\xdd\x11")),
+        "its subject has O in BMPString that is no text: have it written as UTF8String"
+    );
+    assert_eq!(
+        of(part(11, 0x04, b"x")),
+        "its subject has OU in type 4 that is no text: have it written as UTF8String"
+    );
+    // The rules for text hold whatever the type.
+    assert!(of(part(10, 0x1e, b"\0A\0=\0B")).contains("subject.organizations[0]: must not contain"));
+}

@@ -6,15 +6,22 @@ use x509_cert::der::{
     asn1::{AnyRef, ObjectIdentifier},
 };
 
-use super::KeyError;
+/// Reason of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The key is under a password, whatever its label says.
+    Encrypted,
+    /// A kind of key, with its article.
+    Unsupported(String),
+}
 
 /// Returns the reason why the key library refuses this DER of a private key: PKCS #8, PKCS #1, SEC 1 or
-/// OpenSSL's form of a DSA key.
-pub(crate) fn reason(der: &[u8]) -> KeyError {
-    let reason = elements(der).and_then(
+/// OpenSSL's form of a DSA key. `None`: it is damaged.
+pub(crate) fn reason(der: &[u8]) -> Option<Refused> {
+    elements(der).and_then(
         |parts| match parts.iter().map(AnyRef::tag).collect::<Vec<_>>()[..] {
             // EncryptedPrivateKeyInfo, under the label of a plain key.
-            [Tag::Sequence, Tag::OctetString] => Some(KeyError::Encrypted),
+            [Tag::Sequence, Tag::OctetString] => Some(Refused::Encrypted),
             [Tag::Integer, Tag::Sequence, Tag::OctetString, ..] => pkcs8(parts[1], parts[2]),
             [Tag::Integer, Tag::OctetString, Tag::ContextSpecific { .. }, ..] => {
                 other_curve(AnyRef::from_der(parts[2].value()).ok()?)
@@ -23,14 +30,13 @@ pub(crate) fn reason(der: &[u8]) -> KeyError {
             [Tag::Integer, Tag::Integer, ..] => other_length(parts[1]),
             _ => None,
         },
-    );
-    reason.unwrap_or(KeyError::Unreadable)
+    )
 }
 
 /// Version, p, q, g, public and private key.
 const DSA_NUMBERS: usize = 6;
 
-fn pkcs8(algorithm: AnyRef<'_>, key: AnyRef<'_>) -> Option<KeyError> {
+fn pkcs8(algorithm: AnyRef<'_>, key: AnyRef<'_>) -> Option<Refused> {
     let algorithm = parts_of(algorithm)?;
     let oid = algorithm.first()?.decode_as::<ObjectIdentifier>().ok()?;
     match oid.to_string().as_str() {
@@ -47,7 +53,7 @@ fn pkcs8(algorithm: AnyRef<'_>, key: AnyRef<'_>) -> Option<KeyError> {
 }
 
 /// RSA key of a length that is not supported; `None` for another fault.
-fn other_length(modulus: AnyRef<'_>) -> Option<KeyError> {
+fn other_length(modulus: AnyRef<'_>) -> Option<Refused> {
     let zeros = modulus.value().iter().take_while(|byte| **byte == 0).count();
     let modulus = &modulus.value()[zeros..];
     let bits = modulus.len() * 8 - modulus.first()?.leading_zeros() as usize;
@@ -58,7 +64,7 @@ fn other_length(modulus: AnyRef<'_>) -> Option<KeyError> {
 }
 
 /// ECDSA key on a curve that is not supported, or by explicit parameters; `None` for another fault.
-fn other_curve(curve: AnyRef<'_>) -> Option<KeyError> {
+fn other_curve(curve: AnyRef<'_>) -> Option<Refused> {
     const READ: [&str; 3] = ["1.2.840.10045.3.1.7", "1.3.132.0.34", "1.3.132.0.35"];
     match curve.decode_as::<ObjectIdentifier>() {
         Ok(oid) if READ.contains(&oid.to_string().as_str()) => None,
@@ -67,10 +73,8 @@ fn other_curve(curve: AnyRef<'_>) -> Option<KeyError> {
     }
 }
 
-fn unsupported(kind: &str) -> Option<KeyError> {
-    Some(KeyError::Unsupported {
-        kind: kind.to_owned(),
-    })
+fn unsupported(kind: &str) -> Option<Refused> {
+    Some(Refused::Unsupported(kind.to_owned()))
 }
 
 fn elements(der: &[u8]) -> Option<Vec<AnyRef<'_>>> {

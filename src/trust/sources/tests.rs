@@ -148,7 +148,8 @@ fn hierarchy() -> ([String; 3], String) {
             "req -new {ec} -keyout {below}.key -out csr -subj /CN={below}"
         ));
         openssl(&format!(
-            "x509 -req -in csr -CA {above}.crt -CAkey {above}.key -CAcreateserial -days 9 -extfile ext -out {below}.crt"
+            "x509 -req -in csr -CA {above}.crt -CAkey {above}.key -CAcreateserial -days 9 -extfile ext \
+             -out {below}.crt"
         ));
     }
     let text = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();

@@ -5,4 +5,5 @@ mod crash;
 mod incomplete_lists;
 mod lost_objects;
 mod refusals;
+mod rejected_secrets;
 mod soak;

@@ -245,8 +245,8 @@ async fn a_reconcile_of_a_certificate_writes_as_its_state_requires() {
                 },
                 &[
                     "POST secret client1",
-                    "PATCH status Accepted Issuing",
-                    "POST event NotIssued",
+                    "PATCH status Accepted SecretRejected",
+                    "POST event SecretRejected",
                 ],
             )
         },

@@ -399,9 +399,16 @@ async fn certificate_requests_are_limited() {
 
 #[tokio::test]
 async fn the_key_of_a_generated_authority_is_on_record_before_it_is_in_a_secret() {
-    for (recorded, expected) in [
-        (true, &["PATCH mtlsdomains", "POST secrets"][..]),
-        (false, &["PATCH mtlsdomains"]),
+    let rejects = Some("no room");
+    // The first POST is a dry run.
+    for (recorded, rejects, expected) in [
+        (
+            true,
+            None,
+            &["POST secrets", "PATCH mtlsdomains", "POST secrets"][..],
+        ),
+        (false, None, &["POST secrets", "PATCH mtlsdomains"]),
+        (true, rejects, &["POST secrets"]),
     ] {
         let log = Arc::new(Mutex::new(vec![]));
         let said = log.clone();
@@ -412,6 +419,7 @@ async fn the_key_of_a_generated_authority_is_on_record_before_it_is_in_a_secret(
                 .unwrap();
             said.lock().unwrap().push(format!("{method} {kind}"));
             match method.as_str() {
+                "POST" if let Some(why) = rejects => crate::runtime::fake::refusal(403, why),
                 "PATCH" if !recorded => crate::runtime::fake::refusal(404, "NotFound"),
                 "PATCH" => (200, json!({"metadata": {}})),
                 _ => (201, body),
@@ -452,7 +460,18 @@ async fn the_key_of_a_generated_authority_is_on_record_before_it_is_in_a_secret(
         assert_eq!(*log.lock().unwrap(), expected);
         assert_eq!(
             (done.effects, done.outcomes.len()),
-            if recorded { (1, 0) } else { (0, 1) }
+            if recorded && rejects.is_none() {
+                (1, 0)
+            } else {
+                (0, 1)
+            }
         );
+        if let Some(why) = rejects {
+            let outcome = &done.outcomes[&Step::ResolvedRefs];
+            assert!(
+                matches!(outcome, Outcome::Rejected(told) if told.contains(why)),
+                "{outcome:?}"
+            );
+        }
     }
 }

@@ -30,6 +30,8 @@ pub enum Outcome {
     Failed(errors::Error),
     /// The Kubernetes API refused the request or did not answer.
     Kubernetes(String),
+    /// The Kubernetes API rejects a Secret that the operator writes.
+    Rejected(String),
 }
 
 impl Outcome {
@@ -146,6 +148,7 @@ pub(crate) fn explain(outcome: &Outcome) -> (StepStatus, Reason, String) {
         ),
         Outcome::NotShown(what) => (StepStatus::Working, Reason::Progressing, what.clone()),
         Outcome::Kubernetes(why) => (StepStatus::Unreachable, Reason::Unreachable, why.clone()),
+        Outcome::Rejected(why) => (StepStatus::Blocked, Reason::SecretRejected, why.clone()),
         Outcome::Failed(error) => refusal(error),
     }
 }
