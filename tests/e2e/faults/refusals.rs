@@ -172,7 +172,7 @@ fn a_refusal_says_what_refuses_and_is_not_repeated_in_vain() {
                 env.control().remove_fault(rule.id).await.expect("removed");
             }
             // A changed spec is tried at once.
-            env.change(&name, json!({"dns": {"verify": "None"}})).await;
+            env.change(&name, json!({"restDeployment": "Allow"})).await;
             env.ready(&name).await;
             env.delete_domain(&name).await;
         }
