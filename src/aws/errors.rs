@@ -161,7 +161,7 @@ impl Error {
     }
 
     /// True when another party has to lift the refusal, outside the operator's IAM policy: the same call soon
-    /// is in vain.
+    /// cannot help.
     pub fn is_lasting(&self) -> bool {
         match self.kind {
             Kind::Quota | Kind::Protected => true,
