@@ -209,8 +209,9 @@ pub enum Reason {
     /// ClientCertificate: after each correction of its Secret the operator waits twice as long, up to 10
     /// minutes, and at most a minute once no other writer changes the Secret any more.
     ContestedByOther,
-    /// The operator's role lacks a permission, or a policy of the organization or of a resource, a permissions
-    /// boundary or a lock denies the call; the message names the IAM action, what denies it, and the remedy.
+    /// The operator's role lacks a permission, or a policy of the organization or of a resource, a
+    /// permissions boundary or a lock denies the call; the message names the IAM action, what denies it, and
+    /// the remedy.
     PermissionDenied,
     /// AWS rejects the operator's credentials, because they are invalid, expired or deleted, or because the
     /// operator's clock is wrong; the message says which.
@@ -244,8 +245,9 @@ pub enum Reason {
     /// A quota of the account is exhausted; the message names the quota. Delete what is unused, or request a
     /// higher quota. The operator retries after a pause of one minute, which doubles.
     QuotaExceeded,
-    /// A record protection or a change guardrail of Route 53 rejects the change of the DNS records. Remove the
-    /// protection, or set `dns.external`. The operator retries after a pause of one minute, which doubles.
+    /// A record protection or a change guardrail of Route 53 rejects the change of the DNS records. Remove
+    /// the protection, or set `dns.external`. The operator retries after a pause of one minute, which
+    /// doubles.
     RecordProtected,
     /// AWS or the Kubernetes API server does not respond, or its response is unusable. The operator
     /// retries.

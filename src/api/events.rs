@@ -37,7 +37,7 @@ pub enum Notice {
     /// changed; the note says until when it is valid.
     Renewed,
     /// MtlsDomain: its deletion waits; the note says for what: `suspend` set to false, the certificate no
-    /// longer in use, API mappings removed, a rule of the operator's policy.
+    /// longer in use, API mappings removed, a rule of the operator's policy, a refusal by AWS lifted.
     DeletionWaits,
 }
 }

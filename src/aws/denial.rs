@@ -83,7 +83,7 @@ impl Denial {
         }
     }
 
-    /// True when the remedy is outside the operator's IAM policy: the same call soon is in vain.
+    /// True when the remedy is outside the operator's IAM policy: the same call soon cannot help.
     pub fn is_lasting(self) -> bool {
         self != Denial::Missing
     }

@@ -25,6 +25,9 @@ use super::denial::Denial;
 /// `Error::from_sdk`.
 pub const ASSUME_ROLE: &str = "sts:AssumeRole";
 
+/// Message about an answer with a body that is not of the service's form.
+const UNREADABLE: &str = "the answer could not be read";
+
 /// Failed call. `Display` is fit for a condition's message: the same failure reads the same every time.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{operation}: {message}")]
@@ -116,7 +119,11 @@ impl Error {
                 classify(code.as_deref(), status, said.as_deref().unwrap_or_default()),
                 said.filter(|text| !text.is_empty())
                     .or_else(|| code.clone())
-                    .unwrap_or_else(|| format!("HTTP {}", status.unwrap_or_default())),
+                    .unwrap_or_else(|| match status {
+                        // A successful call whose body the SDK cannot read.
+                        None | Some(200..=299) => UNREADABLE.into(),
+                        Some(status) => format!("HTTP {status}"),
+                    }),
             ),
             SdkError::ConstructionFailure(_) => (
                 Kind::Invalid,
@@ -131,7 +138,7 @@ impl Error {
                 };
                 (Kind::Transient, message)
             }
-            _ => (Kind::Transient, "the answer could not be read".into()),
+            _ => (Kind::Transient, UNREADABLE.into()),
         };
         let mut error = Error {
             kind,
@@ -154,7 +161,7 @@ impl Error {
     }
 
     /// True when another party has to lift the refusal, outside the operator's IAM policy: the same call soon
-    /// is in vain.
+    /// cannot help.
     pub fn is_lasting(&self) -> bool {
         match self.kind {
             Kind::Quota | Kind::Protected => true,

@@ -129,7 +129,7 @@ def test_every_call_answers_the_same_in_another_process(emulator, aws, held):
         # The loaded account goes on: certificates in use, settings and taken names still count.
         with pytest.raises(there.acm.exceptions.ResourceInUseException):
             there.acm.delete_certificate(CertificateArn=held["arn"])
-        with pytest.raises(there.v2.exceptions.ConflictException):
+        with pytest.raises(there.v2.exceptions.BadRequestException):
             there.arn = held["arn"]
             there.v2.create_domain_name(DomainName=held["name"], DomainNameConfigurations=there.config())
         there.v1.create_deployment(restApiId=held["rest"], stageName="prod")

@@ -159,7 +159,13 @@ fn is_about_credentials(message: &str) -> bool {
 
 /// True when AWS rejects a request for its time.
 pub(super) fn is_about_time(message: &str) -> bool {
-    message.contains("Signature expired") || message.contains("Signature not yet current")
+    [
+        "Signature expired",
+        "Signature not yet current",
+        "Request has expired",
+    ]
+    .iter()
+    .any(|text| message.contains(text))
 }
 
 /// True when Route 53 rejects a change for a record protection or a change guardrail.
@@ -189,12 +195,13 @@ fn is_full_quota(code: &str, status: Option<u16>, message: &str) -> bool {
         "reached its limit",
         "limit of ",
         "limit for ",
-        "limit exceeded",
         "exceeds the limit",
         "exceeded the limit",
         "exceed the limit",
         "quota",
     ]);
+    // API Gateway says as much of calls.
+    let names_it = names_it || (text.contains("limit exceeded") && status != Some(429));
     match code {
         _ if is_rate => false,
         "BadRequestException" | "InvalidChangeBatch" => names_it && !is_size,

@@ -21,6 +21,7 @@ fn a_failure_is_classified_by_its_code_and_status() {
         ("ExpiredToken", 403, "", Credentials),
         ("InvalidClientTokenId", 403, "", Credentials),
         ("RequestTimeTooSkewed", 403, "", Credentials),
+        ("AccessDenied", 403, "Request has expired", Credentials),
         (
             "InvalidSignatureException",
             400,
@@ -64,6 +65,13 @@ fn a_failure_is_classified_by_its_code_and_status() {
             Throttled,
         ),
         ("LimitExceededException", 400, "Rate exceeded", Throttled),
+        ("LimitExceededException", 429, "Limit exceeded", Throttled),
+        (
+            "BadRequestException",
+            400,
+            "Limit exceeded for authorizers",
+            Quota,
+        ),
         (
             "LimitExceededException",
             400,
@@ -311,6 +319,24 @@ fn a_message_has_nothing_that_changes_from_call_to_call() {
         ],
     ] {
         assert_eq!(stable(one), stable(other));
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_answer_is_called_that() {
+    for body in ["<html>Bad", "{\"a\":", "no"] {
+        let session = fake::session(&fake::gate(), move |_, _| (200, body.to_owned()));
+        let errors = [
+            session.s3.bucket("b").await.map(drop),
+            session.acm.certificate("arn").await.map(drop),
+            session.gateway.domain("a.b").await.map(drop),
+            session.route53.zones().await.map(drop),
+        ];
+        for result in errors {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind, Kind::Transient, "{error}");
+            assert_eq!(error.message, "the answer could not be read", "{body}: {error}");
+        }
     }
 }
 

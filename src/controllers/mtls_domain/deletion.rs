@@ -29,7 +29,7 @@ use crate::{
         placement::{self, Placement},
         step::{Step, StepPlan, StepState},
     },
-    observation::read_cache::AwsReader,
+    observation::{read_cache::AwsReader, seen},
     runtime::{apply, finalizer, reconcile::Error},
     status::Acceptance,
     trust::generated_authority::{AUTHORITY_LABEL, DOMAIN_LABEL},
@@ -112,6 +112,7 @@ pub(crate) async fn delete(
     let step_condition =
         step_conditions::deletion_condition(&step_plan, done.outcomes.get(&Step::DomainProgrammed));
     ctx.remember_refusals(&uid, generation, done.refused);
+    let is_refused = seen::is_refused(step_condition.reason);
     let why = report::with_way_out(domain, step_condition.reason, &step_condition.message);
     let new = report::with_conditions(old, generation, &Acceptance::Accepted, &[step_condition], now);
     let fate = match &leftovers.domain {
@@ -121,10 +122,12 @@ pub(crate) async fn delete(
     };
     let new = report::deleting(new, generation, &why, &fate, now);
     ctx.write(domain, old, &new).await?;
-    if matches!(
-        step_plan,
-        StepPlan::Pending(StepState::Wait(..) | StepState::Blocked(..), _)
-    ) {
+    if is_refused
+        || matches!(
+            step_plan,
+            StepPlan::Pending(StepState::Wait(..) | StepState::Blocked(..), _)
+        )
+    {
         ctx.tell_of_waiting(domain, old, &new).await;
     }
     Ok(match &step_plan {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     api::{
-        MtlsDomainStatus,
+        MtlsDomain, MtlsDomainStatus,
         conditions::{ConditionType, Reason},
     },
     aws::{
@@ -17,7 +17,7 @@ use crate::{
         report::{
             Fate, blind, deleting, living_leaves, observing, report,
             step_conditions::{Outcome, Outcomes, deletion_condition, explain, passes, step_condition},
-            unclear, with_bypasses,
+            unclear, waiting_deletion, waits_for, with_bypasses, with_way_out,
         },
         simulation::world::{front_again, now, settled},
     },
@@ -332,6 +332,45 @@ fn an_object_that_is_being_deleted_is_never_done() {
         of(StepState::Unknown(denied).into()),
         (StepStatus::Blocked, Reason::PermissionDenied)
     );
+}
+
+#[test]
+fn a_deletion_that_aws_refuses_names_the_annotation_before_awss_message() {
+    let domain: MtlsDomain = serde_json::from_value(serde_json::json!({
+        "apiVersion": "mtls-operator.io/v1alpha1", "kind": "MtlsDomain",
+        "metadata": {"name": "partners", "namespace": "ns", "deletionTimestamp": "2026-11-30T12:00:00Z"},
+        "spec": {"domainName": "api.example.com"},
+    }))
+    .unwrap();
+    const WAY_OUT: &str = "annotate this object with mtls-operator.io/abandon: partners (AWS: m)";
+    for (kind, names_it) in [
+        (Kind::Denied, true),
+        (Kind::Credentials, true),
+        (Kind::Quota, true),
+        (Kind::Protected, true),
+        (Kind::Throttled, false),
+        (Kind::Conflict, false),
+        (Kind::Transient, false),
+    ] {
+        let error = Error {
+            code: Some("Code".into()),
+            ..error(kind, "acm:DeleteCertificate")
+        };
+        let failed = Outcome::Failed(error.clone());
+        let found = deletion_condition(&StepPlan::in_progress("m", tag()), Some(&failed));
+        let told = with_way_out(&domain, found.reason, &found.message);
+        assert_eq!(told.ends_with(WAY_OUT), names_it, "{told}");
+        // The operator could not open a session, or could not read what the policy decides by.
+        let new = blind(
+            &MtlsDomainStatus::default(),
+            1,
+            &crate::observation::seen::unseen(&error),
+            now(),
+        );
+        let waiting = waiting_deletion(&domain, &new, now()).unwrap();
+        let told = waits_for(&waiting).unwrap();
+        assert_eq!(told.ends_with(WAY_OUT), names_it, "{told}");
+    }
 }
 
 fn condition_of(status: &MtlsDomainStatus, type_: ConditionType) -> (String, String) {
