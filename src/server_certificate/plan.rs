@@ -265,8 +265,8 @@ pub(crate) fn ours(d: &Desired, wanted: &DesiredRequest, o: &Observed, now: Time
         // condition.
         return issued("", certificate)
             .then(validation.unwrap_or_default())
-            .then(tagging(d, certificate))
-            .then(superseded(d, o, [Some(&certificate.arn), None]));
+            .then(superseded(d, o, [Some(&certificate.arn), None]))
+            .then(tagging(d, certificate));
     }
     let changes = match validation {
         Err(state) => return state.into(),
