@@ -48,6 +48,7 @@ KNOBS: dict[str, Knob] = {
     "duplicate_is_conflict": Knob(1, 1, "an existing domain name: 1 ConflictException 409, 0 BadRequestException 400"),
     "v2_refuses_tls_1_0": Knob(0, 0, "v2 shows a Regional domain name with the policy TLS_1_0: 0 as any other, 1 refuses it"),
     "leaf_anchor_issues": Knob(0, 0, "a certificate under one in the truststore that says CA:FALSE: 0 is refused, 1 not"),
+    "host_alone_selects": Knob(0, 0, "a domain named by Host only, not by the handshake: 0 is refused, 1 serves anyone"),
     "keep_unresolved_header": Knob(0, 0, "a header mapping without a value: 0 removes the header, 1 lets it pass"),
     # S3
     "versioning_delay": Knob(0, 60, "s after versioning was first enabled in which an object gets no version"),
