@@ -51,6 +51,7 @@ KNOBS: dict[str, Knob] = {
     "ec_certificates": Knob(1, 1, "a certificate with an elliptic curve on a domain name: 1 is taken, 0 refused"),
     "lone_policy_patch": Knob(0, 0, "back from an enhanced policy with /securityPolicy alone: 0 is refused, 1 is taken"),
     "ignore_key_algorithm": Knob(0, 0, "RequestCertificate: 0 gives the requested key, 1 always RSA_2048"),
+    "host_alone_selects": Knob(0, 0, "a domain named by Host only, not by the handshake: 0 is refused, 1 serves anyone"),
     "keep_unresolved_header": Knob(0, 0, "a header mapping without a value: 0 removes the header, 1 lets it pass"),
     # S3
     "versioning_delay": Knob(0, 60, "s after versioning was first enabled in which an object gets no version"),

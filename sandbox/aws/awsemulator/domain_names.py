@@ -1,18 +1,19 @@
 """API Gateway custom domain names and API mappings: the checks and the life cycle that MiniStack leaves out.
 
-One resource seen through two APIs (v1 and v2). UpdateDomainName always carries exactly one configuration;
-while a domain name is UPDATING another update is a ConflictException, and it serves its old configuration;
+One resource seen through two APIs (v1 and v2). UpdateDomainName always carries exactly one configuration; while a
+domain name is UPDATING another update is a ConflictException, and it serves its old configuration;
 ``truststoreUri: ""`` turns mutual TLS off, and a request without the field leaves it alone. Mutual TLS with an
 imported certificate needs an ownership certificate issued by ACM; all domain names with mutual TLS of a Region
 have one issuer per certificate subject, across accounts. 120 domain names per Region, 200 mappings per domain
-name. A mapping key may have commas, but neither empty steps nor a slash at either end. [API Gateway Developer Guide: rest-api-mutual-tls, how-to-custom-domains, rest-api-mappings, limits;
-botocore apigatewayv2 and apigateway models; Terraform issues 18312, 35741; aws/chalice 1986; aws-cdk 10529,
-8983; floci ApiGatewayV2ApiMappingServiceTest]
+name. A mapping key may have commas, but neither empty steps nor a slash at either end. [API Gateway Developer
+Guide: rest-api-mutual-tls, how-to-custom-domains, rest-api-mappings, limits; botocore apigatewayv2 and apigateway
+models; Terraform issues 18312, 35741; aws/chalice 1986; aws-cdk 10529, 8983; floci
+ApiGatewayV2ApiMappingServiceTest]
 
-Assumed: all messages that none of these quotes; that a domain name does not serve before it has been
-AVAILABLE once; that an ownership certificate is judged like the certificate itself (ISSUED, for the name); that
-a domain name which is PENDING_CERTIFICATE_REIMPORT or PENDING_OWNERSHIP_VERIFICATION takes no update but one
-that changes either certificate, which ends that status; that one too many is TooManyRequestsException in v2 and
+Assumed: all messages that none of these quotes; that a domain name does not serve before it has been AVAILABLE
+once; that an ownership certificate is judged like the certificate itself (ISSUED, for the name); that a domain
+name which is PENDING_CERTIFICATE_REIMPORT or PENDING_OWNERSHIP_VERIFICATION takes no update but one that changes
+either certificate, which ends that status; that one too many is TooManyRequestsException in v2 and
 LimitExceededException in v1; that DeleteDomainName works while UPDATING; that GetApiMapping knows a mapping
 before GetApiMappings lists it; that GetDomainName and GetApiMappings of v2 refuse edge-optimized domain names,
 and show those with the policy TLS_1_0 (knob `v2_refuses_tls_1_0`); that v1 refuses another policy than TLS_1_2
@@ -22,8 +23,7 @@ refuses to go back from an enhanced security policy without `/endpointAccessMode
 
 UpdateDomainName of v1, which MiniStack lacks, changes only the security policy: as in v2, with a time of
 UPDATING, also of a domain name that v2 refuses. UpdateDomainName of v2 does not change the policy of one with
-TLS_1_0. [aws-cli issue 7261; API Gateway Developer Guide:
-apigateway-custom-domain-tls-version]
+TLS_1_0. [aws-cli issue 7261; API Gateway Developer Guide: apigateway-custom-domain-tls-version]
 """
 
 import json
@@ -268,7 +268,8 @@ def delete_domain_name(original: Callable, name: str) -> Response:
 def _v1_view(record: dict) -> dict:
     value, message = status(_key(record["domainName"]))
     tags = v1._v1_tags.get(v2._domain_arn(record["domainName"])) or record["tags"]
-    return record | {"domainNameStatus": value, "domainNameStatusMessage": message, "tags": tags}
+    shown = {k: v for k, v in record.items() if k != "endpointAccessMode" or v}
+    return shown | {"domainNameStatus": value, "domainNameStatusMessage": message, "tags": tags}
 
 
 @replaces(v1, "_create_domain_name")
@@ -391,18 +392,20 @@ def edge_view(account: str = "", host: str = "") -> list[dict]:
 def _edge_of(key: Key, record: dict) -> dict:
     serving, newest, (value, message) = current(key), latest(key), status(key)
     cert = serving and ms_acm._certificates.get_scoped(key[0], key[1], serving.certificate_arn)
+    shown = cert and acm.material(cert)
     return {
         "account": key[0], "region": key[1], "domainName": key[2], "regionalDomainName": record["regionalDomainName"],
         "ipAddressType": record["endpointConfiguration"].get("ipAddressType", "ipv4"),
         "status": value, "statusMessage": message, "serving": serving is not None,
         "changesAt": newest.since if newest and newest is not serving else None,
         "mutualTls": bool(serving and serving.truststore),
+        "hostAloneSelects": bool(knob("host_alone_selects", key[0])),
         "leafAnchorIssues": bool(knob("leaf_anchor_issues", key[0])),
         "truststore": serving and serving.truststore and asdict(serving.truststore),
         "certificate": cert and {
             "arn": cert["CertificateArn"], "names": cert["SubjectAlternativeNames"], "type": cert["Type"],
             "status": cert["Status"], "notAfter": cert.get("NotAfter"),
-            "pem": cert["_pem_body"] if cert["Type"] == "IMPORTED" else None},
+            "pem": shown and shown.pem + shown.chain, "key": shown and shown.key},
     }
 
 

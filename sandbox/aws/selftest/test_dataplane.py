@@ -466,3 +466,23 @@ def test_a_stage_of_a_rest_api_is_written_with_the_value_it_has(aws, backend):
         assert aws.v1.update_stage(restApiId=api, stageName="prod", patchOperations=patch)["tracingEnabled"] is (
             value == "true"
         )
+
+
+@pytest.mark.parametrize("kind", ["2.0", "1.0", "REST"])
+def test_the_mapping_key_stays_in_the_paths_of_events(emulator, aws, front, kind):
+    if kind == "REST":
+        api, stage = aws.rest_api(aws.invocation_uri(aws.function(ECHO)), kind="AWS_PROXY")[0], "prod"
+    else:
+        api, stage = aws.http_api(aws.function(ECHO), kind="AWS_PROXY", payload=kind)[0], "$default"
+    name = mapped(aws, api, stage, key="orders/v2")
+    event = json.loads(emulator.request(name, "/orders/v2/x/y", front)[1])
+    context = event["requestContext"]
+    if kind == "2.0":
+        assert (event["rawPath"], context["http"]["path"], event["routeKey"]) == ("/orders/v2/x/y",) * 2 + ("$default",)
+    else:
+        assert (event["path"], context["path"]) == ("/orders/v2/x/y",) * 2
+        if kind == "REST":
+            assert (event["resource"], event["pathParameters"]) == ("/{proxy+}", {"proxy": "x/y"})
+    default = f"{api}.execute-api.us-east-1.amazonaws.com"
+    event = json.loads(emulator.request(default, "/prod/x" if kind == "REST" else "/x")[1])
+    assert event["rawPath" if kind == "2.0" else "path"] == "/x"
