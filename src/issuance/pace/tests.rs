@@ -150,7 +150,7 @@ fn a_second_completion_of_one_generation_is_a_correction() {
         ("the first", 1, SECOND, 0),
         ("of another generation", 2, SECOND * 2, 0),
         ("again", 2, SECOND * 3, 1),
-        ("after a calm time", 2, SECOND * 3 + CALM, 1),
+        ("much later", 2, SECOND * 3 + CALM, 1),
     ] {
         pace.completed(generation, now() + after);
         let found = pace.contest.as_ref().map_or(0, |contest| contest.corrections);
