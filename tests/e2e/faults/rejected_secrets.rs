@@ -5,17 +5,13 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, PostParams},
 };
 use serde_json::{Value, json};
 
 use crate::support::{
-    kubernetes::{
-        objects::{
-            CERTIFICATE, DOMAIN, ask_for_renewal, certificate_spec, condition, create, domain_spec,
-            generated, get, issued, ready_domain, until,
-        },
-        secrets::text,
+    kubernetes::objects::{
+        CERTIFICATE, DOMAIN, certificate_spec, condition, create, domain_spec, generated, get, issued, until,
     },
     test_env::TestEnv,
     world::{eventually, run},
@@ -135,32 +131,6 @@ fn a_policy_that_denies_secrets_is_reported_and_nothing_is_written() {
         );
         allow(&env).await;
         issued(&env, "client1", 1).await;
-        assert_no_dump(&std::fs::read_to_string(env.operator.log()).expect("the log"));
-    });
-}
-
-#[test]
-fn an_immutable_secret_is_reported_and_replaced_once_it_is_deleted() {
-    run(async {
-        let env = TestEnv::start("immutable").await;
-        ready_domain(&env).await;
-        create(&env, CERTIFICATE, "client1", certificate_spec("client1")).await;
-        let (_, first) = issued(&env, "client1", 1).await;
-        let immutable = Patch::Merge(json!({"immutable": true}));
-        env.secrets()
-            .patch("client1", &PatchParams::default(), &immutable)
-            .await
-            .expect("a patch");
-        ask_for_renewal(&env, "client1", "1").await;
-        let refused = until(&env, CERTIFICATE, "client1", "Issued", "False", "SecretRejected").await;
-        let holds = "the Secret holds CN=client1";
-        assert_says(&refused, "Issued", &["immutable", "delete it", holds]);
-        env.secrets()
-            .delete("client1", &DeleteParams::default())
-            .await
-            .expect("deleted");
-        let (_, second) = issued(&env, "client1", 1).await;
-        assert_ne!(text(&second, "tls.crt"), text(&first, "tls.crt"));
         assert_no_dump(&std::fs::read_to_string(env.operator.log()).expect("the log"));
     });
 }

@@ -16,7 +16,7 @@ use crate::support::{
     kubernetes::{
         objects::{
             CERTIFICATE, DOMAIN, ask_for_renewal, certificate_spec, condition, create, delete, domain_spec,
-            issued, ready_domain, summary, until, until_object,
+            issued, ready_domain, summary, until,
         },
         recorder::{Recorder, event},
         secrets::{create_secret, sound, text},
@@ -213,22 +213,24 @@ async fn a_renewal_that_fails_keeps_the_leaf_and_says_why() {
         .expect("the Secret is immutable now");
 
     ask_for_renewal(&env, "client1", "now").await;
-    let object = until_object(&env, CERTIFICATE, "client1", "says why", |o| {
-        condition(o, "Issued").is_some_and(|c| {
-            c["message"]
-                .to_string()
-                .contains("the next one: cannot issue into the Secret client1")
-        })
-    })
-    .await;
-    assert_eq!(
-        summary(&object),
-        ["True", "", ""],
-        "the leaf in the Secret is good: {}",
-        object["status"]
-    );
-    let note = event(&env, "client1", "NotIssued").await;
-    assert!(note.contains("cannot issue into the Secret client1"), "{note}");
+    let object = until(&env, CERTIFICATE, "client1", "Issued", "False", "SecretRejected").await;
+    let message = condition(&object, "Issued").expect("there")["message"].to_string();
+    for words in [
+        "the API server rejects the Secret",
+        "delete it, and the operator writes a new one",
+        "field is immutable",
+        "Until then the Secret holds CN=client1",
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    let log = std::fs::read_to_string(env.operator.log()).expect("the log");
+    for text in [&message, &log] {
+        for dump in ["Some(", "Status {", "ListMeta"] {
+            assert!(!text.contains(dump), "{dump}: {text}");
+        }
+    }
+    let note = event(&env, "client1", "SecretRejected").await;
+    assert!(note.contains("field is immutable"), "{note}");
     let there = env.secrets().get("client1").await.expect("the Secret");
     assert_eq!(there.data, old.data);
     assert_eq!(Caller::of(&there).calls(&env).await, "200");
