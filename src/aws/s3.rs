@@ -98,7 +98,7 @@ impl S3 {
         let region = match self.context.call(HEAD, send).await {
             Ok(region) => region.unwrap_or_else(|| self.context.region.clone()),
             Err(e) if e.kind == Kind::NotFound => return Ok(None),
-            Err(e) => return Err(e),
+            Err(e) => return Err(self.explained(name, e).await),
         };
         let there = self
             .client
@@ -120,6 +120,24 @@ impl S3 {
             region,
             versioned: versioning == Some(BucketVersioningStatus::Enabled),
         }))
+    }
+
+    /// Returns the reason of a refused HEAD request, whose answer has no body, where another call has the
+    /// same reason: the credentials, the clock, or a policy outside the operator's role.
+    async fn explained(&self, bucket: &str, head: Error) -> Error {
+        if !matches!(head.kind, Kind::Denied | Kind::Invalid) {
+            return head;
+        }
+        let ask = self
+            .client
+            .get_bucket_versioning()
+            .bucket(bucket)
+            .expected_bucket_owner(&self.context.account)
+            .send();
+        match self.context.call("s3:GetBucketVersioning", ask).await {
+            Err(e) if e.kind == Kind::Credentials || e.is_lasting() => e,
+            _ => head,
+        }
     }
 
     /// True when nothing in the bucket can become public, even by settings on the bucket or its objects:
