@@ -111,11 +111,11 @@ impl S3 {
     /// Returns the bucket; `None` when no bucket has this name, [`Kind::Denied`] when another account owns
     /// the name or permissions are missing.
     pub async fn bucket(&self, name: &str) -> Result<Option<Bucket>, Error> {
-        let Some(region) = self
-            .region_of(name, Some(&self.context.account), &[301, 307, 400])
-            .await?
-        else {
-            return Ok(None);
+        let own = Some(self.context.account.as_str());
+        let region = match self.region_of(name, own, &[301, 307, 400]).await {
+            Ok(Some(region)) => region,
+            Ok(None) => return Ok(None),
+            Err(e) => return Err(self.explained(name, e).await),
         };
         let ask = self
             .client_in(&region)
@@ -134,8 +134,8 @@ impl S3 {
         }))
     }
 
-    /// Returns the Region of a bucket; `None` when no bucket has this name. S3 names the Region in refusals too:
-    /// those with one of `statuses` count as an answer.
+    /// Returns the Region of a bucket; `None` when no bucket has this name. S3 names the Region in refusals
+    /// too: those with one of `statuses` count as an answer.
     async fn region_of(
         &self,
         bucket: &str,
@@ -171,6 +171,24 @@ impl S3 {
             .to_builder()
             .region(Region::new(region.to_owned()));
         Client::from_conf(there.build())
+    }
+
+    /// Returns the reason of a refused HEAD request, whose answer has no body, where another call has the
+    /// same reason: the credentials, the clock, or a policy outside the operator's role.
+    async fn explained(&self, bucket: &str, head: Error) -> Error {
+        if !matches!(head.kind, Kind::Denied | Kind::Invalid) {
+            return head;
+        }
+        let ask = self
+            .client
+            .get_bucket_versioning()
+            .bucket(bucket)
+            .expected_bucket_owner(&self.context.account)
+            .send();
+        match self.context.call("s3:GetBucketVersioning", ask).await {
+            Err(e) if e.kind == Kind::Credentials || e.is_lasting() => e,
+            _ => head,
+        }
     }
 
     /// True when nothing in the bucket can become public, even by settings on the bucket or its objects:

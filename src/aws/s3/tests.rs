@@ -96,6 +96,55 @@ async fn a_bucket_is_known_with_its_region_and_its_versioning() {
     );
 }
 
+/// The answer to a HEAD request has no body, so no error code.
+#[tokio::test]
+async fn a_refused_head_request_has_the_reason_that_another_call_has() {
+    let lasting = "no, with an explicit deny in a resource control policy";
+    for (status, code, message, kind, operation) in [
+        (
+            403,
+            "RequestTimeTooSkewed",
+            "m",
+            Kind::Credentials,
+            "s3:GetBucketVersioning",
+        ),
+        (
+            400,
+            "ExpiredToken",
+            "m",
+            Kind::Credentials,
+            "s3:GetBucketVersioning",
+        ),
+        (
+            403,
+            "AccessDenied",
+            lasting,
+            Kind::Denied,
+            "s3:GetBucketVersioning",
+        ),
+        (
+            403,
+            "AccessDenied",
+            "Access Denied",
+            Kind::Denied,
+            "s3:HeadBucket",
+        ),
+        (500, "InternalError", "m", Kind::Transient, "s3:HeadBucket"),
+    ] {
+        let body = format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>");
+        let answers = vec![
+            ("HEAD", answer(status, &[], "")),
+            ("GET", answer(status, &[], &body)),
+        ];
+        let error = s3(answers).bucket("b").await.unwrap_err();
+        assert_eq!(
+            (error.kind, error.operation),
+            (kind, operation),
+            "{code} {message}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn public_access_is_blocked_when_all_four_settings_say_so() {
     let all = [
