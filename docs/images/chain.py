@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws chain-light.svg and chain-dark.svg beside this file: the objects, what they become in AWS, and a call.
+"""Draws chain-light.svg and chain-dark.svg beside this file: the objects, their resources in AWS, and a call.
 
 docs/images/chain.py writes both files; with --check it fails if they are not what it would write.
 """
