@@ -1,5 +1,5 @@
-# The operator's image: the statically linked program, the CA certificates for TLS connections to AWS, and
-# nothing else; no shell, not root.
+# The operator's image: the statically linked program, the CA certificates for TLS connections to AWS, the
+# licences of what the program contains, and nothing else; no shell, not root.
 #
 #     docker buildx build --platform linux/amd64,linux/arm64 --tag <registry>/mtls-operator:0.1.0 --push .
 #
@@ -17,10 +17,24 @@ WORKDIR /src
 COPY . .
 # `.ci/static` names the target, so that its flags apply to the program only, not to build scripts.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    .ci/static --release && mv target/*-linux-gnu/release/mtls-operator /mtls-operator
+    .ci/static --release && mv target/*-linux-gnu/release/mtls-operator /mtls-operator && \
+    mkdir /licenses && cp LICENSE THIRD-PARTY-LICENSES /licenses/
 
 FROM scratch
+# A release sets these: `--build-arg VERSION=0.1.0 --build-arg REVISION=$(git rev-parse HEAD)`.
+ARG VERSION=0.0.0-dev
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="mtls-operator" \
+      org.opencontainers.image.description="AWS API Gateway custom domains behind mutual TLS, and the client certificates for them" \
+      org.opencontainers.image.source="https://github.com/mtls-operator/mtls-operator" \
+      org.opencontainers.image.url="https://github.com/mtls-operator/mtls-operator" \
+      org.opencontainers.image.documentation="https://github.com/mtls-operator/mtls-operator/blob/main/docs/README.md" \
+      org.opencontainers.image.vendor="The mtls-operator maintainers" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /licenses /licenses
 COPY --from=build /mtls-operator /usr/local/bin/mtls-operator
 ENV PATH=/usr/local/bin
 # The user of the chart's securityContext; runAsNonRoot requires a number here.

@@ -1,6 +1,6 @@
 //! The image, as far as a test can check it without a build: the Dockerfile agrees with the toolchain and the
-//! chart, and ends in nothing but the program. `.ci/empty-root` shows that the program runs with nothing
-//! around it.
+//! chart, and ends in nothing but the program and its licences. `.ci/empty-root` shows that the program runs
+//! with nothing around it.
 use std::path::Path;
 
 fn file(name: &str) -> String {
@@ -43,8 +43,8 @@ fn the_image_is_built_by_the_projects_toolchain_and_is_nothing_but_the_program()
     let dockerfile = file("Dockerfile");
     let (_, image) = dockerfile.split_once("FROM scratch").expect("the last stage");
     assert!(
-        !image.contains("RUN ") && image.matches("COPY ").count() == 2,
-        "the program and the certificates"
+        !image.contains("RUN ") && image.matches("COPY ").count() == 3,
+        "the program, the certificates and the licences"
     );
 }
 
