@@ -56,6 +56,8 @@ pub struct Options {
     pub knobs: Vec<(&'static str, f64)>,
     /// True to run functions in Node.js too; Node.js is downloaded the first time on a machine.
     pub node: bool,
+    /// True to hold every request and answer against AWS's models; a violation is answered with 500.
+    pub validate: bool,
 }
 
 impl Default for Options {
@@ -66,6 +68,7 @@ impl Default for Options {
             profile: Profile::Fast,
             knobs: delays.map(|knob| (knob, 0.0)).to_vec(),
             node: false,
+            validate: false,
         }
     }
 }
@@ -118,7 +121,9 @@ impl Aws {
         command
             .env("PYTHONPATH", SOURCE)
             .env("PYTHONDONTWRITEBYTECODE", "1");
-        command.env("AWSDOUBLE_PROFILE", options.profile.name());
+        command
+            .env("AWSDOUBLE_PROFILE", options.profile.name())
+            .env("AWSDOUBLE_VALIDATE", if options.validate { "1" } else { "0" });
         if let Some(folder) = node.and_then(Path::parent) {
             let path = env::var_os("PATH").unwrap_or_default();
             let all = iter::once(folder.to_owned()).chain(env::split_paths(&path));

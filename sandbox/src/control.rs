@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::view::{
-    Alias, Domain, EdgeView, RecordSet, RegionalDomain, ServerCertificate, Truststore, Zone,
+    Alias, Domain, EdgeView, RecordSet, RegionalDomain, ServerCertificate, Shown, Truststore, Zone,
 };
 
 /// Failure of a control call.

@@ -1,13 +1,13 @@
-//! The edge: plays API Gateway's front. It terminates TLS for the custom domain names and the default
-//! endpoints of the AWS emulator, verifies client certificates, and passes requests on to the emulator's data
-//! plane.
+//! The edge: plays API Gateway's front. It terminates TLS for the custom domain names, with the certificates
+//! that ACM has for them, and for the default endpoints of the AWS emulator, verifies client certificates, and
+//! passes requests on to the emulator's data plane.
 //!
 //! At every handshake the edge asks the emulator for the *current* configuration of the name: the truststore
 //! is the one that API Gateway took at the last update. As in AWS, the handshake fails without a certificate,
 //! and an untrusted certificate gets a 403. `sandbox/aws/ASSUMPTIONS.md` lists the behaviour without a
 //! source.
 
-mod authority;
+mod server_certificates;
 pub mod trust;
 
 use std::convert::Infallible;
@@ -24,7 +24,6 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
-use openssl::error::ErrorStack;
 use openssl::ssl::{Ssl, SslVerifyMode};
 use openssl::x509::{X509, X509VerifyResult};
 use rustls::server::Acceptor;
@@ -35,8 +34,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_openssl::SslStream;
 
-use self::authority::Authority;
-use crate::control::{Control, EdgeView, percent_encode};
+use self::server_certificates::ServerCertificates;
+use crate::control::{self, Control, EdgeView, Shown, percent_encode};
 
 /// TLS record with the fatal alert `handshake_failure` (RFC 8446, 6).
 const HANDSHAKE_FAILURE: [u8; 7] = [21, 3, 3, 0, 2, 2, 40];
@@ -46,8 +45,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Failure to start the edge.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot create the sandbox's public CA")]
-    Authority(#[from] ErrorStack),
+    #[error("the emulator does not name the sandbox's public CA")]
+    Authority(#[from] control::Error),
     #[error("cannot write the sandbox's public CA to {path}")]
     Write {
         path: PathBuf,
@@ -84,8 +83,9 @@ impl Edge {
             .strip_prefix("http://")
             .and_then(|host| host.parse().ok());
         let emulator = emulator.ok_or_else(|| Error::Endpoint(endpoint.to_owned()))?;
-        let authority = Authority::new()?;
-        std::fs::write(ca_file, authority.certificate_pem()?).map_err(|source| Error::Write {
+        let control = Control::new(endpoint);
+        let authority = control.edge_of_host("").await?.authority;
+        std::fs::write(ca_file, authority).map_err(|source| Error::Write {
             path: ca_file.to_owned(),
             source,
         })?;
@@ -94,9 +94,9 @@ impl Edge {
             .map_err(Error::Listen)?;
         let address = listener.local_addr().map_err(Error::Listen)?;
         let front = Arc::new(Front {
-            control: Control::new(endpoint),
+            control,
             emulator,
-            authority,
+            server_certificates: ServerCertificates::default(),
         });
         Ok(Self {
             address,
@@ -114,12 +114,12 @@ impl Edge {
 struct Front {
     control: Control,
     emulator: SocketAddr,
-    authority: Authority,
+    server_certificates: ServerCertificates,
 }
 
 /// Configuration of a host name.
 struct Site {
-    certificate_names: Vec<String>,
+    certificate: Shown,
     /// Truststore of a domain with mutual TLS.
     truststore: Option<String>,
     /// The same as `control::Domain::leaf_anchor_issues`.
@@ -184,7 +184,7 @@ impl Front {
     async fn prepare(&self, name: &str) -> Option<(Site, EdgeView, Ssl)> {
         let view = self.control.edge_of_host(name).await.ok()?;
         let site = site(&view, name)?;
-        let context = self.authority.context(&site.certificate_names).ok()?;
+        let context = self.server_certificates.context(&site.certificate).ok()?;
         let mut ssl = Ssl::new(&context).ok()?;
         if site.truststore.is_some() {
             // Every certificate passes the handshake and is verified after it: an untrusted certificate gets
@@ -214,11 +214,8 @@ impl Front {
             .get(header::HOST)
             .and_then(|host| host.to_str().ok())
             .unwrap_or_default();
-        if !host
-            .split(':')
-            .next()
-            .is_some_and(|host| host.eq_ignore_ascii_case(name))
-        {
+        let host = host.split(':').next().unwrap_or_default().to_ascii_lowercase();
+        if !host.eq_ignore_ascii_case(name) && !self.host_alone_selects(&host).await {
             return Ok(message(StatusCode::FORBIDDEN, "Forbidden"));
         }
         let headers = request.headers_mut();
@@ -234,6 +231,12 @@ impl Front {
             .pass_on(request)
             .await
             .unwrap_or_else(|_| message(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error")))
+    }
+
+    /// True when the emulator is told to serve a domain that only the `Host` header names.
+    async fn host_alone_selects(&self, host: &str) -> bool {
+        let view = self.control.edge_of_host(host).await;
+        view.is_ok_and(|view| view.domains.iter().any(|domain| domain.host_alone_selects))
     }
 
     async fn pass_on(
@@ -282,12 +285,8 @@ fn site(view: &EdgeView, host: &str) -> Option<Site> {
             .find(|domain| domain.serving && domain.domain_name.eq_ignore_ascii_case(name))
     };
     if let Some(domain) = named(host).or_else(|| named(&wildcard)) {
-        let names = domain
-            .certificate
-            .as_ref()
-            .map(|certificate| certificate.names.clone());
         return Some(Site {
-            certificate_names: names.unwrap_or_else(|| vec![domain.domain_name.clone()]),
+            certificate: domain.certificate.as_ref()?.shown.clone()?,
             truststore: domain
                 .truststore
                 .as_ref()
@@ -295,9 +294,8 @@ fn site(view: &EdgeView, host: &str) -> Option<Site> {
             leaf_anchor_issues: domain.leaf_anchor_issues,
         });
     }
-    let default_endpoint = wildcard.starts_with("*.execute-api.") && wildcard.ends_with(".amazonaws.com");
-    default_endpoint.then(|| Site {
-        certificate_names: vec![wildcard],
+    Some(Site {
+        certificate: view.default_endpoint.clone()?,
         truststore: None,
         leaf_anchor_issues: false,
     })

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use aws_sdk_acm::primitives::Blob;
 use common::{configuration, domain, truststore};
 use openssl::x509::{X509, X509VerifyResult};
 use sandbox::aws::{Account, Aws, Options};
@@ -214,7 +215,7 @@ fn unreadable_certificates_are_skipped() {
 struct World {
     corpus: tempfile::TempDir,
     edge: Edge,
-    _aws: Aws,
+    aws: Aws,
     account: Account,
     prepared: Prepared,
 }
@@ -233,7 +234,7 @@ impl World {
         Self {
             corpus,
             edge,
-            _aws: aws,
+            aws,
             account,
             prepared,
         }
@@ -275,6 +276,92 @@ impl World {
             format!("no answer: {text}")
         }
     }
+}
+
+/// A handshake under the API's own name needs no client certificate.
+#[tokio::test]
+async fn a_host_header_alone_does_not_reach_a_domain_with_mutual_tls() {
+    let world = World::start().await;
+    let name = format!("api.{}", world.prepared.zone);
+    domain(
+        &world.account,
+        &world.prepared,
+        &name,
+        Some(&world.pem(&["root"])),
+    )
+    .await;
+    let own = format!(
+        "https://{}.execute-api.us-east-1.amazonaws.com/",
+        world.prepared.api_id
+    );
+    let by_host = format!("--header 'host: {name}'");
+    assert_eq!(world.curl(&own, "").await.1, HELLO);
+    assert_eq!(world.curl(&own, &by_host).await.1, FORBIDDEN);
+    let control = Control::new(world.aws.endpoint());
+    let knob = ("host_alone_selects", 1.0);
+    control.set_knobs(&world.account.id, &[knob]).await.unwrap();
+    assert_eq!(world.curl(&own, &by_host).await.1, HELLO);
+}
+
+/// Returns the certificate that the edge shows for a name.
+async fn shown(world: &World, name: &str) -> X509 {
+    let script = format!(
+        "openssl s_client -connect {} -servername {name} </dev/null 2>/dev/null | openssl x509",
+        world.edge.address()
+    );
+    let dir: PathBuf = world.corpus.path().into();
+    let (_, text) = tokio::task::spawn_blocking(move || run(&dir, &script))
+        .await
+        .unwrap();
+    X509::from_pem(text.as_bytes()).unwrap_or_else(|_| panic!("{name}: {text}"))
+}
+
+#[tokio::test]
+async fn the_edge_shows_exactly_the_certificate_that_acm_has() {
+    let world = World::start().await;
+    let name = format!("shown.{}", world.prepared.zone);
+    let (arn, _) = domain(&world.account, &world.prepared, &name, None).await;
+    let acm = aws_sdk_acm::Client::new(&world.account.sdk());
+    let of_acm = async |arn: &str| {
+        let answer = acm.get_certificate().certificate_arn(arn).send().await.unwrap();
+        X509::from_pem(answer.certificate.unwrap().as_bytes()).unwrap()
+    };
+    let found = shown(&world, &name).await;
+    assert_eq!(found.to_der().unwrap(), of_acm(&arn).await.to_der().unwrap());
+    let described = acm
+        .describe_certificate()
+        .certificate_arn(&arn)
+        .send()
+        .await
+        .unwrap();
+    let serial = described.certificate.unwrap().serial.unwrap().replace(':', "");
+    let of_shown = found.serial_number().to_bn().unwrap().to_hex_str().unwrap();
+    assert_eq!(of_shown.to_lowercase(), serial);
+    assert_eq!(world.get(&name, "").await, HELLO);
+
+    // A certificate of the user's own: callers do not trust it by the sandbox's CA.
+    let make = format!(
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -keyout own.key -out own.crt -subj /CN={name} \
+         -addext subjectAltName=DNS:{name}"
+    );
+    assert!(run(world.corpus.path(), &make).0);
+    let file = |name: &str| std::fs::read(world.corpus.path().join(name)).unwrap();
+    let import = acm
+        .import_certificate()
+        .certificate(Blob::new(file("own.crt")))
+        .private_key(Blob::new(file("own.key")));
+    let own = import.send().await.unwrap().certificate_arn.unwrap();
+    let update = world
+        .gateway()
+        .update_domain_name()
+        .domain_name(&name)
+        .domain_name_configurations(configuration(&own));
+    update.send().await.unwrap();
+    let found = shown(&world, &name).await;
+    assert_eq!(found.to_pem().unwrap(), file("own.crt"));
+    assert!(world.get(&name, "").await.starts_with("no answer"));
+    let (_, text) = world.curl(&format!("https://{name}/"), "--cacert own.crt").await;
+    assert_eq!(text, HELLO);
 }
 
 const HELLO: &str = r#""Hello World!" 200"#;
@@ -368,7 +455,7 @@ async fn a_leaf_under_an_anchor_that_is_no_authority_is_refused_unless_the_knob_
         Some(&world.pem(&["self3"])),
     )
     .await;
-    let control = Control::new(world._aws.endpoint());
+    let control = Control::new(world.aws.endpoint());
     for (knob, want) in [(0.0, FORBIDDEN), (1.0, HELLO)] {
         control
             .set_knobs(&world.account.id, &[("leaf_anchor_issues", knob)])

@@ -7,17 +7,25 @@ use std::{
 };
 
 use aws_config::{BehaviorVersion, SdkConfig};
-use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::{
+    Credentials,
+    provider::{ProvideCredentials, SharedCredentialsProvider},
+};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use kube::Client;
 use sandbox::{
     aws::{Options, REGION},
+    control::Control,
     kubernetes::Kubernetes,
     operator::{Operator, OperatorOptions},
     prepare::hosted_zone,
     world::World,
 };
 
+use crate::credentials::CredentialsEndpoint;
+
+/// Rights of the credentials: those of the operator and of the suite.
+const POLICY: &str = include_str!("policy.json");
 /// Prefix of all names that any run makes.
 pub const ALL_RUNS: &str = "mtls-real-";
 /// Cluster in the operator's ownership tags, in every run.
@@ -35,6 +43,8 @@ pub struct Account {
     pub timeout: Duration,
     dir: PathBuf,
     operator_env: Vec<(String, String)>,
+    /// None for keys without an end, which the operator has in its environment.
+    credentials: Option<CredentialsEndpoint>,
     place: Place,
 }
 
@@ -111,25 +121,26 @@ impl Account {
             .expect("the account has the public hosted zone of REAL_AWS_ZONE")
             .id();
         let zone_id = zone_id.trim_start_matches("/hostedzone/").to_owned();
-        let keys = sdk
-            .credentials_provider()
-            .expect("there are credentials")
-            .provide_credentials()
-            .await;
-        let keys = keys.expect("credentials");
+        let provider = sdk.credentials_provider().expect("there are credentials");
+        let keys = provider.provide_credentials().await.expect("credentials");
         let mut operator_env = vec![
             ("AWS_REGION".to_owned(), region.clone()),
-            ("AWS_ACCESS_KEY_ID".to_owned(), keys.access_key_id().to_owned()),
-            (
-                "AWS_SECRET_ACCESS_KEY".to_owned(),
-                keys.secret_access_key().to_owned(),
-            ),
             ("MTLS_OPERATOR_LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
         ];
-        operator_env.extend(
-            keys.session_token()
-                .map(|token| ("AWS_SESSION_TOKEN".to_owned(), token.to_owned())),
-        );
+        let credentials = match keys.session_token() {
+            // Temporary: an hour, as a rule, which is less than a run takes.
+            Some(_) => Some(CredentialsEndpoint::start(provider, Duration::from_secs(900)).await),
+            None => {
+                operator_env.extend([
+                    ("AWS_ACCESS_KEY_ID".to_owned(), keys.access_key_id().to_owned()),
+                    (
+                        "AWS_SECRET_ACCESS_KEY".to_owned(),
+                        keys.secret_access_key().to_owned(),
+                    ),
+                ]);
+                None
+            }
+        };
         let kubernetes = Kubernetes::start(dir).await.expect("a local Kubernetes");
         Account {
             id,
@@ -141,6 +152,7 @@ impl Account {
             timeout: Duration::from_secs(90 * 60),
             dir: dir.to_owned(),
             operator_env,
+            credentials,
             place: Place::Real(Box::new(kubernetes)),
         }
     }
@@ -152,6 +164,17 @@ impl Account {
         let account = world.aws.new_account();
         let zone = format!("z{}.example.com", account.id);
         let zone_id = hosted_zone(&account, &zone).await.expect("a hosted zone");
+        let policy = serde_json::from_str(POLICY).expect("JSON");
+        let allowed = Control::new(world.aws.endpoint())
+            .allow(&account.id, &policy)
+            .await;
+        allowed.expect("a policy that the emulator knows");
+        // The SDK renews credentials ten seconds before their end.
+        let keys = Credentials::new(&account.id, "sandbox", Some("token".into()), None, "sandbox");
+        let provider = SharedCredentialsProvider::new(keys);
+        let credentials = CredentialsEndpoint::start(provider, Duration::from_secs(15)).await;
+        let mut operator_env = world.operator_env(&account, "");
+        operator_env.retain(|(name, _)| !name.starts_with("AWS_ACCESS") && !name.starts_with("AWS_SECRET"));
         Account {
             id: account.id.clone(),
             region: REGION.to_owned(),
@@ -161,7 +184,8 @@ impl Account {
             run: run(),
             timeout: Duration::from_secs(60),
             dir: dir.to_owned(),
-            operator_env: world.operator_env(&account, ""),
+            operator_env,
+            credentials: Some(credentials),
             place: Place::Local(Box::new(world)),
         }
     }
@@ -177,6 +201,11 @@ impl Account {
             "{where_} {} in {}, zone {}, names {}*",
             self.id, self.region, self.zone, self.run
         )
+    }
+
+    /// How often the operator took its credentials; `None` when it has them in its environment.
+    pub fn credentials_taken(&self) -> Option<usize> {
+        self.credentials.as_ref().map(CredentialsEndpoint::answers)
     }
 
     fn kubernetes(&self) -> &Kubernetes {
@@ -201,6 +230,12 @@ impl Account {
 
     pub async fn operator(&self) -> Operator {
         let mut env = self.operator_env.clone();
+        env.extend(
+            self.credentials
+                .iter()
+                .flat_map(CredentialsEndpoint::env)
+                .cloned(),
+        );
         env.push(("MTLS_OPERATOR_CLUSTER_ID".into(), self.run.clone()));
         env.push(("MTLS_OPERATOR_TRUSTSTORE_BUCKET".into(), self.run.clone()));
         let options = OperatorOptions {
@@ -264,6 +299,26 @@ impl Account {
             .await
             .expect("curl is there");
         String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// Waits until the status is this one, and checks that it stays so for a minute (less on the emulator): AWS
+    /// spreads a change over many machines, which for a while answer differently.
+    pub async fn settles(&self, what: &str, expected: &str, status: impl AsyncFn() -> String) {
+        self.eventually(what, async || {
+            let seen = status().await;
+            if seen == expected { Ok(()) } else { Err(seen) }
+        })
+        .await;
+        let since = Instant::now();
+        while since.elapsed() < self.timeout / 90 {
+            tokio::time::sleep(self.timeout / 900).await;
+            assert_eq!(
+                status().await,
+                expected,
+                "{what}: it was so {:?} ago",
+                since.elapsed()
+            );
+        }
     }
 
     /// Repeats the check until it succeeds; panics with its last error when it takes too long.

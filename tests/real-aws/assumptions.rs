@@ -1,5 +1,9 @@
 //! Entries of sandbox/aws/ASSUMPTIONS.md, each by its name: tried here, or listed with the reason why not.
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
+};
 
 use aws_sdk_acm::types::{CertificateStatus, KeyAlgorithm, ValidationMethod};
 use aws_sdk_apigateway::types::{EndpointConfiguration, EndpointType, IntegrationType, Op, PatchOperation};
@@ -12,6 +16,7 @@ use aws_sdk_s3::{
         VersioningConfiguration,
     },
 };
+use futures::FutureExt as _;
 
 use crate::{
     account::Account,
@@ -102,8 +107,13 @@ const NOT_TRIED: [(&str, &str); 27] = [
 pub struct Findings(BTreeMap<&'static str, (bool, String)>);
 
 impl Findings {
-    pub fn note(&mut self, name: &'static str, holds: bool, seen: String) {
-        self.0.insert(name, (holds, seen));
+    /// Runs the check of an entry, which returns whether it holds, and the evidence. A check that panics, because
+    /// a call failed or a wait was too long, is a difference too, and does not stop the others.
+    pub async fn item(&mut self, name: &'static str, check: impl Future<Output = (bool, String)>) {
+        let ended = AssertUnwindSafe(check).catch_unwind().await;
+        let finding =
+            ended.unwrap_or_else(|panic| (false, format!("the check failed: {}", text_of(&*panic))));
+        self.0.insert(name, finding);
     }
 
     /// Prints a line for each entry. Returns the figures of the last line.
@@ -149,6 +159,13 @@ impl Findings {
     }
 }
 
+/// Text of a panic.
+pub fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "no message".into())
+}
+
 fn listed() -> BTreeSet<String> {
     const LIST: &str = include_str!("../../sandbox/aws/ASSUMPTIONS.md");
     let names = LIST
@@ -164,6 +181,26 @@ fn refusal<T: std::fmt::Debug, E: std::fmt::Debug>(result: &Result<T, E>, code: 
 }
 
 pub async fn without_a_domain(account: &Account, findings: &mut Findings) {
+    findings.item("record-limits", record_limits(account)).await;
+    findings
+        .item("versioning-at-once", versioning_at_once(account))
+        .await;
+    findings.item("kms-alias", kms_alias(account)).await;
+    findings
+        .item("stage-update-publishes", stage_update_publishes(account))
+        .await;
+    let absent = execute_api(account, "zzzzzzzzzz");
+    findings
+        .item(
+            "unknown-api",
+            stays(account, "403", async || {
+                account.status(&absent, &absent, "/", None, &[]).await
+            }),
+        )
+        .await;
+}
+
+async fn record_limits(account: &Account) -> (bool, String) {
     let value = format!("\"{}\"", "x".repeat(200));
     let values = (0..200).map(|n| {
         ResourceRecord::builder()
@@ -194,16 +231,11 @@ pub async fn without_a_domain(account: &Account, findings: &mut Findings) {
             .await,
         "InvalidChangeBatch",
     );
-    findings.note("record-limits", holds && seen.contains("32000 characters"), seen);
-
-    buckets(account, findings).await;
-    rest_apis(account, findings).await;
-    let absent = execute_api(account, "zzzzzzzzzz");
-    let status = account.status(&absent, &absent, "/", None, &[]).await;
-    findings.note("unknown-api", status == "403", status);
+    (holds && seen.contains("32000 characters"), seen)
 }
 
-async fn buckets(account: &Account, findings: &mut Findings) {
+/// Creates the bucket of the later checks, too.
+async fn versioning_at_once(account: &Account) -> (bool, String) {
     let s3 = aws_sdk_s3::Client::new(&account.sdk);
     let bucket = format!("{}-bucket", account.run);
     let mut request = s3.create_bucket().bucket(&bucket);
@@ -231,12 +263,15 @@ async fn buckets(account: &Account, findings: &mut Findings) {
         .await
         .expect("GetBucketVersioning")
         .status;
-    findings.note(
-        "versioning-at-once",
+    (
         status == Some(BucketVersioningStatus::Enabled),
         format!("{status:?}"),
-    );
+    )
+}
 
+async fn kms_alias(account: &Account) -> (bool, String) {
+    let s3 = aws_sdk_s3::Client::new(&account.sdk);
+    let bucket = format!("{}-bucket", account.run);
     // AWS's own key, which costs nothing.
     let alias = format!("arn:aws:kms:{}:{}:alias/aws/s3", account.region, account.id);
     let request = s3
@@ -256,7 +291,7 @@ async fn buckets(account: &Account, findings: &mut Findings) {
         .await
         .expect("HeadObject");
     let key = object.ssekms_key_id.unwrap_or_default();
-    findings.note("kms-alias", key.starts_with("arn:") && key.contains(":key/"), key);
+    (key.starts_with("arn:") && key.contains(":key/"), key)
 }
 
 /// REST API that answers GET of `/` and, after a deployment, of later resources, by itself: it needs no
@@ -326,7 +361,7 @@ async fn deploy(rest: &aws_sdk_apigateway::Client, api: &str, stage: &str) {
         .expect("CreateDeployment");
 }
 
-async fn rest_apis(account: &Account, findings: &mut Findings) {
+async fn stage_update_publishes(account: &Account) -> (bool, String) {
     let rest = aws_sdk_apigateway::Client::new(&account.sdk);
     let api = mock_api(account, "flag").await;
     let host = execute_api(account, &api);
@@ -360,27 +395,31 @@ async fn rest_apis(account: &Account, findings: &mut Findings) {
     answer(&rest, &api, &late.expect("CreateResource").id.expect("an id")).await;
 
     set_flag(&rest, &api, true).await;
-    rest.update_stage()
-        .rest_api_id(&api)
-        .stage_name("prod")
-        .send()
-        .await
-        .expect("UpdateStage");
+    touch_stage(&rest, &api).await;
     let closed = soon(account, async || status("/prod/").await == "403").await;
     set_flag(&rest, &api, false).await;
+    touch_stage(&rest, &api).await;
+    let open = soon(account, async || status("/prod/").await == "200").await;
+    let late = status("/prod/late").await;
+    (
+        closed && open && late != "200",
+        format!("closed {closed}, open {open}, {late}"),
+    )
+}
+
+/// Changes nothing, as the operator does.
+async fn touch_stage(rest: &aws_sdk_apigateway::Client, api: &str) {
+    let patch = PatchOperation::builder()
+        .op(Op::Replace)
+        .path("/tracingEnabled")
+        .value("false");
     rest.update_stage()
-        .rest_api_id(&api)
+        .rest_api_id(api)
         .stage_name("prod")
+        .patch_operations(patch.build())
         .send()
         .await
         .expect("UpdateStage");
-    let open = soon(account, async || status("/prod/").await == "200").await;
-    let late = status("/prod/late").await;
-    findings.note(
-        "stage-update-publishes",
-        closed && open && late != "200",
-        format!("closed {closed}, open {open}, {late}"),
-    );
 }
 
 async fn set_flag(rest: &aws_sdk_apigateway::Client, api: &str, closed: bool) {
@@ -408,7 +447,25 @@ async fn soon(account: &Account, check: impl AsyncFn() -> bool) -> bool {
     false
 }
 
+/// True when the status comes to be this one, and stays so for a minute; with the last status.
+async fn stays(account: &Account, expected: &str, status: impl AsyncFn() -> String) -> (bool, String) {
+    soon(account, async || status().await == expected).await;
+    let since = std::time::Instant::now();
+    loop {
+        let seen = status().await;
+        if seen != expected || since.elapsed() > account.timeout / 90 {
+            return (seen == expected, seen);
+        }
+        tokio::time::sleep(account.timeout / 900).await;
+    }
+}
+
 pub async fn of_certificates_in_use(account: &Account, arn: &str, findings: &mut Findings) {
+    findings.item("in-use-by-arn", in_use_by_arn(account, arn)).await;
+}
+
+/// AWS names several load balancers, as a rule three.
+async fn in_use_by_arn(account: &Account, arn: &str) -> (bool, String) {
     let acm = aws_sdk_acm::Client::new(&account.sdk);
     let users = account
         .eventually("the certificate is in use", async || {
@@ -428,91 +485,111 @@ pub async fn of_certificates_in_use(account: &Account, arn: &str, findings: &mut
         .await;
     let is_balancer = |arn: &String| {
         let parts: Vec<_> = arn.splitn(6, ':').collect();
-        parts[..3] == ["arn", "aws", "elasticloadbalancing"] && parts[5].starts_with("loadbalancer/")
+        parts[..4] == ["arn", "aws", "elasticloadbalancing", &account.region]
+            && parts[5].starts_with("loadbalancer/app/prod-")
     };
-    findings.note(
-        "in-use-by-arn",
-        users.iter().all(is_balancer),
-        format!("{users:?}"),
-    );
+    (users.iter().all(is_balancer), format!("{users:?}"))
 }
 
 /// Checks on a custom domain that has no mutual TLS yet. Afterwards it has mutual TLS that no caller passes.
 pub async fn with_a_domain(account: &Account, domain: &ByHand, findings: &mut Findings) {
     let ByHand { host, front } = domain;
-    let status = account
-        .status(&account.host("absent"), front, "/", None, &["--insecure"])
+    let status =
+        async |caller: Option<&crate::account::Identity>| account.status(host, front, "/", caller, &[]).await;
+    findings
+        .item(
+            "unknown-name",
+            stays(account, "000", async || {
+                let absent = account.host("absent");
+                account.status(&absent, front, "/", None, &["--insecure"]).await
+            }),
+        )
         .await;
-    findings.note("unknown-name", status == "000", status);
     let other = format!("host: {}", account.host("other"));
-    let status = account
-        .status(host, front, "/", None, &["--header", &other])
+    findings
+        .item(
+            "another-host",
+            stays(account, "403", async || {
+                account
+                    .status(host, front, "/", None, &["--header", &other])
+                    .await
+            }),
+        )
         .await;
-    findings.note("another-host", status == "403", status);
 
-    let answer = ec_certificate(account, host).await;
-    let holds = answer.is_ok();
-    findings.note("ec-server-certificate", holds, format!("{answer:?}"));
-
-    let many: String = (0..1001)
-        .map(|n| self_signed(&format!("many {n}")).certificate)
-        .collect();
-    let (holds, seen) = refusal(&trust(account, host, "many", &many).await, "BadRequestException");
-    findings.note("truststore-size", holds, seen);
-    let twice = self_signed("twice").certificate + &self_signed("twice").certificate;
-    let (holds, seen) = refusal(
-        &trust(account, host, "twice", &twice).await,
-        "BadRequestException",
-    );
-    findings.note("truststore-subject-twice", holds, seen);
-
-    let expired = self_signed_until("expired", rcgen::date_time_ymd(2021, 1, 1));
-    let warnings = trust(account, host, "expired", &expired.certificate)
-        .await
-        .expect("UpdateDomainName");
-    let text = "Certificate with subject CN=expired has expired.";
-    findings.note("truststore-warnings", warnings == [text], format!("{warnings:?}"));
-
-    let caller = version_1("as it is");
-    trust(account, host, "self-signed", &caller.certificate)
-        .await
-        .expect("UpdateDomainName");
-    let answered = soon(account, async || {
-        account.status(host, front, "/", Some(&caller), &[]).await == "200"
-    })
-    .await;
-    findings.note("self-signed-as-it-is", answered, format!("answered {answered}"));
-
-    let (anchor, child) = crate::scenarios::anchor_and_child();
-    trust(account, host, "leaf-anchor", &anchor.certificate)
-        .await
-        .expect("UpdateDomainName");
-    let trusted = soon(account, async || {
-        account.status(host, front, "/", Some(&anchor), &[]).await == "200"
-    })
-    .await;
-    let status = account.status(host, front, "/", Some(&child), &[]).await;
-    let seen = format!("the anchor answered {trusted}, what it signed {status}");
-    findings.note("leaf-anchor-issues-nothing", trusted && status == "403", seen);
-
-    let warnings = trust(account, host, "empty", "nothing\n").await;
-    let holds = warnings.as_ref().is_ok_and(|warnings| !warnings.is_empty());
-    findings.note("truststore-empty", holds, format!("{warnings:?}"));
-
-    let policy = PatchOperation::builder()
-        .op(Op::Replace)
-        .path("/securityPolicy")
-        .value("TLS_1_0")
-        .build();
-    let rest = aws_sdk_apigateway::Client::new(&account.sdk);
-    let changed = rest
-        .update_domain_name()
-        .domain_name(host)
-        .patch_operations(policy)
-        .send()
+    findings
+        .item("ec-server-certificate", async {
+            let answer = ec_certificate(account, host).await;
+            (answer.is_ok(), format!("{answer:?}"))
+        })
         .await;
-    let (holds, seen) = refusal(&changed, "BadRequestException");
-    findings.note("policy-with-mutual-tls", holds, seen);
+    let refused =
+        async |key: &str, pem: String| refusal(&trust(account, host, key, &pem).await, "BadRequestException");
+    findings
+        .item("truststore-size", async {
+            let many = (0..1001).map(|n| self_signed(&format!("many {n}")).certificate);
+            refused("many", many.collect()).await
+        })
+        .await;
+    findings
+        .item("truststore-subject-twice", async {
+            let twice = self_signed("twice").certificate + &self_signed("twice").certificate;
+            refused("twice", twice).await
+        })
+        .await;
+    findings
+        .item("truststore-warnings", async {
+            let expired = self_signed_until("expired", rcgen::date_time_ymd(2021, 1, 1));
+            let warnings = trust(account, host, "expired", &expired.certificate).await;
+            let text = "Certificate with subject CN=expired has expired.";
+            (
+                warnings.as_ref().is_ok_and(|warnings| warnings == &[text]),
+                format!("{warnings:?}"),
+            )
+        })
+        .await;
+    findings
+        .item("self-signed-as-it-is", async {
+            let caller = version_1("as it is");
+            let set = trust(account, host, "self-signed", &caller.certificate).await;
+            set.expect("UpdateDomainName");
+            let answered = soon(account, async || status(Some(&caller)).await == "200").await;
+            (answered, format!("answered {answered}"))
+        })
+        .await;
+    findings
+        .item("leaf-anchor-issues-nothing", async {
+            let (anchor, child) = crate::scenarios::anchor_and_child();
+            let set = trust(account, host, "leaf-anchor", &anchor.certificate).await;
+            set.expect("UpdateDomainName");
+            let trusted = soon(account, async || status(Some(&anchor)).await == "200").await;
+            let (refused, seen) = stays(account, "403", async || status(Some(&child)).await).await;
+            let seen = format!("the anchor answered {trusted}, what it signed {seen}");
+            (trusted && refused, seen)
+        })
+        .await;
+    findings
+        .item("truststore-empty", async {
+            let warnings = trust(account, host, "empty", "nothing\n").await;
+            let holds = warnings.as_ref().is_ok_and(|warnings| !warnings.is_empty());
+            (holds, format!("{warnings:?}"))
+        })
+        .await;
+    findings
+        .item("policy-with-mutual-tls", async {
+            let policy = PatchOperation::builder()
+                .op(Op::Replace)
+                .path("/securityPolicy")
+                .value("TLS_1_0")
+                .build();
+            let rest = aws_sdk_apigateway::Client::new(&account.sdk);
+            let change = rest.update_domain_name().domain_name(host);
+            refusal(
+                &change.patch_operations(policy).send().await,
+                "BadRequestException",
+            )
+        })
+        .await;
     off(account, host).await;
 }
 
@@ -546,6 +623,29 @@ async fn ec_certificate(account: &Account, host: &str) -> Result<(), String> {
         .await;
     let former = update(account, host, "", Some(arn)).await?;
     update(account, host, "", former).await.map(drop)
+}
+
+/// Check on a domain with mutual TLS, whose mapping leads to the API: a handshake under another name needs no
+/// client certificate, and may not reach the domain by its `Host` header.
+pub async fn with_mutual_tls(account: &Account, api: &str, host: &str, front: &str, findings: &mut Findings) {
+    let (other, header) = (execute_api(account, api), format!("host: {host}"));
+    findings
+        .item("host-of-mutual-tls", async {
+            let status = account
+                .status(&other, front, "/", None, &["--header", &header])
+                .await;
+            let (_, stayed) = stays(account, &status, async || {
+                account
+                    .status(&other, front, "/", None, &["--header", &header])
+                    .await
+            })
+            .await;
+            (
+                status != "200" && stayed != "200",
+                format!("{status}, then {stayed}"),
+            )
+        })
+        .await;
 }
 
 /// Sets the domain's truststore to an object with this text. Returns AWS's warnings.
@@ -663,15 +763,32 @@ fn version_1(common_name: &str) -> crate::account::Identity {
 /// Deletes the domain in the middle of a change.
 pub async fn at_the_end(account: &Account, domain: &ByHand, findings: &mut Findings) {
     let gateway = aws_sdk_apigatewayv2::Client::new(&account.sdk);
-    account
-        .eventually("UpdateDomainName", async || {
-            update_once(account, &gateway, &domain.host, "", None).await
+    findings
+        .item("delete-while-updating", async {
+            account
+                .eventually("UpdateDomainName", async || {
+                    update_once(account, &gateway, &domain.host, "", None).await
+                })
+                .await;
+            let delete = gateway.delete_domain_name().domain_name(&domain.host);
+            let deleted = delete.send().await;
+            (deleted.is_ok(), format!("{deleted:?}"))
         })
         .await;
-    let deleted = gateway
-        .delete_domain_name()
-        .domain_name(&domain.host)
-        .send()
-        .await;
-    findings.note("delete-while-updating", deleted.is_ok(), format!("{deleted:?}"));
+}
+
+#[tokio::test]
+async fn a_failed_check_differs_and_the_others_go_on() {
+    let mut findings = Findings::default();
+    let broken = async { panic!("CreateBucket: {}", "AccessDenied") };
+    findings.item("kms-alias", broken).await;
+    findings.item("unknown-api", async { (true, "403".into()) }).await;
+    assert_eq!(
+        findings.0["kms-alias"],
+        (false, "the check failed: CreateBucket: AccessDenied".into())
+    );
+    let last = findings.print();
+    assert!(last.contains("hold=1 differ=1"), "{last}");
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| findings.hold()));
+    assert!(ended.is_err());
 }

@@ -4,6 +4,7 @@
 
 mod account;
 mod assumptions;
+mod credentials;
 mod leftovers;
 mod scenarios;
 
@@ -27,9 +28,11 @@ async fn the_main_job_and_every_assumption() {
     let left = leftovers::find(&account).await;
     let summary = findings.print();
     println!("real-aws {summary} leftovers={}", left.len());
-    if let Err(panic) = ended {
-        resume_unwind(panic);
-    }
+    let failures = ended.unwrap_or_else(|panic| resume_unwind(panic));
     assert_eq!(left, Vec::<leftovers::Leftover>::new());
     findings.hold();
+    assert_eq!(failures, [""; 0]);
+    if let Some(taken) = account.credentials_taken() {
+        assert!(taken > 1, "the operator never renewed its credentials");
+    }
 }

@@ -1,10 +1,13 @@
 //! Actions of a user: the quickstart from nothing to nothing, and a custom domain that serves, taken over and
 //! released. On the way the suite tries the emulator's assumptions, where it has the means.
+use std::panic::AssertUnwindSafe;
+
 use aws_sdk_acm::types::ValidationMethod;
 use aws_sdk_apigatewayv2::types::{DomainNameConfiguration, DomainNameStatus, EndpointType, SecurityPolicy};
 use aws_sdk_route53::types::{
     AliasTarget, Change, ChangeAction, ChangeBatch, ResourceRecord, ResourceRecordSet, RrType,
 };
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
@@ -19,19 +22,29 @@ use crate::{
     assumptions::{self, Findings},
 };
 
-pub async fn all(account: &Account, findings: &mut Findings) {
+/// Runs everything. A scenario that fails does not stop the assumptions. Returns the failures.
+pub async fn all(account: &Account, findings: &mut Findings) -> Vec<String> {
     let _operator = account.operator().await;
     let api = assumptions::mock_api(account, "api").await;
-    quickstart(account, &api).await;
+    let mut failures = vec![];
+    failures.extend(failure("quickstart", quickstart(account, &api, findings)).await);
     assumptions::without_a_domain(account, findings).await;
     let domain = by_hand(account, &api, findings).await;
     assumptions::with_a_domain(account, &domain, findings).await;
-    take_over(account, &api, &domain).await;
+    failures.extend(failure("take-over", take_over(account, &api, &domain)).await);
     assumptions::at_the_end(account, &domain, findings).await;
+    failures
+}
+
+async fn failure(scenario: &str, run: impl Future<Output = ()>) -> Option<String> {
+    let panic = AssertUnwindSafe(run).catch_unwind().await.err()?;
+    let failure = format!("{scenario}: {}", assumptions::text_of(&*panic));
+    println!("{failure}");
+    Some(failure)
 }
 
 /// Quickstart from nothing to an endpoint that requires a client certificate, and back.
-async fn quickstart(account: &Account, api: &str) {
+async fn quickstart(account: &Account, api: &str, findings: &mut Findings) {
     let host = account.host("quick");
     let spec = json!({
         "domainName": host,
@@ -65,18 +78,22 @@ async fn quickstart(account: &Account, api: &str) {
             expect("200", &status(Some(&client1)).await)
         })
         .await;
-    assert_eq!(status(None).await, "000", "without a certificate");
-    assert_eq!(
-        status(Some(&self_signed("client1"))).await,
-        "403",
-        "with the same name by an unknown authority"
-    );
+    account
+        .settles("without a certificate", "000", async || status(None).await)
+        .await;
+    let unknown = self_signed("client1");
+    account
+        .settles("the same name by an unknown authority", "403", async || {
+            status(Some(&unknown)).await
+        })
+        .await;
     let closed = execute_api(account, api);
-    assert_eq!(
-        account.status(&closed, &closed, "/prod/", None, &[]).await,
-        "403",
-        "the API's own endpoint"
-    );
+    account
+        .settles("the API's own endpoint", "403", async || {
+            account.status(&closed, &closed, "/prod/", None, &[]).await
+        })
+        .await;
+    assumptions::with_mutual_tls(account, api, &host, &front, findings).await;
 
     delete::<ClientCertificate>(account, "client1").await;
     delete::<MtlsDomain>(account, "quick").await;
@@ -118,13 +135,13 @@ async fn by_hand(account: &Account, api: &str, findings: &mut Findings) -> ByHan
         .send()
         .await;
     let mapping = mapping.expect("CreateApiMapping").api_mapping_id.expect("an id");
-    let known = gateway
-        .get_api_mapping()
-        .domain_name(&host)
-        .api_mapping_id(mapping)
-        .send()
+    findings
+        .item("mapping-known-before-listed", async {
+            let get = gateway.get_api_mapping().domain_name(&host);
+            let known = get.api_mapping_id(mapping).send().await;
+            (known.is_ok(), format!("{known:?}"))
+        })
         .await;
-    findings.note("mapping-known-before-listed", known.is_ok(), format!("{known:?}"));
 
     let domain = gateway
         .get_domain_name()
@@ -173,9 +190,13 @@ async fn take_over(account: &Account, api: &str, domain: &ByHand) {
             expect("200", &status(Some(&caller)).await)
         })
         .await;
-    assert_eq!(status(None).await, "000", "without a certificate");
+    account
+        .settles("without a certificate", "000", async || status(None).await)
+        .await;
     delete::<MtlsDomain>(account, "hand").await;
-    assert_eq!(status(Some(&caller)).await, "200", "released as it is");
+    account
+        .settles("released as it is", "200", async || status(Some(&caller)).await)
+        .await;
     println!(
         "take-over: {} got mutual TLS in place, and was released",
         domain.host

@@ -1,6 +1,7 @@
 //! External view of the emulator's AWS: custom domain names for the edge, hosted zones for the DNS server.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
 
@@ -8,6 +9,10 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EdgeView {
+    /// CA of all server certificates that are not imported, PEM.
+    pub authority: String,
+    /// Certificate of the default endpoints, for a host that is one.
+    pub default_endpoint: Option<Shown>,
     /// Value of the header `secret_header` in each request to the data plane.
     pub secret: String,
     pub secret_header: String,
@@ -33,6 +38,8 @@ pub struct Domain {
     /// True when a certificate of the truststore with CA:FALSE counts as an authority. Assumed to be false in
     /// AWS.
     pub leaf_anchor_issues: bool,
+    /// True when a `Host` header alone reaches the domain. Assumed to be false in AWS.
+    pub host_alone_selects: bool,
     pub truststore: Option<Truststore>,
     pub certificate: Option<ServerCertificate>,
 }
@@ -53,6 +60,23 @@ pub struct ServerCertificate {
     #[serde(rename = "type")]
     pub kind: String,
     pub status: String,
+    #[serde(flatten)]
+    pub shown: Option<Shown>,
+}
+
+/// Certificate that the edge shows, with its chain, and its key, in PEM.
+#[derive(Clone, Deserialize, PartialEq, Eq, Hash)]
+pub struct Shown {
+    pub pem: String,
+    pub key: String,
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shown")
+            .field("pem", &self.pem)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Hosted zone and all its record sets. Names end in a dot and are in lower case.

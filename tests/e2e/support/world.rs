@@ -26,6 +26,7 @@ pub static WORLD: LazyLock<(World, Runtime, File)> = LazyLock::new(|| {
                 &dir,
                 &Options {
                     node: true,
+                    validate: true,
                     ..Options::default()
                 },
             )
