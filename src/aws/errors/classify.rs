@@ -1,7 +1,7 @@
 //! Kind of a failed call that AWS answered: by its error code, else by the HTTP status. The text counts only
 //! where the code is ambiguous.
 
-use super::Kind;
+use super::kind::Kind;
 
 /// Returns the kind of a failed call that AWS answered.
 pub(super) fn classify(code: Option<&str>, status: Option<u16>, message: &str) -> Kind {

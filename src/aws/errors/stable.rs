@@ -52,7 +52,7 @@ pub(super) fn stable(message: &str) -> String {
         text.replace_range(start..end, "");
     }
     let word = |word: &str| match word.split_once(":assumed-role/") {
-        _ if is_time(word) => "(time)".to_owned(),
+        _ if is_time(word) => word.replacen(core(word), "(time)", 1),
         _ if word.starts_with("date/time") => "date/time".to_owned(),
         Some((account, role)) => {
             let (role, session) = role.split_once('/').unwrap_or((role, ""));
@@ -89,10 +89,15 @@ fn request_id(text: &str) -> Option<(usize, usize)> {
 /// True for `20261124T120000Z`, `2026-11-24T12:00:00Z`, `12:00:00` or seconds since 1970, as errors about
 /// signatures and tokens contain them.
 fn is_time(word: &str) -> bool {
-    let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    let word = core(word);
     let digits = word.chars().filter(char::is_ascii_digit).count();
     let rest: String = word.chars().filter(|c| c.is_ascii_alphabetic()).collect();
     let is_date = digits >= 14 && (rest == "TZ" || (rest == "T" && word.contains(':')));
     let is_clock = word.len() == 8 && digits == 6 && word.matches(':').count() == 2;
     is_date || is_clock || (matches!(digits, 10 | 13) && word.len() == digits)
+}
+
+/// Returns the word without the punctuation around it.
+fn core(word: &str) -> &str {
+    word.trim_matches(|c: char| !c.is_ascii_alphanumeric())
 }
