@@ -1,6 +1,6 @@
 //! The edge: plays API Gateway's front. It terminates TLS for the custom domain names, with the certificates
-//! that ACM has for them, and for the default endpoints of the AWS emulator, verifies client certificates, and
-//! passes requests on to the emulator's data plane.
+//! that ACM has for them, and for the default endpoints of the AWS emulator, verifies client certificates,
+//! and passes requests on to the emulator's data plane.
 //!
 //! At every handshake the edge asks the emulator for the *current* configuration of the name: the truststore
 //! is the one that API Gateway took at the last update. As in AWS, the handshake fails without a certificate,

@@ -115,9 +115,9 @@ impl fmt::Display for Operation {
 
 impl Default for Rates {
     /// Returns AWS's quotas: API Gateway Developer Guide, "Quotas and important notes" (10 a second, 40 at
-    /// once; GetResources 5 per 2 seconds); Route 53 Developer Guide, "Quotas" (5 a second); ACM User Guide, "Quotas" (RequestCertificate 5
-    /// a second, the operator's other calls 8 and more). For plentiful calls the rates are a little lower:
-    /// calls that leave evenly spaced do not arrive evenly spaced.
+    /// once; GetResources 5 per 2 seconds); Route 53 Developer Guide, "Quotas" (5 a second); ACM User Guide,
+    /// "Quotas" (RequestCertificate 5 a second, the operator's other calls 8 and more). For plentiful calls
+    /// the rates are a little lower: calls that leave evenly spaced do not arrive evenly spaced.
     fn default() -> Rates {
         let every = |interval, burst| Rate::Limited { interval, burst };
         Rates(BTreeMap::from(Operation::ALL.map(|operation| {

@@ -262,8 +262,8 @@ impl S3 {
     }
 
     /// Creates a bucket in this Region. The bucket has its tags from the first moment on; S3 makes it
-    /// private, with S3's own key. A bucket that this account already owns is [`Kind::Conflict`], in us-east-1
-    /// too, because the request has tags.
+    /// private, with S3's own key. A bucket that this account already owns is [`Kind::Conflict`], in
+    /// us-east-1 too, because the request has tags.
     pub async fn create_bucket(&self, name: &str, tags: &BTreeMap<String, String>) -> Result<(), Error> {
         const CREATE: &str = "s3:CreateBucket";
         // us-east-1 is the default location of a bucket, and S3 rejects its name.

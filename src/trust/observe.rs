@@ -126,8 +126,8 @@ pub(crate) async fn published(
 }
 
 /// Reads the object and version that the domain uses: also for a domain that is not owned yet, and for a
-/// truststore that has moved. `own` is the truststore of the spec: an object at any other place may be in another
-/// account or Region, where it has no owner among the MtlsDomains.
+/// truststore that has moved. `own` is the truststore of the spec: an object at any other place may be in
+/// another account or Region, where it has no owner among the MtlsDomains.
 pub(crate) async fn pinned(
     own: &TruststoreObject,
     reader: &AwsReader<'_>,
@@ -144,7 +144,8 @@ pub(crate) async fn pinned(
     let read = async {
         let version = match &used.version {
             Some(version) => version.clone(),
-            // Not pinned: the domain uses the version that was newest at its last update, presumably the latest.
+            // Not pinned: the domain uses the version that was newest at its last update, presumably the
+            // latest.
             None => match reader.head(bucket, key).await? {
                 Some(object) => object.version,
                 None => return Ok(None),

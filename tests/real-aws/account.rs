@@ -301,8 +301,8 @@ impl Account {
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
-    /// Waits until the status is this one, and checks that it stays so for a minute (less on the emulator): AWS
-    /// spreads a change over many machines, which for a while answer differently.
+    /// Waits until the status is this one, and checks that it stays so for a minute (less on the emulator):
+    /// AWS spreads a change over many machines, which for a while answer differently.
     pub async fn settles(&self, what: &str, expected: &str, status: impl AsyncFn() -> String) {
         self.eventually(what, async || {
             let seen = status().await;

@@ -107,8 +107,8 @@ const NOT_TRIED: [(&str, &str); 27] = [
 pub struct Findings(BTreeMap<&'static str, (bool, String)>);
 
 impl Findings {
-    /// Runs the check of an entry, which returns whether it holds, and the evidence. A check that panics, because
-    /// a call failed or a wait was too long, is a difference too, and does not stop the others.
+    /// Runs the check of an entry, which returns whether it holds, and the evidence. A check that panics,
+    /// because a call failed or a wait was too long, is a difference too, and does not stop the others.
     pub async fn item(&mut self, name: &'static str, check: impl Future<Output = (bool, String)>) {
         let ended = AssertUnwindSafe(check).catch_unwind().await;
         let finding =

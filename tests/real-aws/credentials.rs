@@ -1,5 +1,6 @@
-//! Credentials endpoint on this machine, from which the operator renews its credentials during a long run, as a
-//! Pod does with EKS Pod Identity. It answers with what the suite's own provider has then: keys, a profile, SSO.
+//! Credentials endpoint on this machine, from which the operator renews its credentials during a long run, as
+//! a Pod does with EKS Pod Identity. It answers with what the suite's own provider has then: keys, a profile,
+//! SSO.
 use std::{
     sync::{
         Arc,
@@ -100,7 +101,8 @@ async fn answer(
         None => ("403 Forbidden", "{}".to_owned()),
     };
     let head = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n",
         body.len()
     );
     stream.write_all((head + &body).as_bytes()).await.ok()?;

@@ -309,9 +309,10 @@ fn nobody_loses(
             return StepState::unknown(unseen);
         }
         let message = format!(
-            "the custom domain {} trusts the certificates in {}, which the operator may not read, so it cannot \
-             know which callers would lose access. Allow it s3:GetObject and s3:GetObjectVersion there, in the \
-             bucket's policy too where the bucket is in another account, or turn mutual TLS off first",
+            "the custom domain {} trusts the certificates in {}, which the operator may not read, so it \
+             cannot know which callers would lose access. Allow it s3:GetObject and s3:GetObjectVersion \
+             there, in the bucket's policy too where the bucket is in another account, or turn mutual TLS \
+             off first",
             g.name, used.uri
         );
         StepState::blocked(Reason::TrustInUse, message)

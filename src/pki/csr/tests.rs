@@ -294,7 +294,8 @@ fn alternative_names_are_read_from_both_attributes_or_refused() {
     const B: (u8, &[u8]) = (0x82, b"b.example");
     let cn = part(3, 0x13, b"client");
     let garbage = |kind: &[u8]| tlv(0x30, &[kind, &tlv(0x31, &[4, 1, 0])].concat());
-    let cases: Vec<(&str, Vec<u8>, Result<&[&str], NamesError>)> = vec![
+    type Names = Result<&'static [&'static str], NamesError>;
+    let cases: Vec<(&str, Vec<u8>, Names)> = vec![
         (
             "standard",
             asks(STANDARD, &[&[A, B]]),

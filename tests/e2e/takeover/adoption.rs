@@ -186,7 +186,8 @@ fn a_domain_that_serves_gets_mutual_tls_in_place() {
     });
 }
 
-/// The domain's truststore is in a bucket of another account, which lets API Gateway's caller read it by then.
+/// The domain's truststore is in a bucket of another account, which lets API Gateway's caller read it by
+/// then.
 #[test]
 fn a_truststore_of_another_account_is_taken_over_once_the_operator_may_read_it() {
     run(async {
