@@ -26,7 +26,6 @@ pub static WORLD: LazyLock<(World, Runtime, File)> = LazyLock::new(|| {
                 &dir,
                 &Options {
                     node: true,
-                    validate: true,
                     ..Options::default()
                 },
             )
