@@ -156,12 +156,8 @@ pub(crate) async fn pinned(
     let (content, is_here) = match read.await {
         Err(_) if (bucket, key) != (own.bucket.as_str(), own.key.as_str()) => {
             let version = used.version.as_deref().unwrap_or_default();
-            (
-                parsing
-                    .read_anywhere(bucket, key, reader.session, version)
-                    .await?,
-                false,
-            )
+            let read = parsing.read_anywhere(bucket, key, reader.session, version);
+            (read.await.map_err(|unseen| unreadable(&used.uri, unseen))?, false)
         }
         content => (content?, true),
     };
@@ -172,6 +168,22 @@ pub(crate) async fn pinned(
             bundle: c.bundle?,
         })
     }))
+}
+
+/// Returns why the truststore that a custom domain uses cannot be read, with its URI: it may belong to another
+/// account.
+fn unreadable(uri: &str, unseen: Unseen) -> Unseen {
+    if unseen.reason != Reason::PermissionDenied {
+        return unseen;
+    }
+    Unseen {
+        message: format!(
+            "the custom domain trusts the certificates in {uri}, which the operator may not read, so it cannot \
+             know which callers would lose access. Allow it s3:GetObject and s3:GetObjectVersion there, in \
+             the bucket's policy too where the bucket is in another account, or turn mutual TLS off first"
+        ),
+        ..unseen
+    }
 }
 
 impl Parsing<'_> {

@@ -304,19 +304,7 @@ fn nobody_loses(
     now: Timestamp,
 ) -> Result<(), StepState> {
     let Some(used) = &g.truststore else { return Ok(()) };
-    let pinned = o.pinned.as_ref().map_err(|unseen| {
-        if unseen.reason != Reason::PermissionDenied || used.uri == d.truststore.uri() {
-            return StepState::unknown(unseen);
-        }
-        let message = format!(
-            "the custom domain {} trusts the certificates in {}, which the operator may not read, so it \
-             cannot know which callers would lose access. Allow it s3:GetObject and s3:GetObjectVersion \
-             there, in the bucket's policy too where the bucket is in another account, or turn mutual TLS \
-             off first",
-            g.name, used.uri
-        );
-        StepState::blocked(Reason::TrustInUse, message)
-    })?;
+    let pinned = o.pinned.as_ref().map_err(StepState::unknown)?;
     let published = o.published.as_ref().map_err(StepState::unknown)?;
     let Some(pinned) = pinned else {
         let message = format!(

@@ -80,13 +80,13 @@ fn troubles() -> [Trouble; 7] {
     ]
 }
 
-/// Actions that the conditions name when AWS denies calls, of each service.
-const DENIED: [&str; 12] = [
+/// Actions that the conditions name when AWS denies calls, of each service. A refused HeadBucket takes the one
+/// refusal of GetBucketVersioning: the operator asks there for the reason.
+const DENIED: [&str; 11] = [
     "acm:RequestCertificate",
     "acm:DescribeCertificate",
     "acm:DeleteCertificate",
     "s3:PutObject",
-    "s3:GetBucketVersioning",
     "apigateway:POST",
     "apigateway:PATCH",
     "apigateway:DELETE",

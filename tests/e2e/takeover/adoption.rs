@@ -2,8 +2,8 @@
 use std::path::Path;
 
 use aws_sdk_route53::types::RrType;
-use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use mtls_operator::aws::tags::{ADOPTED_TAG, OWNER_TAG};
+use sandbox::prepare;
 use serde_json::json;
 
 use crate::support::{
@@ -195,12 +195,7 @@ fn a_truststore_of_another_account_is_taken_over_once_the_operator_may_read_it()
         let theirs = world().aws.new_account();
         let s3 = aws_sdk_s3::Client::new(&theirs.sdk());
         let (bucket, key) = (format!("abroad-{}", theirs.id), "truststore.pem");
-        s3.create_bucket().bucket(&bucket).send().await.unwrap();
-        let enabled = VersioningConfiguration::builder()
-            .status(BucketVersioningStatus::Enabled)
-            .build();
-        let versioning = s3.put_bucket_versioning().bucket(&bucket);
-        versioning.versioning_configuration(enabled).send().await.unwrap();
+        prepare::versioned_bucket(&theirs, &bucket).await.unwrap();
         let old = PrivateCa::new("Old CA").await;
         old.publish(&env, "old-ca").await;
         let put = s3.put_object().bucket(&bucket).key(key);
@@ -223,7 +218,7 @@ fn a_truststore_of_another_account_is_taken_over_once_the_operator_may_read_it()
         let spec = json!({"adoptionPolicy": "Unowned", "trust": {"authorities": authorities}});
         env.create_domain("d", spec).await;
         let refused = env
-            .condition("d", "DomainProgrammed", |c| c.reason == "TrustInUse")
+            .condition("d", "TruststorePublished", |c| c.reason == "PermissionDenied")
             .await;
         for part in [format!("s3://{bucket}/{key}").as_str(), "s3:GetObjectVersion"] {
             assert!(refused.message.contains(part), "{}", refused.message);
