@@ -170,17 +170,18 @@ pub(crate) async fn pinned(
     }))
 }
 
-/// Returns why the truststore that a custom domain uses cannot be read, with its URI: it may belong to another
-/// account.
+/// Returns why the truststore that a custom domain uses cannot be read, with its URI: it may belong to
+/// another account.
 fn unreadable(uri: &str, unseen: Unseen) -> Unseen {
     if unseen.reason != Reason::PermissionDenied {
         return unseen;
     }
     Unseen {
         message: format!(
-            "the custom domain trusts the certificates in {uri}, which the operator may not read, so it cannot \
-             know which callers would lose access. Allow it s3:GetObject and s3:GetObjectVersion there, in \
-             the bucket's policy too where the bucket is in another account, or turn mutual TLS off first"
+            "the custom domain trusts the certificates in {uri}, which the operator may not read, so it \
+             cannot know which callers would lose access. Allow it s3:GetObject and s3:GetObjectVersion \
+             there, in the bucket's policy too where the bucket is in another account, or turn mutual TLS \
+             off first"
         ),
         ..unseen
     }

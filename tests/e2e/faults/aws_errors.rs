@@ -80,8 +80,8 @@ fn troubles() -> [Trouble; 7] {
     ]
 }
 
-/// Actions that the conditions name when AWS denies calls, of each service. A refused HeadBucket takes the one
-/// refusal of GetBucketVersioning: the operator asks there for the reason.
+/// Actions that the conditions name when AWS denies calls, of each service. A refused HeadBucket takes the
+/// one refusal of GetBucketVersioning: the operator asks there for the reason.
 const DENIED: [&str; 11] = [
     "acm:RequestCertificate",
     "acm:DescribeCertificate",
