@@ -12,8 +12,8 @@ use crate::support::{
 #[test]
 fn a_domain_that_cannot_have_mutual_tls_is_named_and_left_alone() {
     run(async {
-        // The operator creates no domain of its own between those of the test: its queue gives the first token in
-        // an hour.
+        // The operator creates no domain of its own between those of the test: the first token of its queue
+        // comes in an hour.
         let rate = ("MTLS_OPERATOR_AWS_RATE", "CreateDomainName=1/3600:1");
         let env = TestEnv::start_with("unfit", &[rate]).await;
         let arn = existing_resources::certificate(&env).await;
