@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     api::{AuthorityState, KeyAlgorithm as ApiKeyAlgorithm, MtlsDomain, conditions::Reason},
@@ -79,6 +79,11 @@ fn a_spec_that_cannot_be_served_is_refused_with_its_field() {
             "another account",
             json!({"aws": {"accountId": "999999999999"}}),
             Some((Reason::WrongAccount, "spec.aws.accountId")),
+        ),
+        (
+            "more tags than the schema and the flag allow together",
+            json!({"aws": {"tags": (0..41).map(|n| (format!("k{n}"), json!("v"))).collect::<Map<_, _>>()}}),
+            invalid("spec.aws.tags"),
         ),
         (
             "no bucket",

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::{
     api::{AuthorityState, MtlsDomainStatus, conditions::Reason},
-    aws::action::s3::S3Action,
+    aws::{action::s3::S3Action, s3::Encryption},
     controllers::mtls_domain::{
         plan::unlimited as plan,
         report,
@@ -572,4 +572,27 @@ fn a_domain_without_authorities_is_refused_unless_it_has_a_truststore() {
     front_again(&mut o);
     d.authorities = settled().0.authorities;
     assert_eq!(without_trust(&d, &o, long_ago, now), None);
+}
+
+#[test]
+fn other_tags_and_another_encryption_store_the_truststore_again() {
+    let (one, other) = (ca("One"), ca("Other"));
+    let stores = |world: &mut World| {
+        let plan = world.reconcile();
+        plan.actions()
+            .any(|(_, action)| matches!(action, Action::S3(S3Action::PutTruststore { .. })))
+    };
+    let mut world = World::new(&one, &other);
+    world.settles();
+    assert!(!stores(&mut world));
+    let tagged = [("team".to_owned(), "payments".to_owned())].into();
+    let before = std::mem::replace(&mut world.d.placement.tags, tagged);
+    assert!(stores(&mut world), "a tag");
+    world.d.placement.tags = before;
+    world.d.encryption = Some(Encryption::SseS3);
+    assert!(stores(&mut world), "an encryption");
+    // The object that this encryption was named for.
+    let published = world.o.published.as_mut().unwrap().as_mut().unwrap();
+    published.encryption = Some(Encryption::SseS3.as_str().to_owned());
+    assert!(!stores(&mut world));
 }
