@@ -158,6 +158,13 @@ pub struct MtlsDomainSpec {
     pub clients: Option<Clients>,
 }
 
+impl MtlsDomain {
+    /// Returns the Region of the spec; `None`: the operator's own.
+    pub fn region(&self) -> Option<&str> {
+        self.spec.aws.as_ref()?.region.as_deref()
+    }
+}
+
 /// AWS account and Region, and the role to assume.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]

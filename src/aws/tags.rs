@@ -3,6 +3,15 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// Characters of a URL query that are escaped: all but the unreserved ones (RFC 3986, 2.3).
+const ESCAPED: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
 /// Ownership tag on AWS resources: names the MtlsDomain that owns them.
 pub const OWNER_TAG: &str = "mtls-operator.io/owner";
 /// Tag on a domain beside the ownership tag: the domain existed before, and was taken over.
@@ -121,22 +130,12 @@ pub fn of_object(tags: &Tags) -> Tags {
 pub fn as_query(tags: &Tags) -> String {
     let pairs: Vec<_> = tags
         .iter()
-        .map(|(key, value)| format!("{}={}", escaped(key), escaped(value)))
+        .map(|(key, value)| {
+            let [key, value] = [key, value].map(|text| utf8_percent_encode(text, &ESCAPED));
+            format!("{key}={value}")
+        })
         .collect();
     pairs.join("&")
-}
-
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                escaped.push(char::from(byte));
-            }
-            _ => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{certificate::Certificate, pem, pem_certificates, pem_error::ParseError, pem_text};
 
@@ -232,18 +233,18 @@ fn duration(text: &str) -> Option<SignedDuration> {
     (unit == "h" || unit == "s").then_some(SignedDuration::from_secs(seconds))
 }
 
-/// Percent-encodes all but the characters of Kubernetes names and the slash between two. Five hyphens would
-/// look like PEM.
+/// Characters of a name that are escaped: all but those of Kubernetes names and the slash between two.
+const ESCAPED: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'.')
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'/');
+
+/// Percent-encodes a name. Five hyphens would look like PEM.
 fn encode(name: &str) -> String {
-    let mut text = String::new();
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b".-_/".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text.replace("-----", "%2D%2D%2D%2D%2D")
+    utf8_percent_encode(name, &ESCAPED)
+        .to_string()
+        .replace("-----", "%2D%2D%2D%2D%2D")
 }
 
 fn decode(text: &str) -> String {

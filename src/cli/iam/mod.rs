@@ -13,15 +13,13 @@ use anyhow::Context;
 use clap::Args;
 use kube::ResourceExt;
 
-use crate::aws::tags::Tag;
-
 use super::iam::{
     document::policy,
     rights::Feature,
     usage::{Known, Principal, Usage},
 };
 
-use crate::aws::partitions;
+use crate::aws::{partitions, tags::Tag};
 
 /// Maximum length of a managed policy, in characters without white space. Source: IAM User Guide, "IAM and
 /// AWS STS quotas".
@@ -88,8 +86,7 @@ pub fn print(args: IamPolicy) -> anyhow::Result<(String, Vec<String>)> {
         paths => {
             let domains = manifests::read(paths)?;
             for domain in &domains {
-                let region = domain.spec.aws.as_ref().and_then(|aws| aws.region.as_deref());
-                let checked = region.map_or(Ok(()), partitions::check);
+                let checked = domain.region().map_or(Ok(()), partitions::check);
                 checked.with_context(|| format!("MtlsDomain {}: spec.aws.region", domain.name_any()))?;
             }
             domains.iter().map(|domain| Usage::of(domain, &known)).collect()

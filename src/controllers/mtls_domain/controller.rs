@@ -275,7 +275,7 @@ pub(crate) async fn sessions(
     ctx: &Ctx,
 ) -> Result<(Session, String), errors::Error> {
     let session = ctx.sessions.get(&placement::access(domain, policy)).await?;
-    if domain.spec.aws.as_ref().is_none_or(|aws| aws.region.is_none()) {
+    if domain.region().is_none() {
         let region = session.region.clone();
         return Ok((session, region));
     }

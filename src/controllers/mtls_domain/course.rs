@@ -142,13 +142,7 @@ fn before_session(facts: &Facts, deleting: bool) -> Course {
             Answer::Allowed => {}
         }
     }
-    let region = facts
-        .domain
-        .spec
-        .aws
-        .as_ref()
-        .and_then(|aws| aws.region.as_deref());
-    match region.map_or(Ok(()), partitions::check) {
+    match facts.domain.region().map_or(Ok(()), partitions::check) {
         Err(unknown) if !deleting => Course::Refuse(Acceptance::Refused {
             reason: Reason::InvalidSpec,
             message: format!("spec.aws.region: {unknown}"),

@@ -122,7 +122,7 @@ fn asks(
 /// and its Region. `Claims` tells of the other causes for which a claim ends.
 pub(crate) fn conflict_predicate(d: &Cached<MtlsDomain>) -> Option<(bool, bool, Option<String>)> {
     let d = d.0.as_ref().ok()?;
-    let region = d.spec.aws.as_ref().and_then(|aws| aws.region.clone());
+    let region = d.region().map(str::to_owned);
     let deleting = d.metadata.deletion_timestamp.is_some();
     Some((deleting, deleting && finalizer::is_held(d), region))
 }
